@@ -1,0 +1,3 @@
+module github.com/polytls/polytls
+
+go 1.26

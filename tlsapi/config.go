@@ -1,0 +1,394 @@
+package tlsapi
+
+import (
+	"crypto/tls"
+	"io"
+	"net/netip"
+	"time"
+)
+
+// Settings are the options that clients and servers share. They are embedded
+// in [ClientConfig] and [ServerConfig].
+type Settings struct {
+	// MinVersion and MaxVersion bound the protocol versions: tls.VersionTLS12
+	// or tls.VersionTLS13 (RFC 5246, RFC 8446). Zero means TLS 1.2 and
+	// TLS 1.3. Lower versions are errors.
+	MinVersion, MaxVersion uint16
+
+	// CipherSuites are IANA values in order of preference; suites of TLS 1.2
+	// and 1.3 may be mixed. Every enabled version needs one of its suites, or
+	// the configuration is an error. Nil means the provider's default. Provider
+	// std cannot change TLS 1.3 suites nor the order; provider s2n needs a
+	// policy with exactly these suites.
+	CipherSuites []uint16
+
+	// Curves are the groups for the key exchange (RFC 8446 section 4.2.7), in
+	// order of preference. A client sends exactly this list in this order
+	// (std: in its own order). Nil means the provider's default. Unknown and
+	// duplicate entries are errors; so is an empty list that is not nil.
+	Curves []CurveID
+
+	// SignatureSchemes are the schemes to sign and verify with (RFC 8446
+	// section 4.2.3), in order of preference. Nil means the provider's
+	// default.
+	SignatureSchemes []tls.SignatureScheme
+
+	// SecurityPolicy names a set of versions, cipher suites, curves and
+	// signature schemes: "intermediate" or "modern" with every provider (see
+	// PolicyIntermediate, PolicyModern), and the names of s2n's policies with
+	// provider s2n. Together with MinVersion, MaxVersion, CipherSuites,
+	// Curves or SignatureSchemes it is an error. Empty means the provider's
+	// default with TLS 1.2 as the least version.
+	SecurityPolicy string
+
+	// ALPN are the application protocols (RFC 7301) in order of preference;
+	// see ALPNH1, ALPNH2, ALPNH2H1. A client offers them; with exactly
+	// ["h2"] it fails with KindNoALPN when the server selects none. A server
+	// selects the first of its own list that the client offers. Nil means no
+	// ALPN.
+	ALPN []string
+
+	// PSKs are the pre-shared keys. Identities must differ. On a client they
+	// are offered; a server selects the first acceptable one of its list and
+	// falls back to certificates. Together with a client authentication that
+	// requires certificates they are an error.
+	PSKs []PSK
+	// RequirePSK fails handshakes that do not use one of the PSKs. Without
+	// PSKs it is an error.
+	RequirePSK bool
+
+	// MaxBlindingDelay is the longest delay between a fatal TLS error and the
+	// close of the transport: the delay is random in [max/3, max], the caller
+	// of Read, Write or Handshake has the error at once. Zero means the
+	// provider's default (s2n: 30 s; others: none), a negative value none.
+	// Clean closes and transport errors are never delayed.
+	MaxBlindingDelay time.Duration
+
+	// ConfigCacheSize is the most native contexts that the provider keeps for
+	// configurations like this one. Zero means 64; a negative value turns the
+	// cache off.
+	ConfigCacheSize int
+
+	// HandshakeTimeout is the longest time that a handshake may take; past it
+	// the handshake fails with KindTimeout and the transport is closed. Zero
+	// means no limit but the context's and the deadlines'. A negative value
+	// is an error.
+	HandshakeTimeout time.Duration
+
+	// KeyLogWriter receives the TLS secrets in NSS key log format, for
+	// debugging. It breaks the security of the connections. Writes are
+	// serialized. Nil means none.
+	KeyLogWriter io.Writer
+
+	// VerifyConnection, if not nil, is called once per handshake, after the
+	// provider's own verification and before this end's last flight goes out;
+	// an error fails the handshake with KindRejected and alert bad_certificate.
+	// It is also called when a session was resumed. It may block: the
+	// handshake's deadline goes on.
+	VerifyConnection func(tls.ConnectionState) error
+
+	// HandshakeComplete, if not nil, is called once after a successful
+	// handshake, before Handshake returns. It must not use the connection.
+	HandshakeComplete func(ConnectionInfo)
+	// HandshakeFailed, if not nil, is called once after a failed handshake,
+	// before Handshake returns.
+	HandshakeFailed func(error)
+}
+
+// ClientConfig configures the client end. It must not be modified after it was
+// handed to a provider; it may be used for many connections at once.
+type ClientConfig struct {
+	Settings
+
+	// ServerName is sent as SNI (RFC 6066), unless it is an IP literal, and is
+	// the name that the server's certificate must hold: a DNS name matches DNS
+	// SANs, an IP literal IP SANs, the common name never. Empty is an error
+	// unless InsecureSkipVerify or SkipHostnameVerification is set.
+	ServerName string
+	// AlternativeName is a DNS name or IP literal that is accepted as well as
+	// ServerName. It never changes the SNI. Empty means none.
+	AlternativeName string
+
+	// InsecureSkipVerify switches off the verification of the certificate
+	// chain and of the name. Anybody can then impersonate the server.
+	InsecureSkipVerify bool
+	// SkipHostnameVerification switches off the check of the name; the chain
+	// is verified still.
+	SkipHostnameVerification bool
+
+	// RootCAs are the trust anchors. Nil means the system's roots; a pool that
+	// is not nil replaces them (see CertPool.AddSystemRoots). An empty pool is
+	// an error unless InsecureSkipVerify is set.
+	RootCAs *CertPool
+
+	// Certificate is the client certificate with its chain and key, sent when
+	// the server asks for one. Nil means none.
+	Certificate *tls.Certificate
+
+	// SecondKeyShare says whether the first ClientHello carries a second key
+	// share, one post-quantum and one classical. supported_groups is
+	// unchanged by it. SecondKeyShareOn without such a pair in Curves is an
+	// error.
+	SecondKeyShare SecondKeyShare
+
+	// SessionTicketsDisabled switches session resumption off. SessionCache
+	// holds the sessions; nil means that none is kept.
+	SessionTicketsDisabled bool
+	SessionCache           SessionCache
+}
+
+// ServerConfig configures the server end. It must not be modified after it was
+// handed to a provider; it may be used for many connections at once.
+type ServerConfig struct {
+	Settings
+
+	// Certificates are the server's certificates with chains and keys. The
+	// one for a connection is chosen by SNI and by key type. At least one is
+	// needed, unless GetCertificate, GetConfigForClient or PSKs are set.
+	Certificates []tls.Certificate
+	// GetCertificate, if not nil, is called for every handshake and may
+	// block; a nil certificate means those of Certificates.
+	GetCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+	// GetConfigForClient, if not nil, is called for every handshake and may
+	// block; a nil configuration means this one.
+	GetConfigForClient func(*tls.ClientHelloInfo) (*ServerConfig, error)
+
+	// ClientAuth says whether clients are asked for a certificate; the zero
+	// value is tls.NoClientCert.
+	ClientAuth tls.ClientAuthType
+	// ClientCAs are the trust anchors for clients. The system's roots are
+	// trusted only when added with CertPool.AddSystemRoots. The modes that
+	// verify need a pool that is not empty.
+	ClientCAs *CertPool
+
+	// ALPNStrict fails a handshake with alert no_application_protocol (RFC
+	// 7301) when the client offers ALPN and no protocol is in common. By
+	// default the connection goes on without one.
+	ALPNStrict bool
+
+	// SessionTicketsDisabled switches session tickets off. SessionTicketKeys
+	// are the secrets for them: the first encrypts, all decrypt. Nil means a
+	// random key per configuration.
+	SessionTicketsDisabled bool
+	SessionTicketKeys      [][32]byte
+}
+
+// SecondKeyShare is the value of ClientConfig.SecondKeyShare.
+type SecondKeyShare uint8
+
+const (
+	// SecondKeyShareDefault leaves it to the library.
+	SecondKeyShareDefault SecondKeyShare = iota
+	SecondKeyShareOn
+	SecondKeyShareOff
+)
+
+// String returns "default", "on" or "off".
+func (s SecondKeyShare) String() string {
+	switch s {
+	case SecondKeyShareOn:
+		return "on"
+	case SecondKeyShareOff:
+		return "off"
+	}
+	return "default"
+}
+
+// SessionCache keeps sessions of a client. Sessions are opaque and secret. It
+// is used by many goroutines at once.
+type SessionCache interface {
+	// Get removes and returns a session for the key, or nil.
+	Get(key string) []byte
+	// Put stores a session under the key, replacing an older one.
+	Put(key string, session []byte)
+}
+
+// Validate reports the first mistake of a client configuration that is one
+// with every provider. Providers call it; its errors are of KindConfig.
+func (c *ClientConfig) Validate() error {
+	if c == nil {
+		return ConfigError("", "the client configuration is nil; a server name is needed at least")
+	}
+	if err := c.Settings.validate(); err != nil {
+		return err
+	}
+	if c.ServerName == "" && !c.InsecureSkipVerify && !c.SkipHostnameVerification {
+		return ConfigError("ServerName", "it is empty; set it, or InsecureSkipVerify or SkipHostnameVerification")
+	}
+	for _, n := range []struct{ option, name string }{{"ServerName", c.ServerName}, {"AlternativeName", c.AlternativeName}} {
+		if err := checkName(n.option, n.name); err != nil {
+			return err
+		}
+	}
+	if c.RootCAs != nil && c.RootCAs.Empty() && !c.InsecureSkipVerify {
+		return ConfigError("RootCAs", "the pool is empty: no certificate could be verified; add certificates, or leave RootCAs nil for the system's")
+	}
+	if c.Certificate != nil {
+		if err := checkCertificate("Certificate", c.Certificate); err != nil {
+			return err
+		}
+	}
+	if c.SecondKeyShare > SecondKeyShareOff {
+		return ConfigError("SecondKeyShare", "unknown value %d", c.SecondKeyShare)
+	}
+	if c.SecondKeyShare == SecondKeyShareOn && c.Curves != nil {
+		var classical, quantum bool
+		for _, id := range c.Curves {
+			classical = classical || !PostQuantum(id)
+			quantum = quantum || PostQuantum(id)
+		}
+		if !classical || !quantum {
+			return ConfigError("SecondKeyShare", "on needs a post-quantum and a classical group in Curves")
+		}
+	}
+	if c.SessionTicketsDisabled && c.SessionCache != nil {
+		return ConfigError("SessionCache", "it is set although SessionTicketsDisabled is")
+	}
+	return nil
+}
+
+// Validate reports the first mistake of a server configuration that is one
+// with every provider. Providers call it; its errors are of KindConfig.
+func (c *ServerConfig) Validate() error {
+	if c == nil {
+		return ConfigError("", "the server configuration is nil; a certificate is needed at least")
+	}
+	if err := c.Settings.validate(); err != nil {
+		return err
+	}
+	if len(c.Certificates) == 0 && c.GetCertificate == nil && c.GetConfigForClient == nil && len(c.PSKs) == 0 {
+		return ConfigError("Certificates", "there is none")
+	}
+	for i := range c.Certificates {
+		if err := checkCertificate("Certificates", &c.Certificates[i]); err != nil {
+			return err
+		}
+	}
+	if c.ClientAuth < tls.NoClientCert || c.ClientAuth > tls.RequireAndVerifyClientCert {
+		return ConfigError("ClientAuth", "unknown mode %d", int(c.ClientAuth))
+	}
+	verifies := c.ClientAuth >= tls.VerifyClientCertIfGiven
+	if verifies && (c.ClientCAs == nil || c.ClientCAs.Empty()) {
+		return ConfigError("ClientCAs", "mode %v verifies clients and needs their CAs; the system's are trusted only when added", c.ClientAuth)
+	}
+	if len(c.PSKs) > 0 && (c.ClientAuth == tls.RequireAnyClientCert || c.ClientAuth == tls.RequireAndVerifyClientCert) {
+		return ConfigError("PSKs", "a PSK handshake has no certificates, but ClientAuth requires one")
+	}
+	if c.ALPNStrict && len(c.ALPN) == 0 {
+		return ConfigError("ALPNStrict", "it needs a list in ALPN")
+	}
+	if c.SessionTicketsDisabled && len(c.SessionTicketKeys) > 0 {
+		return ConfigError("SessionTicketKeys", "they are set although SessionTicketsDisabled is")
+	}
+	return nil
+}
+
+func (s *Settings) validate() error {
+	if err := checkVersions(s.MinVersion, s.MaxVersion); err != nil {
+		return err
+	}
+	if s.SecurityPolicy != "" {
+		for _, c := range []struct {
+			option string
+			set    bool
+		}{
+			{"MinVersion", s.MinVersion != 0},
+			{"MaxVersion", s.MaxVersion != 0},
+			{"CipherSuites", s.CipherSuites != nil},
+			{"Curves", s.Curves != nil},
+			{"SignatureSchemes", s.SignatureSchemes != nil},
+		} {
+			if c.set {
+				return ConfigError("SecurityPolicy", "%q already says what %s says: set one of them", s.SecurityPolicy, c.option)
+			}
+		}
+	}
+	if s.CipherSuites != nil {
+		if err := s.checkSuitesForVersions(); err != nil {
+			return err
+		}
+	}
+	if s.Curves != nil {
+		if len(s.Curves) == 0 {
+			return ConfigError("Curves", "the list is empty; leave it nil for the default%s", knownEntries("Curves"))
+		}
+		if err := checkCurves(s.Curves); err != nil {
+			return err
+		}
+	}
+	if s.SignatureSchemes != nil {
+		if len(s.SignatureSchemes) == 0 {
+			return ConfigError("SignatureSchemes", "the list is empty; leave it nil for the default")
+		}
+		if err := checkSchemes(s.SignatureSchemes); err != nil {
+			return err
+		}
+	}
+	if err := checkALPN(s.ALPN); err != nil {
+		return err
+	}
+	if err := checkPSKs(s.PSKs); err != nil {
+		return err
+	}
+	if s.RequirePSK && len(s.PSKs) == 0 {
+		return ConfigError("RequirePSK", "it is set, but there are no PSKs")
+	}
+	if s.HandshakeTimeout < 0 {
+		return ConfigError("HandshakeTimeout", "%v is negative", s.HandshakeTimeout)
+	}
+	return nil
+}
+
+// Versions returns the range of protocol versions with the defaults filled in.
+func (s *Settings) Versions() (minimum, maximum uint16) {
+	minimum, maximum = s.MinVersion, s.MaxVersion
+	if minimum == 0 {
+		minimum = tls.VersionTLS12
+	}
+	if maximum == 0 {
+		maximum = tls.VersionTLS13
+	}
+	return minimum, maximum
+}
+
+func (s *Settings) checkSuitesForVersions() error {
+	if err := checkCipherSuites(s.CipherSuites); err != nil {
+		return err
+	}
+	var has12, has13 bool
+	for _, id := range s.CipherSuites {
+		if CipherSuiteTLS13(id) {
+			has13 = true
+		} else {
+			has12 = true
+		}
+	}
+	minimum, maximum := s.Versions()
+	if minimum == tls.VersionTLS12 && !has12 {
+		return ConfigError("CipherSuites", "there is no suite for TLS 1.2; add one or set MinVersion to TLS 1.3")
+	}
+	if maximum == tls.VersionTLS13 && !has13 {
+		return ConfigError("CipherSuites", "there is no suite for TLS 1.3; add one or set MaxVersion to TLS 1.2")
+	}
+	return nil
+}
+
+// checkName refuses names that can match nothing or that a C library could
+// read differently from Go.
+func checkName(option, name string) error {
+	if name == "" {
+		return nil
+	}
+	if _, err := netip.ParseAddr(name); err == nil {
+		return nil
+	}
+	if len(name) > 255 {
+		return ConfigError(option, "it has %d bytes; a DNS name has at most 255", len(name))
+	}
+	for i := range len(name) {
+		if c := name[i]; c <= ' ' || c >= 0x7f {
+			return ConfigError(option, "%q holds a byte (0x%02x) that no DNS name has; convert international names to their xn-- form", name, c)
+		}
+	}
+	return nil
+}

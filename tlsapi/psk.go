@@ -1,0 +1,106 @@
+package tlsapi
+
+import (
+	"bytes"
+	"fmt"
+)
+
+// PSKHash is the hash that a pre-shared key belongs to (RFC 8446 section
+// 4.2.11): the cipher suite must use the same.
+type PSKHash uint8
+
+const (
+	// PSKSHA256 is the zero value, the default of RFC 8446.
+	PSKSHA256 PSKHash = iota
+	PSKSHA384
+)
+
+// String returns "sha256" or "sha384".
+func (h PSKHash) String() string {
+	switch h {
+	case PSKSHA256:
+		return "sha256"
+	case PSKSHA384:
+		return "sha384"
+	}
+	return fmt.Sprintf("hash %d", uint8(h))
+}
+
+// PSKKind is the way a pre-shared key is used.
+type PSKKind uint8
+
+const (
+	// PSKExternal is an external PSK of TLS 1.3 (RFC 8446); the zero value.
+	PSKExternal PSKKind = iota
+	// PSKImported is an external PSK imported by RFC 9258. It does not
+	// interoperate with PSKExternal.
+	PSKImported
+	// PSKTLS12 is a PSK for the PSK cipher suites of TLS 1.2 (RFC 4279,
+	// RFC 5489).
+	PSKTLS12
+)
+
+// String returns "external", "imported" or "tls12".
+func (k PSKKind) String() string {
+	switch k {
+	case PSKExternal:
+		return "external"
+	case PSKImported:
+		return "imported"
+	case PSKTLS12:
+		return "tls12"
+	}
+	return fmt.Sprintf("kind %d", uint8(k))
+}
+
+// PSK is a pre-shared key. Its secret never prints: String, GoString and
+// Format leave it out.
+type PSK struct {
+	// Identity is sent in the clear. It must not be empty.
+	Identity []byte
+	// Secret has at least 16 bytes and is not all zero.
+	Secret []byte
+	// Hash counts for PSKExternal and PSKImported.
+	Hash PSKHash
+	Kind PSKKind
+}
+
+// String returns identity, kind and hash, never the secret.
+func (p PSK) String() string {
+	return fmt.Sprintf("PSK{Identity: %q, Secret: (%d bytes), Hash: %v, Kind: %v}", p.Identity, len(p.Secret), p.Hash, p.Kind)
+}
+
+// GoString is String: %#v must not print the secret either.
+func (p PSK) GoString() string { return "tlsapi." + p.String() }
+
+// Format makes every verb print String, %x among them.
+func (p PSK) Format(f fmt.State, _ rune) { fmt.Fprint(f, p.String()) }
+
+// MarshalJSON prints String: a configuration that is logged as JSON must not
+// show the secret.
+func (p PSK) MarshalJSON() ([]byte, error) { return fmt.Appendf(nil, "%q", p.String()), nil }
+
+func checkPSKs(psks []PSK) error {
+	for i, p := range psks {
+		switch {
+		case len(p.Identity) == 0:
+			return ConfigError("PSKs", "entry %d has an empty identity", i+1)
+		case len(p.Identity) > 65535:
+			return ConfigError("PSKs", "the identity of entry %d has %d bytes; the most is 65535", i+1, len(p.Identity))
+		case len(p.Secret) < 16:
+			return ConfigError("PSKs", "the secret of entry %d, %q, has %d bytes; the least is 16", i+1, p.Identity, len(p.Secret))
+		case len(bytes.Trim(p.Secret, "\x00")) == 0:
+			return ConfigError("PSKs", "the secret of entry %d, %q, is all zero", i+1, p.Identity)
+		case p.Hash > PSKSHA384:
+			return ConfigError("PSKs", "entry %d, %q, has an unknown hash", i+1, p.Identity)
+		case p.Kind > PSKTLS12:
+			return ConfigError("PSKs", "entry %d, %q, has an unknown kind", i+1, p.Identity)
+		}
+		for j := range i {
+			if bytes.Equal(psks[j].Identity, p.Identity) {
+				return ConfigError("PSKs", "entries %d and %d have the same identity, %q", j+1, i+1, p.Identity)
+			}
+		}
+	}
+	return nil
+}
