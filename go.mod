@@ -3,8 +3,9 @@ module github.com/polytls/polytls
 go 1.26.0
 
 require (
-	github.com/stretchr/testify v1.12.1 // indirect
-	go.uber.org/goleak v1.3.0 // indirect
-	golang.org/x/crypto v0.58.0 // indirect
-	golang.org/x/net v0.62.0 // indirect
+	github.com/hashicorp/golang-lru/v2 v2.0.7
+	github.com/stretchr/testify v1.12.1
+	golang.org/x/crypto v0.58.0
 )
+
+require go.yaml.in/yaml/v3 v3.0.5 // indirect

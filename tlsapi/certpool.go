@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -124,6 +125,26 @@ func (p *CertPool) Certificates() ([]*x509.Certificate, error) {
 		}
 	}
 	return all.certificates, nil
+}
+
+// Digest identifies the content of the pool: two pools with the same
+// certificates have the same digest, in whatever order they were added. The
+// system's roots count as one entry, as they are loaded once per process.
+func (p *CertPool) Digest() [32]byte {
+	if p == nil {
+		return [32]byte{}
+	}
+	sums := make([][]byte, 0, len(p.seen))
+	for sum := range p.seen {
+		sums = append(sums, bytes.Clone(sum[:]))
+	}
+	slices.SortFunc(sums, bytes.Compare)
+	h := sha256.New()
+	fmt.Fprintf(h, "system=%t,n=%d,", p.system, len(sums))
+	for _, sum := range sums {
+		h.Write(sum)
+	}
+	return [32]byte(h.Sum(nil))
 }
 
 // The places where systems keep their bundles; the first file that exists

@@ -2,7 +2,10 @@ package tlsapi
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
 	"net"
 )
 
@@ -106,4 +109,19 @@ type ConnectionInfo struct {
 	// BlindingPending reports whether the connection has failed and its
 	// transport is held open by the blinding delay.
 	BlindingPending bool
+}
+
+// DescribePeer sets the Peer fields from the peer's certificates, leaf first.
+// Providers use it, so that the spelling is the same everywhere.
+func (i *ConnectionInfo) DescribePeer(chain []*x509.Certificate) {
+	if len(chain) == 0 {
+		return
+	}
+	leaf := chain[0]
+	if len(leaf.Subject.Organization) > 0 {
+		i.PeerOrganization = leaf.Subject.Organization[0]
+	}
+	i.PeerSerial = leaf.SerialNumber.Text(16)
+	sum := sha256.Sum256(leaf.Raw)
+	i.PeerSHA256 = hex.EncodeToString(sum[:])
 }

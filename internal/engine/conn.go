@@ -1,0 +1,928 @@
+package engine
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/polytls/polytls/tlsapi"
+)
+
+const (
+	// tailLimit is how long a close_notify or an alert may wait for the
+	// transport after Close or a failure.
+	tailLimit = 5 * time.Second
+	// tailWait is how long Close, or a failing call, waits for it to be sent
+	// before leaving it to the background: enough for a transport that takes
+	// it, not noticed where it does not.
+	tailWait = 50 * time.Millisecond
+)
+
+// Options are what the state machine needs to know of a configuration.
+type Options struct {
+	Provider       string
+	LibraryVersion string
+	Client         bool
+	// ServerName is the client's configured name: for the connection state
+	// and for errors.
+	ServerName string
+	// SNI is what the client sends, empty for IP literals.
+	SNI string
+	// Verifies says that this end verifies the peer's certificate when there
+	// is one.
+	Verifies bool
+	// RequireALPN fails a handshake that has selected no protocol.
+	RequireALPN bool
+	// HalfClose and Exporter say whether the library can.
+	HalfClose, Exporter bool
+
+	HandshakeTimeout  time.Duration
+	VerifyConnection  func(tls.ConnectionState) error
+	HandshakeComplete func(tlsapi.ConnectionInfo)
+	HandshakeFailed   func(error)
+}
+
+// Conn is a TLS connection over a transport. It implements tlsapi.Conn.
+//
+// Locks, in the order in which they are taken: handshakeMu (a channel, so that
+// waiting for it obeys a context); readMu and writeMu, which serialize Reads
+// and Writes and are held while they wait for the network; sendMu, held by
+// whoever writes to the transport; mu, which guards the engine and the fields
+// behind it and is held for one step only, never while waiting.
+type Conn struct {
+	transport net.Conn
+	options   Options
+
+	handshakeMu   chan struct{}
+	handshakeDone atomic.Bool
+	handshakeErr  error // guarded by handshakeMu
+
+	readMu  sync.Mutex
+	writeMu sync.Mutex
+	sendMu  sync.Mutex
+
+	mu     sync.Mutex
+	engine Engine
+	// users counts the calls inside; the engine is freed when the connection
+	// is closed and the last has left.
+	users  int
+	closed bool
+	freed  bool
+	// readErr and writeErr are what all later Reads and Writes return.
+	readErr, writeErr error
+	closeNotifySent   bool
+	// tail is not nil once an alert or close_notify has been left to the
+	// background.
+	tail *tail
+
+	// headerChecked is set when the peer's first bytes were found to be TLS.
+	headerChecked bool
+	// clientHello and serverHello read the hello messages until the handshake
+	// is complete; keyShares and helloRetry are what they held.
+	clientHello, serverHello helloReader
+	keyShares                []tlsapi.CurveID
+	helloRetry               bool
+
+	facts     Facts
+	factsDone bool
+	state     *tls.ConnectionState
+
+	// deadlineMu serializes the deadline setters with Close, which uses the
+	// transport's deadlines to wake blocked calls.
+	deadlineMu sync.Mutex
+}
+
+// New returns the connection over transport. It owns engine and transport from
+// now on.
+func New(transport net.Conn, engine Engine, options Options) *Conn {
+	return &Conn{transport: transport, engine: engine, options: options, handshakeMu: make(chan struct{}, 1)}
+}
+
+var _ tlsapi.Conn = (*Conn)(nil)
+
+// Handshake is HandshakeContext with context.Background.
+func (c *Conn) Handshake() error { return c.HandshakeContext(context.Background()) }
+
+// HandshakeContext runs the handshake once.
+func (c *Conn) HandshakeContext(ctx context.Context) error {
+	if c.handshakeDone.Load() {
+		return nil
+	}
+	if err := c.enter("handshake"); err != nil {
+		return err
+	}
+	defer c.leave()
+	select {
+	case c.handshakeMu <- struct{}{}:
+		defer func() { <-c.handshakeMu }()
+	case <-ctx.Done():
+		return ContextError(c.options.Provider, ctx.Err())
+	}
+	if c.handshakeDone.Load() {
+		return nil
+	}
+	if c.handshakeErr != nil {
+		return c.handshakeErr
+	}
+
+	if c.options.HandshakeTimeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, c.options.HandshakeTimeout)
+		defer cancel()
+	}
+	var err error
+	if err = ctx.Err(); err != nil {
+		c.transport.Close()
+		err = ContextError(c.options.Provider, err)
+	} else {
+		interrupted := make(chan struct{})
+		stop := context.AfterFunc(ctx, func() {
+			c.transport.Close()
+			close(interrupted)
+		})
+		err = c.handshake()
+		if !stop() {
+			<-interrupted
+			err = ContextError(c.options.Provider, ctx.Err())
+		}
+	}
+	if err != nil {
+		if c.isClosed() {
+			err = ClosedError(c.options.Provider, "handshake")
+		}
+		c.handshakeErr = err
+		c.mu.Lock()
+		c.readErr, c.writeErr = err, err
+		c.mu.Unlock()
+		if c.options.HandshakeFailed != nil {
+			c.options.HandshakeFailed(err)
+		}
+		return err
+	}
+	c.mu.Lock()
+	c.readHellos()
+	c.handshakeDone.Store(true)
+	c.mu.Unlock()
+	if c.options.HandshakeComplete != nil {
+		c.options.HandshakeComplete(c.Info())
+	}
+	return nil
+}
+
+// handshake is run by one goroutine at a time.
+func (c *Conn) handshake() error {
+	c.readMu.Lock()
+	defer c.readMu.Unlock()
+	accepted := false
+	for {
+		c.mu.Lock()
+		if c.closed {
+			c.mu.Unlock()
+			return ClosedError(c.options.Provider, "handshake")
+		}
+		res := c.engine.Handshake()
+		text := c.engine.ErrorText()
+		c.mu.Unlock()
+
+		if res.Status == Failed {
+			return c.handshakeFailure(res, text)
+		}
+		// The send gate: nothing of this step's output has been sent yet, and
+		// nothing will be if the connection is refused here.
+		if !accepted && (res.Status == OK || res.Flags&FlagPeerCertificates != 0) {
+			if err := c.accept(res.Status == OK); err != nil {
+				c.dropOutput()
+				return err
+			}
+			accepted = true
+		}
+		if res.Status == OK {
+			if err := c.checkALPN(); err != nil {
+				c.dropOutput()
+				return err
+			}
+		}
+		if err := c.send(); err != nil {
+			// A peer that has refused us may have closed its end before our
+			// flight was out; its alert says more than the failed write.
+			if alert := c.pendingAlert(); alert != nil {
+				return alert
+			}
+			return err
+		}
+		switch res.Status {
+		case OK:
+			return nil
+		case WantInput:
+			if err := c.receive("handshake"); err != nil {
+				return err
+			}
+		case WantOutput:
+			// send has made room.
+		default:
+			return &tlsapi.Error{Provider: c.options.Provider, Op: "handshake", Kind: tlsapi.KindProtocol,
+				Err: errors.New("the peer closed the connection in the handshake")}
+		}
+	}
+}
+
+// accept runs what must agree before this end's last flight goes out.
+func (c *Conn) accept(complete bool) error {
+	if c.options.VerifyConnection == nil {
+		return nil
+	}
+	c.mu.Lock()
+	c.gatherFacts()
+	state := c.connectionState(complete)
+	c.mu.Unlock()
+	if err := c.options.VerifyConnection(state); err != nil {
+		return &tlsapi.Error{Provider: c.options.Provider, Op: "handshake", Kind: tlsapi.KindRejected, Option: "VerifyConnection", Err: err}
+	}
+	return nil
+}
+
+func (c *Conn) checkALPN() error {
+	if !c.options.RequireALPN {
+		return nil
+	}
+	c.mu.Lock()
+	alpn := c.engine.Facts().ALPN
+	c.mu.Unlock()
+	if alpn != "" {
+		return nil
+	}
+	return &tlsapi.Error{Provider: c.options.Provider, Op: "handshake", Kind: tlsapi.KindNoALPN, Option: "ALPN"}
+}
+
+func (c *Conn) handshakeFailure(res Result, text string) error {
+	var err *tlsapi.Error
+	if res.Failure == FailVerify {
+		c.mu.Lock()
+		v := c.engine.Verification()
+		chain := parseChain(c.engine.Facts().PeerChain)
+		c.mu.Unlock()
+		err = VerificationError(c.options.Provider, res, v, text, chain, c.options.ServerName)
+	} else {
+		err = ResultError(c.options.Provider, "handshake", res, text)
+	}
+	c.sendAlert()
+	return err
+}
+
+// pendingAlert looks whether the peer's alert explains a failed send: it reads
+// what has arrived already.
+func (c *Conn) pendingAlert() error {
+	if c.transport.SetReadDeadline(time.Now().Add(tailWait)) != nil {
+		return nil
+	}
+	for {
+		if c.receive("handshake") != nil {
+			return nil
+		}
+		c.mu.Lock()
+		res := c.engine.Handshake()
+		text := c.engine.ErrorText()
+		c.mu.Unlock()
+		switch {
+		case res.Status == Failed && res.Failure == FailPeerAlert:
+			return ResultError(c.options.Provider, "handshake", res, text)
+		case res.Status != WantInput:
+			return nil
+		}
+	}
+}
+
+// Read decrypts into p.
+func (c *Conn) Read(p []byte) (int, error) {
+	if err := c.enter("read"); err != nil {
+		return 0, err
+	}
+	defer c.leave()
+	if err := c.HandshakeContext(context.Background()); err != nil {
+		return 0, err
+	}
+	if len(p) == 0 {
+		return 0, nil
+	}
+	c.readMu.Lock()
+	defer c.readMu.Unlock()
+	for {
+		c.mu.Lock()
+		if c.closed {
+			c.mu.Unlock()
+			return 0, ClosedError(c.options.Provider, "read")
+		}
+		if c.readErr != nil {
+			err := c.readErr
+			c.mu.Unlock()
+			return 0, err
+		}
+		res := c.engine.Read(p)
+		text := c.engine.ErrorText()
+		output := c.engine.HasOutput() && res.Status != Failed
+		if res.Status == Closed {
+			c.readErr = io.EOF
+		}
+		c.mu.Unlock()
+
+		switch {
+		case res.Status == WantOutput:
+			if err := c.send(); err != nil {
+				return 0, err
+			}
+		case output:
+			c.sendInBackground()
+		}
+		switch res.Status {
+		case OK:
+			return res.N, nil
+		case Closed:
+			return 0, io.EOF
+		case Failed:
+			err := ResultError(c.options.Provider, "read", res, text)
+			c.mu.Lock()
+			c.readErr, c.writeErr = err, err
+			c.mu.Unlock()
+			c.sendAlert()
+			return 0, err
+		case WantInput:
+			if err := c.receive("read"); err != nil {
+				return 0, err
+			}
+		}
+	}
+}
+
+// Write encrypts p and sends it.
+func (c *Conn) Write(p []byte) (int, error) {
+	if err := c.enter("write"); err != nil {
+		return 0, err
+	}
+	defer c.leave()
+	if err := c.HandshakeContext(context.Background()); err != nil {
+		return 0, err
+	}
+	c.writeMu.Lock()
+	defer c.writeMu.Unlock()
+	n := 0
+	for {
+		c.mu.Lock()
+		if c.closed {
+			c.mu.Unlock()
+			return n, ClosedError(c.options.Provider, "write")
+		}
+		if c.writeErr != nil {
+			err := c.writeErr
+			c.mu.Unlock()
+			return n, err
+		}
+		if len(p) == n {
+			c.mu.Unlock()
+			return n, nil
+		}
+		res := c.engine.Write(p[n:])
+		text := c.engine.ErrorText()
+		if res.Status == Failed {
+			c.writeErr = ResultError(c.options.Provider, "write", res, text)
+			err := c.writeErr
+			c.mu.Unlock()
+			return n, err
+		}
+		c.mu.Unlock()
+		if err := c.send(); err != nil {
+			return n, err
+		}
+		n += res.N
+	}
+}
+
+// CloseWrite sends a close_notify and leaves the reading half open.
+func (c *Conn) CloseWrite() error {
+	if err := c.enter("close"); err != nil {
+		return err
+	}
+	defer c.leave()
+	if !c.handshakeDone.Load() {
+		return &tlsapi.Error{Provider: c.options.Provider, Op: "close", Kind: tlsapi.KindProtocol,
+			Err: errors.New("CloseWrite before the handshake has completed")}
+	}
+	if !c.options.HalfClose {
+		return &tlsapi.Error{Provider: c.options.Provider, Op: "close", Kind: tlsapi.KindUnsupported, Option: "CloseWrite",
+			Err: errors.New("the library stops reading once it has sent a close_notify")}
+	}
+	c.writeMu.Lock()
+	defer c.writeMu.Unlock()
+	c.mu.Lock()
+	if c.writeErr != nil {
+		err := c.writeErr
+		if c.closeNotifySent {
+			err = nil
+		}
+		c.mu.Unlock()
+		return err
+	}
+	res := c.engine.CloseNotify()
+	text := c.engine.ErrorText()
+	c.closeNotifySent = true
+	c.writeErr = &tlsapi.Error{Provider: c.options.Provider, Op: "write", Kind: tlsapi.KindClosed,
+		Err: errors.New("write after CloseWrite")}
+	c.mu.Unlock()
+	if res.Status == Failed {
+		return ResultError(c.options.Provider, "close", res, text)
+	}
+	return c.send()
+}
+
+// Close ends the connection.
+func (c *Conn) Close() error {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return ClosedError(c.options.Provider, "close")
+	}
+	c.closed = true
+	c.users++
+	c.gatherFacts()
+	pending := c.tail
+	// A close_notify goes out after a complete handshake and as long as
+	// nothing fatal has happened; not into the middle of somebody's write.
+	notify := pending == nil && c.handshakeDone.Load() && !c.closeNotifySent && fatal(c.readErr) == nil && fatal(c.writeErr) == nil
+	c.mu.Unlock()
+	defer c.leave()
+
+	if pending != nil {
+		pending.closeTransport()
+		c.wakeReader()
+		return nil
+	}
+	if !notify || !c.sendMu.TryLock() {
+		return c.closeTransport()
+	}
+	c.sendMu.Unlock()
+	c.mu.Lock()
+	c.engine.CloseNotify()
+	c.closeNotifySent = true
+	c.mu.Unlock()
+	t := c.startTail()
+	t.closeTransport()
+	c.wakeReader()
+	return nil
+}
+
+func (c *Conn) closeTransport() error {
+	if err := c.transport.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+		return TransportError(c.options.Provider, "close", err)
+	}
+	return nil
+}
+
+// fatal filters the clean ends out of a sticky error.
+func fatal(err error) error {
+	var e *tlsapi.Error
+	if err == io.EOF || errors.As(err, &e) && e.Kind == tlsapi.KindClosed {
+		return nil
+	}
+	return err
+}
+
+// wakeReader ends a blocked Read while the tail is still being sent.
+func (c *Conn) wakeReader() {
+	c.deadlineMu.Lock()
+	defer c.deadlineMu.Unlock()
+	c.transport.SetReadDeadline(time.Unix(1, 0))
+}
+
+// tail is the background sender of a close_notify or an alert.
+type tail struct {
+	conn *Conn
+	sent chan struct{} // closed when nothing is left to send
+	once sync.Once
+}
+
+// startTail sends the engine's output in the background, for at most tailLimit,
+// and waits for it for at most tailWait.
+func (c *Conn) startTail() *tail {
+	t := &tail{conn: c, sent: make(chan struct{})}
+	c.mu.Lock()
+	if c.tail != nil {
+		t = c.tail
+		c.mu.Unlock()
+		return t
+	}
+	c.tail = t
+	c.users++
+	c.mu.Unlock()
+	c.deadlineMu.Lock()
+	c.transport.SetWriteDeadline(time.Now().Add(tailLimit))
+	c.deadlineMu.Unlock()
+	go func() {
+		defer c.leave()
+		defer close(t.sent)
+		c.send()
+	}()
+	wait := time.NewTimer(tailWait)
+	defer wait.Stop()
+	select {
+	case <-t.sent:
+	case <-wait.C:
+	}
+	return t
+}
+
+// closeTransport closes the transport as soon as the tail is out.
+func (t *tail) closeTransport() {
+	t.once.Do(func() {
+		select {
+		case <-t.sent:
+			t.conn.transport.Close()
+		default:
+			// A transport that ignores deadlines is closed by the timer.
+			timer := time.AfterFunc(tailLimit, func() { t.conn.transport.Close() })
+			go func() {
+				<-t.sent
+				timer.Stop()
+				t.conn.transport.Close()
+			}()
+		}
+	})
+}
+
+// sendAlert lets the alert of a fatal error go out. The transport stays open
+// until Close.
+func (c *Conn) sendAlert() {
+	c.mu.Lock()
+	output := c.engine.HasOutput() && !c.closed
+	c.mu.Unlock()
+	if output {
+		c.startTail()
+	}
+}
+
+func (c *Conn) dropOutput() {
+	c.mu.Lock()
+	c.engine.TakeOutput()
+	c.mu.Unlock()
+}
+
+// send sends all output of the engine.
+func (c *Conn) send() error {
+	c.sendMu.Lock()
+	err := c.sendLocked()
+	c.sendMu.Unlock()
+	if err == nil {
+		err = c.sendRest()
+	}
+	return err
+}
+
+// sendInBackground sends output that a Read has caused (a key update, a
+// ticket's answer) without making the Read wait for the transport.
+func (c *Conn) sendInBackground() {
+	if !c.sendMu.TryLock() {
+		// Who sends now looks again when done: see sendRest.
+		return
+	}
+	c.mu.Lock()
+	c.users++
+	c.mu.Unlock()
+	go func() {
+		defer c.leave()
+		err := c.sendLocked()
+		c.sendMu.Unlock()
+		if err == nil {
+			c.sendRest()
+		}
+	}()
+}
+
+// sendRest sends what was added by somebody who found sendMu taken after its
+// holder had looked for the last time.
+func (c *Conn) sendRest() error {
+	for {
+		c.mu.Lock()
+		output := !c.freed && c.engine.HasOutput()
+		c.mu.Unlock()
+		if !output || !c.sendMu.TryLock() {
+			return nil
+		}
+		err := c.sendLocked()
+		c.sendMu.Unlock()
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// sendLocked is called with sendMu held.
+func (c *Conn) sendLocked() error {
+	for {
+		c.mu.Lock()
+		out := c.engine.TakeOutput()
+		if !c.handshakeDone.Load() {
+			c.outgoing(out)
+		}
+		c.mu.Unlock()
+		if len(out) == 0 {
+			return nil
+		}
+		if _, err := c.transport.Write(out); err != nil {
+			// Part of a record may be out: nothing can follow it.
+			e := TransportError(c.options.Provider, "write", err)
+			c.mu.Lock()
+			if c.closed && e.Kind != tlsapi.KindTimeout {
+				e = ClosedError(c.options.Provider, "write")
+			}
+			if c.writeErr == nil {
+				c.writeErr = e
+			}
+			c.mu.Unlock()
+			return e
+		}
+	}
+}
+
+// receive reads from the transport into the engine's memory. It is called with
+// readMu held.
+func (c *Conn) receive(op string) error {
+	for {
+		c.mu.Lock()
+		if c.closed {
+			c.mu.Unlock()
+			return ClosedError(c.options.Provider, op)
+		}
+		space := c.engine.InputSpace()
+		c.mu.Unlock()
+		if len(space) == 0 {
+			return &tlsapi.Error{Provider: c.options.Provider, Op: op, Kind: tlsapi.KindInternal, Err: errors.New("no memory for input")}
+		}
+		n, err := c.transport.Read(space)
+		c.mu.Lock()
+		if n > 0 {
+			if !c.handshakeDone.Load() {
+				c.incoming(space[:n])
+			}
+			c.engine.InputReceived(n)
+		}
+		closed := c.closed
+		headerErr, short := c.checkHeader()
+		c.mu.Unlock()
+		switch {
+		case closed:
+			return ClosedError(c.options.Provider, op)
+		case headerErr != nil:
+			return headerErr
+		case n > 0 && !short:
+			// An error that came with the data comes again.
+			return nil
+		case err != nil:
+			e := TransportError(c.options.Provider, op, err)
+			if e.Kind != tlsapi.KindTimeout {
+				c.mu.Lock()
+				c.readErr = e
+				c.mu.Unlock()
+			}
+			return e
+		}
+	}
+}
+
+// checkHeader looks once whether the peer's first bytes are a TLS record. short
+// says that too few have come to tell.
+func (c *Conn) checkHeader() (err error, short bool) {
+	if c.headerChecked {
+		return nil, false
+	}
+	in := c.engine.Input()
+	if len(in) < recordHeaderSize {
+		return nil, true
+	}
+	c.headerChecked = true
+	kind, version := in[0], uint16(in[1])<<8|uint16(in[2])
+	if (kind == recordTypeHandshake || kind == recordTypeAlert) && version>>8 == 3 {
+		return nil, false
+	}
+	header := tls.RecordHeaderError{
+		Msg:  "first record does not look like a TLS handshake",
+		Conn: c.transport,
+	}
+	copy(header.RecordHeader[:], in)
+	return &tlsapi.Error{Provider: c.options.Provider, Op: "handshake", Kind: tlsapi.KindNotTLS, Err: header}, false
+}
+
+// incoming and outgoing keep the hello messages for what libraries do not tell.
+func (c *Conn) incoming(b []byte) {
+	if c.options.Client {
+		c.serverHello.add(b)
+	} else {
+		c.clientHello.add(b)
+	}
+}
+
+func (c *Conn) outgoing(b []byte) {
+	if c.options.Client {
+		c.clientHello.add(b)
+	} else {
+		c.serverHello.add(b)
+	}
+}
+
+// readHellos takes what is wanted out of the hello messages and drops them; it
+// is called with mu held.
+func (c *Conn) readHellos() {
+	c.keyShares = keyShares(c.clientHello.message)
+	c.helloRetry = isHelloRetry(c.serverHello.message)
+	c.clientHello, c.serverHello = helloReader{}, helloReader{}
+}
+
+// enter and leave keep the engine alive during a call.
+func (c *Conn) enter(op string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return ClosedError(c.options.Provider, op)
+	}
+	c.users++
+	return nil
+}
+
+func (c *Conn) leave() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.users--
+	if c.closed && c.users == 0 && !c.freed {
+		c.freed = true
+		c.engine.Free()
+	}
+}
+
+func (c *Conn) isClosed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.closed
+}
+
+// NetConn returns the transport.
+func (c *Conn) NetConn() net.Conn { return c.transport }
+
+// LocalAddr returns the transport's local address.
+func (c *Conn) LocalAddr() net.Addr { return c.transport.LocalAddr() }
+
+// RemoteAddr returns the transport's remote address.
+func (c *Conn) RemoteAddr() net.Addr { return c.transport.RemoteAddr() }
+
+// SetDeadline sets both deadlines.
+func (c *Conn) SetDeadline(t time.Time) error {
+	return c.setDeadline(func() error { return c.transport.SetDeadline(t) })
+}
+
+// SetReadDeadline sets the deadline of Reads.
+func (c *Conn) SetReadDeadline(t time.Time) error {
+	return c.setDeadline(func() error { return c.transport.SetReadDeadline(t) })
+}
+
+// SetWriteDeadline sets the deadline of Writes.
+func (c *Conn) SetWriteDeadline(t time.Time) error {
+	return c.setDeadline(func() error { return c.transport.SetWriteDeadline(t) })
+}
+
+func (c *Conn) setDeadline(set func() error) error {
+	c.deadlineMu.Lock()
+	defer c.deadlineMu.Unlock()
+	c.mu.Lock()
+	closed, busy := c.closed, c.tail != nil
+	c.mu.Unlock()
+	switch {
+	case closed:
+		return ClosedError(c.options.Provider, "deadline")
+	case busy:
+		// The connection has failed; the deadlines belong to its alert.
+		return nil
+	}
+	if err := set(); err != nil {
+		return TransportError(c.options.Provider, "deadline", err)
+	}
+	return nil
+}
+
+// gatherFacts asks the engine once the handshake is over, or while it runs; it
+// is called with mu held.
+func (c *Conn) gatherFacts() {
+	if c.factsDone || c.freed {
+		return
+	}
+	c.facts = c.engine.Facts()
+	c.factsDone = c.handshakeDone.Load()
+	c.state = nil
+}
+
+// ConnectionState returns the standard library's view of the connection.
+func (c *Conn) ConnectionState() tls.ConnectionState {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.gatherFacts()
+	return c.connectionState(c.handshakeDone.Load())
+}
+
+// connectionState is called with mu held, after gatherFacts.
+func (c *Conn) connectionState(complete bool) tls.ConnectionState {
+	if c.state != nil && c.state.HandshakeComplete == complete {
+		return *c.state
+	}
+	f := &c.facts
+	state := tls.ConnectionState{
+		Version:                    f.Version,
+		HandshakeComplete:          complete,
+		DidResume:                  f.Resumed,
+		CipherSuite:                f.CipherSuite,
+		CurveID:                    f.Group,
+		NegotiatedProtocol:         f.ALPN,
+		NegotiatedProtocolIsMutual: f.ALPN != "",
+		ServerName:                 f.ServerName,
+		OCSPResponse:               f.OCSPResponse,
+		HelloRetryRequest:          f.HelloRetry || c.helloRetry,
+		PeerCertificates:           parseChain(f.PeerChain),
+	}
+	if c.options.Client {
+		state.ServerName = c.options.ServerName
+	}
+	if chain := parseChain(f.VerifiedChain); len(chain) > 0 {
+		state.VerifiedChains = [][]*x509.Certificate{chain}
+	}
+	c.state = &state
+	return state
+}
+
+// Info returns what ConnectionState has no field for.
+func (c *Conn) Info() tlsapi.ConnectionInfo {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.gatherFacts()
+	state := c.connectionState(c.handshakeDone.Load())
+	info := tlsapi.ConnectionInfo{
+		Provider:          c.options.Provider,
+		LibraryVersion:    c.options.LibraryVersion,
+		Version:           state.Version,
+		CipherSuite:       state.CipherSuite,
+		Group:             state.CurveID,
+		SignatureScheme:   tls.SignatureScheme(c.facts.SignatureScheme),
+		ALPN:              state.NegotiatedProtocol,
+		ServerName:        c.facts.ServerName,
+		Verified:          len(state.VerifiedChains) > 0,
+		Resumed:           state.DidResume,
+		KeyShares:         c.keyShares,
+		HelloRetryRequest: state.HelloRetryRequest,
+	}
+	if c.options.Client {
+		info.ServerName = c.options.SNI
+	}
+	info.DescribePeer(state.PeerCertificates)
+	return info
+}
+
+// ExportKeyingMaterial derives keying material from the connection's secrets.
+func (c *Conn) ExportKeyingMaterial(label string, context []byte, length int) ([]byte, error) {
+	if err := c.enter("export"); err != nil {
+		return nil, err
+	}
+	defer c.leave()
+	if !c.handshakeDone.Load() {
+		return nil, &tlsapi.Error{Provider: c.options.Provider, Op: "export", Kind: tlsapi.KindProtocol,
+			Err: errors.New("the handshake has not completed")}
+	}
+	if !c.options.Exporter {
+		return nil, &tlsapi.Error{Provider: c.options.Provider, Op: "export", Kind: tlsapi.KindUnsupported, Option: "ExportKeyingMaterial",
+			Err: errors.New("the library has no exporter")}
+	}
+	if length < 0 || length > 65535 || len(label) > 65535 || len(context) > 65535 {
+		return nil, &tlsapi.Error{Provider: c.options.Provider, Op: "export", Kind: tlsapi.KindConfig,
+			Err: fmt.Errorf("label (%d bytes), context (%d) and length (%d) must be within 0 and 65535", len(label), len(context), length)}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.freed {
+		return nil, ClosedError(c.options.Provider, "export")
+	}
+	out, res := c.engine.Export(label, context, length)
+	if res.Status != OK {
+		return nil, ResultError(c.options.Provider, "export", res, c.engine.ErrorText())
+	}
+	return out, nil
+}
+
+// parseChain leaves out what does not parse: the verification has had its say.
+func parseChain(chain [][]byte) []*x509.Certificate {
+	var certs []*x509.Certificate
+	for _, der := range chain {
+		if cert, err := x509.ParseCertificate(der); err == nil {
+			certs = append(certs, cert)
+		}
+	}
+	return certs
+}

@@ -1,0 +1,142 @@
+// Package engine is the one net.Conn state machine of the native providers:
+// handshake, read, write, close, deadlines and the send gate, over a TLS engine
+// that does no I/O of its own.
+package engine
+
+import (
+	"github.com/polytls/polytls/tlsapi"
+)
+
+// Engine is a TLS state machine without I/O: ciphertext goes through memory
+// that it lends. Every method is one step and returns at once. One goroutine at
+// a time may use it, except for the memory that InputSpace and TakeOutput lend:
+// steps leave that alone.
+type Engine interface {
+	// Handshake drives the handshake: OK when it is complete, WantInput,
+	// WantOutput or Failed.
+	Handshake() Result
+	// Read decrypts into p: OK with N > 0, WantInput, WantOutput, Closed or
+	// Failed.
+	Read(p []byte) Result
+	// Write encrypts the first N bytes of p: OK, WantOutput or Failed.
+	Write(p []byte) Result
+	// CloseNotify appends a close_notify alert to the output, once.
+	CloseNotify() Result
+
+	// InputSpace lends memory for ciphertext from the peer, valid until
+	// InputReceived. Nil means that memory ran out.
+	InputSpace() []byte
+	// InputReceived says that the first n bytes of what InputSpace lent hold
+	// ciphertext now.
+	InputReceived(n int)
+	// Input returns what was received and not yet consumed, valid until the
+	// next step.
+	Input() []byte
+	// HasOutput reports whether ciphertext waits to be sent.
+	HasOutput() bool
+	// TakeOutput lends the ciphertext that waits and takes it out of the
+	// engine; it is valid until the next TakeOutput or Free.
+	TakeOutput() []byte
+
+	// Verification returns the outcome of the certificate verification.
+	Verification() Verification
+	// ErrorText is the library's text of the last failure.
+	ErrorText() string
+	// Facts returns what is known of the connection so far.
+	Facts() Facts
+	// Export derives keying material.
+	Export(label string, context []byte, length int) ([]byte, Result)
+	// Free releases everything. Nothing may be called after it.
+	Free()
+}
+
+// Status is what a step came to; the values are those of enum polytls_status.
+type Status int32
+
+const (
+	OK Status = iota
+	WantInput
+	WantOutput
+	Closed
+	Failed
+)
+
+// Failure is why a step failed; the values are those of enum polytls_failure.
+type Failure int32
+
+const (
+	FailNone Failure = iota
+	FailInternal
+	FailConfig
+	FailUnsupported
+	FailProtocol
+	FailPeerAlert
+	FailVerify
+	FailNoCertificate
+	FailBadRecord
+)
+
+// Flags are bits of a result; the values are those of enum polytls_flag.
+type Flags uint32
+
+const (
+	FlagPending Flags = 1 << iota
+	FlagPeerCertificates
+	FlagHandshakeDone
+)
+
+// Result is the outcome of a step.
+type Result struct {
+	Status        Status
+	Failure       Failure
+	AlertSent     int32 // -1 for none
+	AlertReceived int32 // -1 for none
+	Flags         Flags
+	N             int
+	Code          uint64
+}
+
+// VerifyCode is the outcome of the certificate verification; the values are
+// those of enum polytls_verify_code.
+type VerifyCode int32
+
+const (
+	VerifyOK VerifyCode = iota
+	VerifyHostname
+	VerifyUntrusted
+	VerifyExpired
+	VerifyNotYetValid
+	VerifySelfSigned
+	VerifyKeyUsage
+	VerifyWeakKey
+	VerifyWeakSignature
+	VerifyRevoked
+	VerifyBadSignature
+	VerifyInvalidCA
+	VerifyNameConstraint
+	VerifyMalformed
+	VerifyOther
+)
+
+// Verification is the outcome of the certificate verification.
+type Verification struct {
+	Code        VerifyCode
+	Depth       int
+	LibraryCode int64
+}
+
+// Facts are what a connection has negotiated. Absent facts have their zero
+// value.
+type Facts struct {
+	Version         uint16
+	CipherSuite     uint16
+	Group           tlsapi.CurveID
+	ALPN            string
+	ServerName      string
+	PeerChain       [][]byte // DER, leaf first, as sent
+	VerifiedChain   [][]byte // DER, leaf to anchor
+	SignatureScheme uint16
+	Resumed         bool
+	HelloRetry      bool
+	OCSPResponse    []byte
+}

@@ -1,0 +1,117 @@
+package engine
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"net"
+
+	"github.com/polytls/polytls/tlsapi"
+)
+
+var verifyKinds = map[VerifyCode]tlsapi.Kind{
+	VerifyHostname:      tlsapi.KindHostname,
+	VerifyUntrusted:     tlsapi.KindUntrusted,
+	VerifyExpired:       tlsapi.KindExpired,
+	VerifyNotYetValid:   tlsapi.KindNotYetValid,
+	VerifySelfSigned:    tlsapi.KindSelfSigned,
+	VerifyKeyUsage:      tlsapi.KindKeyUsage,
+	VerifyWeakKey:       tlsapi.KindWeakKey,
+	VerifyWeakSignature: tlsapi.KindWeakSignature,
+	VerifyRevoked:       tlsapi.KindRevoked,
+}
+
+var failureKinds = map[Failure]tlsapi.Kind{
+	FailInternal:      tlsapi.KindInternal,
+	FailConfig:        tlsapi.KindConfig,
+	FailUnsupported:   tlsapi.KindUnsupported,
+	FailProtocol:      tlsapi.KindProtocol,
+	FailPeerAlert:     tlsapi.KindPeerAlert,
+	FailNoCertificate: tlsapi.KindNoCertificate,
+	FailBadRecord:     tlsapi.KindBadRecord,
+}
+
+// ResultError turns a failed result into the error that the caller sees.
+func ResultError(provider, op string, res Result, text string) *tlsapi.Error {
+	kind, ok := failureKinds[res.Failure]
+	if !ok {
+		kind = tlsapi.KindInternal
+	}
+	e := &tlsapi.Error{Provider: provider, Op: op, Kind: kind, Code: res.Code, Text: text}
+	switch {
+	case res.Failure == FailPeerAlert && res.AlertReceived >= 0:
+		e.Alert, e.HasAlert = tls.AlertError(res.AlertReceived), true
+	case res.Failure != FailPeerAlert && res.AlertSent >= 0:
+		e.Alert, e.HasAlert = tls.AlertError(res.AlertSent), true
+	}
+	return e
+}
+
+// VerificationError turns a failed verification into the error that the caller
+// sees. chain is what the peer sent, host the name that was to match.
+func VerificationError(provider string, res Result, v Verification, text string, chain []*x509.Certificate, host string) *tlsapi.Error {
+	kind, ok := verifyKinds[v.Code]
+	if !ok {
+		kind = tlsapi.KindInvalidCertificate
+	}
+	e := &tlsapi.Error{Provider: provider, Op: "handshake", Kind: kind, Code: uint64(v.LibraryCode), Text: text}
+	if res.AlertSent >= 0 {
+		e.Alert, e.HasAlert = tls.AlertError(res.AlertSent), true
+	}
+	// The certificate at fault; the leaf where the depth lies outside of what
+	// was sent, as with a trust anchor.
+	var cert, leaf *x509.Certificate
+	if len(chain) > 0 {
+		leaf, cert = chain[0], chain[0]
+		if v.Depth > 0 && v.Depth < len(chain) {
+			cert = chain[v.Depth]
+		}
+	}
+	switch kind {
+	case tlsapi.KindHostname:
+		if leaf != nil {
+			e.Err = x509.HostnameError{Certificate: leaf, Host: host}
+		}
+	case tlsapi.KindUntrusted, tlsapi.KindSelfSigned:
+		e.Err = x509.UnknownAuthorityError{Cert: cert}
+	case tlsapi.KindExpired, tlsapi.KindNotYetValid:
+		e.Err = x509.CertificateInvalidError{Cert: cert, Reason: x509.Expired, Detail: text}
+		e.Text = ""
+	case tlsapi.KindKeyUsage:
+		e.Err = x509.CertificateInvalidError{Cert: cert, Reason: x509.IncompatibleUsage}
+	}
+	return e
+}
+
+// TransportError turns an error of the transport into the error that the caller
+// sees. The end of the stream is io.ErrUnexpectedEOF: only a close_notify ends
+// a TLS connection.
+func TransportError(provider, op string, err error) *tlsapi.Error {
+	e := &tlsapi.Error{Provider: provider, Op: op, Kind: tlsapi.KindTransport, Err: err}
+	var timeout net.Error
+	switch {
+	case err == io.EOF:
+		e.Err = io.ErrUnexpectedEOF
+	case errors.Is(err, net.ErrClosed) || err == io.ErrClosedPipe:
+		// The transport was closed under the connection.
+	case errors.As(err, &timeout) && timeout.Timeout():
+		e.Kind = tlsapi.KindTimeout
+	}
+	return e
+}
+
+// ContextError is the error of a handshake whose context has ended.
+func ContextError(provider string, err error) *tlsapi.Error {
+	kind := tlsapi.KindCanceled
+	if errors.Is(err, context.DeadlineExceeded) {
+		kind = tlsapi.KindTimeout
+	}
+	return &tlsapi.Error{Provider: provider, Op: "handshake", Kind: kind, Err: err}
+}
+
+// ClosedError is the error of the use of a connection after Close.
+func ClosedError(provider, op string) *tlsapi.Error {
+	return &tlsapi.Error{Provider: provider, Op: op, Kind: tlsapi.KindClosed, Err: net.ErrClosed}
+}

@@ -1,0 +1,399 @@
+// Package native is the Go side of the step contract of polytls_native.h: it
+// turns configurations into native contexts and native connections into
+// engines. It holds all cgo of the native providers but their C itself.
+package native
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/binary"
+	"errors"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/polytls/polytls/internal/engine"
+	"github.com/polytls/polytls/tlsapi"
+)
+
+// Provider is a tlsapi.Provider over a native library.
+type Provider struct {
+	ProviderName string
+	LibraryName  string
+	// Cells are the capability matrix, complete and in order.
+	Cells []tlsapi.FeatureSupport
+	// NoCANames leaves the names of the accepted CAs out of a server's
+	// CertificateRequest, for libraries that cannot send them.
+	NoCANames bool
+	// Policy chooses the library's own security policy for the settings, for
+	// libraries that are driven by policies. Where it is nil, the settings
+	// reach the library one by one.
+	Policy func(*tlsapi.Settings) (string, error)
+
+	library  *library
+	initOnce sync.Once
+	initErr  error
+	contexts contextCache
+}
+
+// Name returns the provider's name.
+func (p *Provider) Name() string { return p.ProviderName }
+
+// Library returns the library's name.
+func (p *Provider) Library() string { return p.LibraryName }
+
+// LibraryVersion asks the library for its version.
+func (p *Provider) LibraryVersion() string {
+	if p.Available() != nil {
+		return ""
+	}
+	return p.library.version()
+}
+
+// Available initializes the library when it is first asked.
+func (p *Provider) Available() error {
+	p.initOnce.Do(func() { p.initErr = p.library.init() })
+	if p.initErr == nil {
+		return nil
+	}
+	return &tlsapi.Error{Provider: p.ProviderName, Op: "config", Kind: tlsapi.KindUnavailable, Err: p.initErr}
+}
+
+// Features returns the capability matrix.
+func (p *Provider) Features() []tlsapi.FeatureSupport { return slices.Clone(p.Cells) }
+
+func (p *Provider) supports(f tlsapi.Feature) bool {
+	for _, cell := range p.Cells {
+		if cell.Feature == f {
+			return cell.Support != tlsapi.Unsupported
+		}
+	}
+	return false
+}
+
+// Client returns the client end of a connection.
+func (p *Provider) Client(transport net.Conn, config *tlsapi.ClientConfig) (tlsapi.Conn, error) {
+	if err := p.check(transport, config.Validate(), config != nil, func() []tlsapi.FeatureUse { return config.Features() }); err != nil {
+		return nil, err
+	}
+	c := &contextBuilder{provider: p, role: client}
+	c.settings(&config.Settings)
+	c.setUint8(optVerifyMode, verifyRequireAndVerify)
+	if config.InsecureSkipVerify {
+		c.setUint8(optVerifyMode, verifyNone)
+	} else {
+		c.anchors("RootCAs", config.RootCAs, true)
+	}
+	if config.Certificate != nil {
+		c.certificate("Certificate", config.Certificate)
+	}
+
+	sni, names, err := clientNames(config)
+	if err != nil {
+		return nil, p.named(err)
+	}
+	return p.connect(transport, c, names, engine.Options{
+		Client:      true,
+		ServerName:  config.ServerName,
+		SNI:         sni,
+		Verifies:    !config.InsecureSkipVerify,
+		RequireALPN: slices.Equal(config.ALPN, tlsapi.ALPNH2()),
+		HalfClose:   p.supports(tlsapi.ClientCloseWrite),
+		Exporter:    p.supports(tlsapi.ClientExporter),
+	}, &config.Settings)
+}
+
+// Server returns the server end of a connection.
+func (p *Provider) Server(transport net.Conn, config *tlsapi.ServerConfig) (tlsapi.Conn, error) {
+	if err := p.check(transport, config.Validate(), config != nil, func() []tlsapi.FeatureUse { return config.Features() }); err != nil {
+		return nil, err
+	}
+	c := &contextBuilder{provider: p, role: server}
+	c.settings(&config.Settings)
+	c.setUint8(optVerifyMode, uint8(config.ClientAuth))
+	if config.ClientAuth != tls.NoClientCert && !config.ClientCAs.Empty() {
+		c.anchors("ClientCAs", config.ClientCAs, false)
+	}
+	for i := range config.Certificates {
+		c.certificate("Certificates", &config.Certificates[i])
+	}
+	if config.ALPNStrict {
+		c.setUint8(optALPNStrict, 1)
+	}
+	return p.connect(transport, c, nil, engine.Options{
+		Verifies:  config.ClientAuth >= tls.VerifyClientCertIfGiven,
+		HalfClose: p.supports(tlsapi.ServerCloseWrite),
+		Exporter:  p.supports(tlsapi.ServerExporter),
+	}, &config.Settings)
+}
+
+// check does what comes before any work on a configuration.
+func (p *Provider) check(transport net.Conn, invalid error, present bool, features func() []tlsapi.FeatureUse) error {
+	if err := p.Available(); err != nil {
+		return err
+	}
+	if transport == nil {
+		return p.named(tlsapi.ConfigError("", "the transport is nil"))
+	}
+	if invalid != nil {
+		return p.named(invalid)
+	}
+	if !present {
+		return p.named(tlsapi.ConfigError("", "the configuration is nil"))
+	}
+	return tlsapi.CheckFeatures(p, features())
+}
+
+func (p *Provider) connect(transport net.Conn, c *contextBuilder, names []instruction, o engine.Options, s *tlsapi.Settings) (tlsapi.Conn, error) {
+	defer c.wipe()
+	if c.err != nil {
+		return nil, p.named(c.err)
+	}
+	ctx, err := p.contexts.get(c)
+	if err != nil {
+		return nil, p.named(err)
+	}
+	defer ctx.release()
+	conn, err := ctx.newConn(names)
+	if err != nil {
+		return nil, p.named(err)
+	}
+	o.Provider = p.ProviderName
+	o.LibraryVersion = p.library.version()
+	o.HandshakeTimeout = s.HandshakeTimeout
+	o.VerifyConnection = s.VerifyConnection
+	o.HandshakeComplete = s.HandshakeComplete
+	o.HandshakeFailed = s.HandshakeFailed
+	return engine.New(transport, conn, o), nil
+}
+
+// named puts the provider's name on an error of the configuration.
+func (p *Provider) named(err error) error {
+	var e *tlsapi.Error
+	if errors.As(err, &e) && e.Provider == "" {
+		named := *e
+		named.Provider = p.ProviderName
+		return &named
+	}
+	return err
+}
+
+// clientNames returns the SNI and the instructions for the names that a server
+// certificate may hold.
+func clientNames(config *tlsapi.ClientConfig) (sni string, names []instruction, err error) {
+	dns, ip := splitName(config.ServerName)
+	if dns != "" {
+		sni = dns
+		names = append(names, instruction{option: connServerName, data: []byte(dns)})
+	}
+	if config.InsecureSkipVerify || config.SkipHostnameVerification {
+		return sni, append(names, instruction{option: connSkipHostname, data: []byte{1}}), nil
+	}
+	add := func(dns string, ip netip.Addr) {
+		if dns != "" {
+			names = append(names, instruction{option: connVerifyDNS, data: []byte(dns)})
+		} else if ip.IsValid() {
+			names = append(names, instruction{option: connVerifyIP, data: ip.AsSlice()})
+		}
+	}
+	add(dns, ip)
+	add(splitName(config.AlternativeName))
+	return sni, names, nil
+}
+
+// splitName tells DNS names from IP literals. A trailing dot is not part of the
+// name in SNI and certificates (RFC 6066 section 3).
+func splitName(name string) (dns string, ip netip.Addr) {
+	if ip, err := netip.ParseAddr(strings.Trim(name, "[]")); err == nil {
+		return "", ip.Unmap().WithZone("")
+	}
+	return strings.TrimSuffix(name, "."), netip.Addr{}
+}
+
+// contextBuilder collects the instructions that make a native context. What
+// reaches the library is part of the context's identity by construction.
+type contextBuilder struct {
+	provider     *Provider
+	role         role
+	instructions []instruction
+	err          error
+}
+
+type role int32
+
+const (
+	client role = 0
+	server role = 1
+)
+
+// instruction is one call of ctx_set or conn_set.
+type instruction struct {
+	option int
+	// name is the option's name for errors.
+	name string
+	data []byte
+	// expand, if not nil, gives the data of many calls; data is then a digest
+	// of them all and only part of the identity.
+	expand func() ([][]byte, error)
+	secret bool
+}
+
+func (c *contextBuilder) set(option int, name string, data []byte) {
+	c.instructions = append(c.instructions, instruction{option: option, name: name, data: data})
+}
+
+func (c *contextBuilder) setUint8(option int, v uint8) {
+	for i := range c.instructions {
+		if c.instructions[i].option == option {
+			c.instructions[i].data = []byte{v}
+			return
+		}
+	}
+	c.set(option, "", []byte{v})
+}
+
+func (c *contextBuilder) fail(err error) {
+	if c.err == nil {
+		c.err = err
+	}
+}
+
+// settings adds the shared options.
+func (c *contextBuilder) settings(s *tlsapi.Settings) {
+	if c.provider.Policy != nil {
+		name, err := c.provider.Policy(s)
+		if err != nil {
+			c.fail(err)
+		}
+		c.set(optSecurityPolicy, "SecurityPolicy", []byte(name))
+	} else {
+		c.explicit(s)
+	}
+	if len(s.ALPN) > 0 {
+		var wire []byte
+		for _, p := range s.ALPN {
+			wire = append(append(wire, byte(len(p))), p...)
+		}
+		c.set(optALPN, "ALPN", wire)
+	}
+	c.setUint8(optSessionTickets, 0)
+}
+
+// explicit adds what a library without policies takes one by one.
+func (c *contextBuilder) explicit(s *tlsapi.Settings) {
+	minimum, maximum := s.Versions()
+	suites, curves := s.CipherSuites, s.Curves
+	if policy, ok := tlsapi.LookupPolicy(s.SecurityPolicy); ok {
+		minimum, maximum, suites, curves = policy.MinVersion, policy.MaxVersion, policy.CipherSuites, policy.Curves
+	}
+	c.set(optMinVersion, "MinVersion", binary.BigEndian.AppendUint16(nil, minimum))
+	c.set(optMaxVersion, "MaxVersion", binary.BigEndian.AppendUint16(nil, maximum))
+	if suites != nil {
+		c.set(optCipherSuites, "CipherSuites", uint16s(suites))
+	}
+	if curves != nil {
+		c.set(optGroups, "Curves", uint16s(curves))
+	}
+	if s.SignatureSchemes != nil {
+		c.set(optSignatureSchemes, "SignatureSchemes", uint16s(s.SignatureSchemes))
+	}
+}
+
+// anchors adds the trust anchors, the system's for a nil pool when these are
+// the default.
+func (c *contextBuilder) anchors(name string, pool *tlsapi.CertPool, systemDefault bool) {
+	if pool == nil && systemDefault {
+		pool = systemPool
+	}
+	digest := pool.Digest()
+	certificates := sync.OnceValues(pool.Certificates)
+	c.instructions = append(c.instructions, instruction{option: optTrustAnchor, name: name, data: digest[:], expand: func() ([][]byte, error) {
+		certs, err := certificates()
+		return rawOf(certs, func(c *x509.Certificate) []byte { return c.Raw }), err
+	}})
+	if c.role == server && !c.provider.NoCANames {
+		c.instructions = append(c.instructions, instruction{option: optCAName, name: name, data: digest[:], expand: func() ([][]byte, error) {
+			certs, err := certificates()
+			return rawOf(certs, func(c *x509.Certificate) []byte { return c.RawSubject }), err
+		}})
+	}
+}
+
+var systemPool = func() *tlsapi.CertPool {
+	pool := tlsapi.NewCertPool()
+	pool.AddSystemRoots()
+	return pool
+}()
+
+func rawOf(certs []*x509.Certificate, raw func(*x509.Certificate) []byte) [][]byte {
+	var out [][]byte
+	for _, c := range certs {
+		out = append(out, raw(c))
+	}
+	return out
+}
+
+// certificate adds a certificate with its key in PKCS #8 form.
+func (c *contextBuilder) certificate(name string, cert *tls.Certificate) {
+	key, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
+	if err != nil {
+		c.fail(tlsapi.ConfigError(name, "the private key cannot be given to the library: its type is %T", cert.PrivateKey))
+		return
+	}
+	size := 4 + len(key)
+	for _, der := range cert.Certificate {
+		size += 4 + len(der)
+	}
+	// One allocation, so that wipe reaches every copy of the key.
+	data := make([]byte, 0, size)
+	data = append(binary.BigEndian.AppendUint32(data, uint32(len(key))), key...)
+	clear(key)
+	for _, der := range cert.Certificate {
+		data = append(binary.BigEndian.AppendUint32(data, uint32(len(der))), der...)
+	}
+	c.instructions = append(c.instructions, instruction{option: optCertificate, name: name, data: data, secret: true})
+}
+
+// wipe clears the keys.
+func (c *contextBuilder) wipe() {
+	for _, i := range c.instructions {
+		if i.secret {
+			clear(i.data)
+		}
+	}
+}
+
+func uint16s[T ~uint16](values []T) []byte {
+	var b []byte
+	for _, v := range values {
+		b = binary.BigEndian.AppendUint16(b, uint16(v))
+	}
+	return b
+}
+
+// The values of the enums of polytls_native.h.
+const (
+	optMinVersion       = 1
+	optMaxVersion       = 2
+	optCipherSuites     = 3
+	optGroups           = 4
+	optSignatureSchemes = 6
+	optSecurityPolicy   = 7
+	optALPN             = 8
+	optALPNStrict       = 9
+	optTrustAnchor      = 10
+	optVerifyMode       = 11
+	optCertificate      = 12
+	optSessionTickets   = 13
+	optCAName           = 14
+
+	connServerName   = 1
+	connVerifyDNS    = 2
+	connVerifyIP     = 3
+	connSkipHostname = 4
+
+	verifyNone             = 0
+	verifyRequireAndVerify = 4
+)

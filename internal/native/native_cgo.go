@@ -1,0 +1,420 @@
+//go:build cgo
+
+package native
+
+/*
+#cgo CFLAGS: -I${SRCDIR}/../../cgo/include -Wall -Wextra -Werror
+#include <stdlib.h>
+#include "polytls_native.h"
+
+// Calls through the table. The results come back by value.
+static const char *lib_version(const struct polytls_library *l) { return l->version(); }
+static struct polytls_result lib_init(const struct polytls_library *l, char *text) { return l->init(text); }
+static struct polytls_result ctx_new(const struct polytls_library *l, int role, struct polytls_ctx **out) {
+  return l->ctx_new((enum polytls_role)role, out);
+}
+static struct polytls_result ctx_set(const struct polytls_library *l, struct polytls_ctx *c, int option, const uint8_t *data, size_t n) {
+  return l->ctx_set(c, option, data, n);
+}
+static struct polytls_result ctx_finish(const struct polytls_library *l, struct polytls_ctx *c) { return l->ctx_finish(c); }
+static void ctx_free(const struct polytls_library *l, struct polytls_ctx *c) { l->ctx_free(c); }
+static struct polytls_result conn_new(const struct polytls_library *l, struct polytls_ctx *c, struct polytls_conn **out) {
+  return l->conn_new(c, out);
+}
+static struct polytls_result conn_set(const struct polytls_library *l, struct polytls_conn *c, int option, const uint8_t *data, size_t n) {
+  return l->conn_set(c, option, data, n);
+}
+static struct polytls_result conn_handshake(const struct polytls_library *l, struct polytls_conn *c) { return l->handshake(c); }
+static struct polytls_result conn_read(const struct polytls_library *l, struct polytls_conn *c, uint8_t *p, size_t n) {
+  return l->read(c, p, n);
+}
+static struct polytls_result conn_write(const struct polytls_library *l, struct polytls_conn *c, const uint8_t *p, size_t n) {
+  return l->write(c, p, n);
+}
+static struct polytls_result conn_close_notify(const struct polytls_library *l, struct polytls_conn *c) { return l->close_notify(c); }
+static struct polytls_result conn_query(const struct polytls_library *l, struct polytls_conn *c, int what, uint8_t *p, size_t n) {
+  return l->query(c, what, p, n);
+}
+static void conn_free(const struct polytls_library *l, struct polytls_conn *c, uint8_t *spare) {
+  free(spare);
+  l->conn_free(c);
+}
+*/
+import "C"
+
+import (
+	"encoding/binary"
+	"errors"
+	"runtime"
+	"sync/atomic"
+	"unsafe"
+
+	// The headers are part of this package's build key.
+	_ "github.com/polytls/polytls/cgo/include"
+	"github.com/polytls/polytls/internal/engine"
+	"github.com/polytls/polytls/tlsapi"
+)
+
+const (
+	// inputSize holds one TLS record of the largest size and some more.
+	inputSize = C.POLYTLS_MAX_RECORD
+	// outputLimit bounds the ciphertext that a step makes before it is sent:
+	// four records.
+	outputLimit = 4 * C.POLYTLS_MAX_RECORD
+)
+
+// library is one struct polytls_library.
+type library struct {
+	c             *C.struct_polytls_library
+	versionString atomic.Pointer[string]
+}
+
+// New completes the description of a provider with its library: a pointer to a
+// struct polytls_library that lives as long as the process.
+func New(p *Provider, table unsafe.Pointer) *Provider {
+	p.library = &library{c: (*C.struct_polytls_library)(table)}
+	return p
+}
+
+func (l *library) init() error {
+	if l.c.unavailable != nil {
+		return errors.New(C.GoString(l.c.unavailable))
+	}
+	text := (*C.char)(C.calloc(1, C.POLYTLS_ERROR_TEXT_SIZE))
+	if text == nil {
+		return errors.New("out of memory")
+	}
+	defer C.free(unsafe.Pointer(text))
+	if res := C.lib_init(l.c, text); res.status != C.POLYTLS_OK {
+		return errors.New(C.GoString(text))
+	}
+	return nil
+}
+
+func (l *library) version() string {
+	if v := l.versionString.Load(); v != nil {
+		return *v
+	}
+	v := C.GoString(C.lib_version(l.c))
+	l.versionString.Store(&v)
+	return v
+}
+
+// context is a native context with a count of its references: the cache has
+// one, and so has every caller between get and release. Connections hold their
+// own inside the library.
+type context struct {
+	library  *library
+	provider string
+	c        *C.struct_polytls_ctx
+	refs     atomic.Int32
+}
+
+// build makes the native context. The caller has its only reference.
+func (b *contextBuilder) build() (*context, error) {
+	lib := b.provider.library
+	var c *C.struct_polytls_ctx
+	if res := C.ctx_new(lib.c, C.int(b.role), &c); res.status != C.POLYTLS_OK {
+		return nil, engine.ResultError(b.provider.ProviderName, "config", result(res), "creating the context")
+	}
+	ctx := &context{library: lib, provider: b.provider.ProviderName, c: c}
+	ctx.refs.Store(1)
+	for _, i := range b.instructions {
+		values := [][]byte{i.data}
+		if i.expand != nil {
+			var err error
+			if values, err = i.expand(); err != nil {
+				ctx.release()
+				return nil, err
+			}
+		}
+		for _, v := range values {
+			if res := C.ctx_set(lib.c, c, C.int(i.option), bytePointer(v), C.size_t(len(v))); res.status != C.POLYTLS_OK {
+				err := ctx.fault(res, i.name)
+				ctx.release()
+				return nil, err
+			}
+		}
+	}
+	if res := C.ctx_finish(lib.c, c); res.status != C.POLYTLS_OK {
+		err := ctx.fault(res, "")
+		ctx.release()
+		return nil, err
+	}
+	return ctx, nil
+}
+
+func (ctx *context) fault(res C.struct_polytls_result, option string) error {
+	e := engine.ResultError(ctx.provider, "config", result(res), C.GoString(&ctx.c.error_text[0]))
+	e.Option = option
+	return e
+}
+
+// hold takes another reference unless the context is gone.
+func (ctx *context) hold() bool {
+	for {
+		n := ctx.refs.Load()
+		if n == 0 {
+			return false
+		}
+		if ctx.refs.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+func (ctx *context) release() {
+	if ctx.refs.Add(-1) == 0 {
+		C.ctx_free(ctx.library.c, ctx.c)
+	}
+}
+
+// conn is a native connection; it implements engine.Engine.
+type conn struct {
+	library *library
+	c       *C.struct_polytls_conn
+	// spare is the output buffer that TakeOutput has lent. It stands apart so
+	// that the cleanup can reach it when the conn is gone.
+	spare   *buffer
+	cleanup runtime.Cleanup
+}
+
+// buffer is malloc memory, or nothing.
+type buffer struct {
+	p   *C.uint8_t
+	cap C.size_t
+}
+
+// newConn makes a connection and applies its options.
+func (ctx *context) newConn(options []instruction) (*conn, error) {
+	var c *C.struct_polytls_conn
+	if res := C.conn_new(ctx.library.c, ctx.c, &c); res.status != C.POLYTLS_OK {
+		return nil, engine.ResultError(ctx.provider, "config", result(res), "creating the connection")
+	}
+	c.out_limit = outputLimit
+	for _, o := range options {
+		if res := C.conn_set(ctx.library.c, c, C.int(o.option), bytePointer(o.data), C.size_t(len(o.data))); res.status != C.POLYTLS_OK {
+			err := engine.ResultError(ctx.provider, "config", result(res), C.GoString(&c.error_text[0]))
+			C.conn_free(ctx.library.c, c, nil)
+			return nil, err
+		}
+	}
+	n := &conn{library: ctx.library, c: c, spare: &buffer{}}
+	// The net under connections that nobody closes.
+	n.cleanup = runtime.AddCleanup(n, func(f forgotten) { C.conn_free(f.library.c, f.c, f.spare.p) },
+		forgotten{ctx.library, c, n.spare})
+	return n, nil
+}
+
+type forgotten struct {
+	library *library
+	c       *C.struct_polytls_conn
+	spare   *buffer
+}
+
+func (n *conn) Handshake() engine.Result { return result(C.conn_handshake(n.library.c, n.c)) }
+
+func (n *conn) Read(p []byte) engine.Result {
+	return result(C.conn_read(n.library.c, n.c, bytePointer(p), C.size_t(len(p))))
+}
+
+func (n *conn) Write(p []byte) engine.Result {
+	return result(C.conn_write(n.library.c, n.c, bytePointer(p), C.size_t(len(p))))
+}
+
+func (n *conn) CloseNotify() engine.Result { return result(C.conn_close_notify(n.library.c, n.c)) }
+
+// InputSpace lends the free end of the input buffer.
+func (n *conn) InputSpace() []byte {
+	c := n.c
+	if c.in == nil {
+		c.in = (*C.uint8_t)(C.malloc(inputSize))
+		if c.in == nil {
+			return nil
+		}
+		c.in_cap = inputSize
+	}
+	free := c.in_cap - c.in_end
+	if c.in_start > 0 && free < inputSize/2 {
+		b := unsafe.Slice((*byte)(c.in), int(c.in_cap))
+		copy(b, b[c.in_start:c.in_end])
+		c.in_end -= c.in_start
+		c.in_start = 0
+		free = c.in_cap - c.in_end
+	}
+	return unsafe.Slice((*byte)(c.in), int(c.in_cap))[c.in_cap-free : c.in_cap]
+}
+
+func (n *conn) InputReceived(count int) { n.c.in_end += C.size_t(count) }
+
+func (n *conn) Input() []byte {
+	if n.c.in == nil {
+		return nil
+	}
+	return unsafe.Slice((*byte)(n.c.in), int(n.c.in_cap))[n.c.in_start:n.c.in_end]
+}
+
+func (n *conn) HasOutput() bool { return n.c.out_end > 0 }
+
+// TakeOutput swaps the output buffer with the spare one, so that steps can add
+// output while the last is being sent.
+func (n *conn) TakeOutput() []byte {
+	c := n.c
+	if c.out_end == 0 {
+		return nil
+	}
+	out, length, capacity := c.out, c.out_end, c.out_cap
+	c.out, c.out_cap, c.out_end = n.spare.p, n.spare.cap, 0
+	n.spare.p, n.spare.cap = out, capacity
+	return unsafe.Slice((*byte)(out), int(length))
+}
+
+func (n *conn) Verification() engine.Verification {
+	return engine.Verification{
+		Code:        engine.VerifyCode(n.c.verify_code),
+		Depth:       int(n.c.verify_depth),
+		LibraryCode: int64(n.c.verify_library_code),
+	}
+}
+
+func (n *conn) ErrorText() string {
+	if n.c.error_text[0] == 0 {
+		return ""
+	}
+	return C.GoString(&n.c.error_text[0])
+}
+
+// Facts asks for everything that is known of the connection.
+func (n *conn) Facts() engine.Facts {
+	return engine.Facts{
+		Version:         n.uint16(C.POLYTLS_GET_VERSION),
+		CipherSuite:     n.uint16(C.POLYTLS_GET_CIPHER_SUITE),
+		Group:           tlsapi.CurveID(n.uint16(C.POLYTLS_GET_GROUP)),
+		ALPN:            string(n.query(C.POLYTLS_GET_ALPN, nil)),
+		ServerName:      string(n.query(C.POLYTLS_GET_SERVER_NAME, nil)),
+		PeerChain:       n.chain(C.POLYTLS_GET_PEER_CHAIN),
+		VerifiedChain:   n.chain(C.POLYTLS_GET_VERIFIED_CHAIN),
+		SignatureScheme: n.uint16(C.POLYTLS_GET_SIGNATURE_SCHEME),
+		Resumed:         n.bool(C.POLYTLS_GET_RESUMED),
+		HelloRetry:      n.bool(C.POLYTLS_GET_HELLO_RETRY),
+		OCSPResponse:    n.query(C.POLYTLS_GET_OCSP_RESPONSE, nil),
+	}
+}
+
+// Export derives keying material.
+func (n *conn) Export(label string, context []byte, length int) ([]byte, engine.Result) {
+	request := binary.BigEndian.AppendUint16(nil, uint16(len(label)))
+	request = append(request, label...)
+	if context == nil {
+		request = append(request, 0, 0, 0)
+	} else {
+		request = append(request, 1)
+		request = binary.BigEndian.AppendUint16(request, uint16(len(context)))
+		request = append(request, context...)
+	}
+	request = binary.BigEndian.AppendUint16(request, uint16(length))
+	buf := append(request, make([]byte, max(0, length-len(request)))...)
+	res := result(C.conn_query(n.library.c, n.c, C.POLYTLS_GET_EXPORTER, bytePointer(buf), C.size_t(len(buf))))
+	if res.Status != engine.OK {
+		return nil, res
+	}
+	if res.N != length {
+		res.Status, res.Failure = engine.Failed, engine.FailInternal
+		return nil, res
+	}
+	return buf[:length:length], res
+}
+
+// Free releases the connection and the lent memory.
+func (n *conn) Free() {
+	n.cleanup.Stop()
+	C.conn_free(n.library.c, n.c, n.spare.p)
+	n.c, n.spare = nil, nil
+}
+
+func (n *conn) query(what C.int, buf []byte) []byte {
+	if buf == nil {
+		buf = make([]byte, 64)
+	}
+	for {
+		res := C.conn_query(n.library.c, n.c, what, bytePointer(buf), C.size_t(len(buf)))
+		if res.status != C.POLYTLS_OK || res.n == 0 {
+			return nil
+		}
+		if int(res.n) <= len(buf) {
+			return buf[:res.n]
+		}
+		buf = make([]byte, int(res.n))
+	}
+}
+
+func (n *conn) uint16(what C.int) uint16 {
+	if b := n.query(what, make([]byte, 2)); len(b) == 2 {
+		return binary.BigEndian.Uint16(b)
+	}
+	return 0
+}
+
+func (n *conn) bool(what C.int) bool {
+	b := n.query(what, make([]byte, 1))
+	return len(b) == 1 && b[0] != 0
+}
+
+func (n *conn) chain(what C.int) [][]byte {
+	var chain [][]byte
+	b := n.query(what, make([]byte, 4096))
+	for len(b) >= 4 {
+		size := binary.BigEndian.Uint32(b)
+		if uint64(size) > uint64(len(b)-4) {
+			return nil
+		}
+		chain = append(chain, b[4:4+size:4+size])
+		b = b[4+size:]
+	}
+	return chain
+}
+
+func result(r C.struct_polytls_result) engine.Result {
+	return engine.Result{
+		Status:        engine.Status(r.status),
+		Failure:       engine.Failure(r.failure),
+		AlertSent:     int32(r.alert_sent),
+		AlertReceived: int32(r.alert_received),
+		Flags:         engine.Flags(r.flags),
+		N:             int(r.n),
+		Code:          uint64(r.code),
+	}
+}
+
+// bytePointer returns a pointer for a C call that does not keep it.
+func bytePointer(b []byte) *C.uint8_t {
+	return (*C.uint8_t)(unsafe.Pointer(unsafe.SliceData(b)))
+}
+
+// The numbers in native.go, which also compiles without cgo, are those of the
+// header: a difference does not compile.
+var (
+	_ = [1]struct{}{}[optMinVersion-C.POLYTLS_SET_MIN_VERSION]
+	_ = [1]struct{}{}[optMaxVersion-C.POLYTLS_SET_MAX_VERSION]
+	_ = [1]struct{}{}[optCipherSuites-C.POLYTLS_SET_CIPHER_SUITES]
+	_ = [1]struct{}{}[optGroups-C.POLYTLS_SET_GROUPS]
+	_ = [1]struct{}{}[optSignatureSchemes-C.POLYTLS_SET_SIGNATURE_SCHEMES]
+	_ = [1]struct{}{}[optSecurityPolicy-C.POLYTLS_SET_SECURITY_POLICY]
+	_ = [1]struct{}{}[optALPN-C.POLYTLS_SET_ALPN]
+	_ = [1]struct{}{}[optALPNStrict-C.POLYTLS_SET_ALPN_STRICT]
+	_ = [1]struct{}{}[optTrustAnchor-C.POLYTLS_SET_TRUST_ANCHOR]
+	_ = [1]struct{}{}[optVerifyMode-C.POLYTLS_SET_VERIFY_MODE]
+	_ = [1]struct{}{}[optCertificate-C.POLYTLS_SET_CERTIFICATE]
+	_ = [1]struct{}{}[optSessionTickets-C.POLYTLS_SET_SESSION_TICKETS]
+	_ = [1]struct{}{}[optCAName-C.POLYTLS_SET_CA_NAME]
+	_ = [1]struct{}{}[connServerName-C.POLYTLS_SET_SERVER_NAME]
+	_ = [1]struct{}{}[connVerifyDNS-C.POLYTLS_SET_VERIFY_DNS]
+	_ = [1]struct{}{}[connVerifyIP-C.POLYTLS_SET_VERIFY_IP]
+	_ = [1]struct{}{}[connSkipHostname-C.POLYTLS_SET_SKIP_HOSTNAME]
+	_ = [1]struct{}{}[verifyNone-C.POLYTLS_VERIFY_NONE]
+	_ = [1]struct{}{}[verifyRequireAndVerify-C.POLYTLS_VERIFY_REQUIRE_AND_VERIFY]
+	_ = [1]struct{}{}[engine.Failed-C.POLYTLS_FAILED]
+	_ = [1]struct{}{}[engine.FailBadRecord-C.POLYTLS_FAIL_BAD_RECORD]
+	_ = [1]struct{}{}[engine.FlagHandshakeDone-C.POLYTLS_FLAG_HANDSHAKE_DONE]
+	_ = [1]struct{}{}[engine.VerifyOther-C.POLYTLS_VERIFY_OTHER]
+)

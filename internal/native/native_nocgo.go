@@ -1,0 +1,33 @@
+//go:build !cgo
+
+package native
+
+import (
+	"errors"
+	"unsafe"
+
+	"github.com/polytls/polytls/internal/engine"
+)
+
+var errNoCgo = errors.New("not built in: the program was built with CGO_ENABLED=0; build it with cgo")
+
+// library without cgo is never available.
+type library struct{}
+
+// New completes the description of a provider.
+func New(p *Provider, _ unsafe.Pointer) *Provider {
+	p.library = &library{}
+	return p
+}
+
+func (*library) init() error     { return errNoCgo }
+func (*library) version() string { return "" }
+
+type context struct{}
+
+func (*contextBuilder) build() (*context, error) { return nil, errNoCgo }
+
+func (*context) hold() bool { return false }
+func (*context) release()   {}
+
+func (*context) newConn([]instruction) (engine.Engine, error) { return nil, errNoCgo }
