@@ -837,18 +837,19 @@ func (c *Conn) connectionState(complete bool) tls.ConnectionState {
 	}
 	f := &c.facts
 	state := tls.ConnectionState{
-		Version:                    f.Version,
-		HandshakeComplete:          complete,
-		DidResume:                  f.Resumed,
-		CipherSuite:                f.CipherSuite,
-		CurveID:                    f.Group,
-		NegotiatedProtocol:         f.ALPN,
-		NegotiatedProtocolIsMutual: f.ALPN != "",
-		ServerName:                 f.ServerName,
-		OCSPResponse:               f.OCSPResponse,
-		HelloRetryRequest:          f.HelloRetry || c.helloRetry,
-		PeerCertificates:           parseChain(f.PeerChain),
+		Version:            f.Version,
+		HandshakeComplete:  complete,
+		DidResume:          f.Resumed,
+		CipherSuite:        f.CipherSuite,
+		CurveID:            f.Group,
+		NegotiatedProtocol: f.ALPN,
+		ServerName:         f.ServerName,
+		OCSPResponse:       f.OCSPResponse,
+		HelloRetryRequest:  f.HelloRetry || c.helloRetry,
+		PeerCertificates:   parseChain(f.PeerChain),
 	}
+	//lint:ignore SA1019 HTTP/2 clients still look at it, and crypto/tls sets it always
+	state.NegotiatedProtocolIsMutual = true
 	if c.options.Client {
 		state.ServerName = c.options.ServerName
 	}

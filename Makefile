@@ -1,0 +1,69 @@
+# `make help` lists the targets. `make run` and `make test` do all the set-up.
+
+LIBS ?= openssl boringssl s2n
+GO ?= go
+# The modules of this repository: the core and the ones with heavier dependencies.
+MODULES := . cmd/polytls
+
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+ACTIONLINT := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
+
+.PHONY: help
+help: ## List the targets
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: build ## Build everything, then show every provider talking to every other
+	bin/polytls matrix
+
+.PHONY: native
+native: ## Build the native libraries (LIBS="openssl boringssl s2n", OPENSSL=system)
+	@scripts/build-native.sh $(LIBS)
+
+.PHONY: build
+build: native ## Build the command at bin/polytls
+	cd cmd/polytls && $(GO) build -o ../../bin/polytls .
+
+.PHONY: test
+test: native test-tools ## Run all tests: providers, without cgo, command line, consumers, scripts
+	scripts/build-native-test.sh
+	$(GO) vet ./... && cd cmd/polytls && $(GO) vet ./...
+	CGO_ENABLED=0 $(GO) test ./...
+	scripts/consumer-test.sh
+	cd cmd/polytls && POLYTLS_REQUIRE_PEERS=1 $(GO) test -timeout 20m ./...
+	$(GO) test -timeout 20m ./...
+
+.PHONY: race
+race: native ## Run the Go tests under the race detector
+	$(GO) test -race -timeout 30m ./...
+
+.PHONY: asan
+asan: native ## Run the Go tests under AddressSanitizer
+	$(GO) test -asan -timeout 30m ./...
+
+.PHONY: lint
+lint: native lint-tools ## Check formatting, Go, C under gcc and clang, shell and workflows
+	@unformatted=$$(git ls-files '*.go' | xargs gofmt -l); \
+	if [ -n "$$unformatted" ]; then echo "gofmt would change:"; echo "$$unformatted"; exit 1; fi
+	for m in $(MODULES); do (cd $$m && $(GO) vet ./... && CGO_ENABLED=0 $(GO) vet ./... && $(GO) run $(STATICCHECK) ./...) || exit 1; done
+	CC=gcc $(GO) build ./...
+	CC=clang $(GO) build ./...
+	git ls-files '*.sh' .ci/run | xargs shellcheck
+	$(GO) run $(ACTIONLINT)
+
+.PHONY: fmt
+fmt: ## Format the Go code
+	git ls-files '*.go' | xargs gofmt -w
+
+.PHONY: clean
+clean: ## Remove build output from the tree (the cache of native libraries stays)
+	rm -rf bin
+	scripts/build-native.sh --clean
+
+.PHONY: test-tools
+test-tools:
+	@scripts/install-tools.sh openssl:openssl gnutls-cli:gnutls-bin curl:curl pkg-config:pkg-config
+
+.PHONY: lint-tools
+lint-tools:
+	@scripts/install-tools.sh shellcheck:shellcheck clang:clang
