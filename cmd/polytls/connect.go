@@ -1,0 +1,238 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/polytls/polytls/tlsapi"
+)
+
+const connectHelp = `Connects to HOST:PORT, runs the handshake, and tells what was negotiated and the
+verified certificate chain. Then it sends stdin to the peer and writes what the
+peer sends to stdout, until the peer closes.
+
+At the end of stdin the sending side of the connection is closed (TLS
+close_notify) and the command goes on reading until the peer closes, too. A
+provider that cannot half-close (see client.close-write in "polytls providers")
+waits until nothing has come for the time of --linger instead, by default 1s,
+and then closes. A peer that ends the connection without close_notify makes the
+command fail: the data may be incomplete.
+
+What was negotiated goes to stderr, or with --json to stdout as
+  {"provider","library_version","version","cipher_suite","group","alpn",
+   "resumed","server_name","verified","hello_retry_request","key_shares",
+   "psk_identity","peer":{"subject","organization","serial","sha256",
+   "not_after","dns_names","ip_addresses"}}
+"peer" is null when the peer has no certificate. With --json received data is
+written to the file of --output, or dropped.
+
+An option that the provider does not support is refused before anything is
+sent.`
+
+const connectExample = `  polytls connect example.com:443 --provider openssl --alpn H2H1 </dev/null
+  printf 'GET / HTTP/1.0\r\nHost: localhost\r\n\r\n' | polytls connect localhost:4433 --ca ca.pem
+  polytls connect 127.0.0.1:4433 --servername internal.example --ca ca.pem --cert client.pem --key client.key
+  polytls connect example.com:443 --provider boringssl --curves X25519MLKEM768:X25519 --json </dev/null`
+
+// defaultLinger is how long to wait for a peer that cannot be told that
+// nothing more comes.
+const defaultLinger = time.Second
+
+type connectCommand struct {
+	flags       clientFlags
+	dialTimeout time.Duration
+	linger      time.Duration
+	output      string
+}
+
+func newConnectCommand() *cobra.Command {
+	c := &connectCommand{}
+	cmd := &cobra.Command{
+		Use:     "connect HOST:PORT",
+		Short:   "Connect as a TLS client and pipe stdin and stdout",
+		Long:    connectHelp,
+		Example: connectExample,
+		Args:    cobra.ExactArgs(1),
+		RunE:    func(cmd *cobra.Command, args []string) error { return c.run(cmd, args[0]) },
+	}
+	c.flags.register(cmd)
+	cmd.Flags().DurationVar(&c.dialTimeout, "connect-timeout", 10*time.Second, "longest time to find and reach the host; 0 for no limit")
+	cmd.Flags().DurationVar(&c.linger, "linger", 0,
+		"at the end of stdin, close when nothing has come for this long; 0: wait for the peer, or 1s where the provider cannot half-close")
+	cmd.Flags().StringVar(&c.output, "output", "", "write received data to this `file` instead of stdout")
+	markFiles(cmd, "output")
+	return cmd
+}
+
+func (c *connectCommand) run(cmd *cobra.Command, address string) error {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil || host == "" || port == "" {
+		return usagef("%q is not of the form HOST:PORT; an IPv6 address goes into brackets: [::1]:443", address)
+	}
+	for flag, d := range map[string]time.Duration{"--connect-timeout": c.dialTimeout, "--linger": c.linger} {
+		if d < 0 {
+			return usagef("%s: %v is negative", flag, d)
+		}
+	}
+	config, err := c.flags.clientConfig(cmd, defaultServerName(host))
+	if err != nil {
+		return err
+	}
+	provider := c.flags.provider
+	if err := provider.Available(); err != nil {
+		return err
+	}
+	// Client would refuse as well, but the peer need not even be bothered.
+	if err := tlsapi.CheckFeatures(provider, config.Features()); err != nil {
+		return err
+	}
+	output, closeOutput, err := c.openOutput(cmd)
+	if err != nil {
+		return err
+	}
+	err = c.talk(cmd, provider, config, address, output)
+	return errors.Join(err, closeOutput())
+}
+
+// defaultServerName is the host without the zone of an IPv6 address, which
+// means something on this machine only, and without the root's dot, which no
+// certificate holds.
+func defaultServerName(host string) string {
+	if ip, err := netip.ParseAddr(host); err == nil {
+		return ip.WithZone("").String()
+	}
+	if host != "." && host[len(host)-1] == '.' {
+		return host[:len(host)-1]
+	}
+	return host
+}
+
+func (c *connectCommand) openOutput(cmd *cobra.Command) (io.Writer, func() error, error) {
+	switch {
+	case c.output != "":
+		file, err := os.Create(c.output)
+		if err != nil {
+			return nil, nil, fmt.Errorf("--output: %w", err)
+		}
+		return file, file.Close, nil
+	case wantsJSON(cmd):
+		return io.Discard, func() error { return nil }, nil
+	default:
+		return cmd.OutOrStdout(), func() error { return nil }, nil
+	}
+}
+
+func (c *connectCommand) talk(cmd *cobra.Command, provider tlsapi.Provider, config *tlsapi.ClientConfig, address string, output io.Writer) error {
+	ctx := cmd.Context()
+	dialer := net.Dialer{Timeout: c.dialTimeout}
+	transport, err := dialer.DialContext(ctx, "tcp", address)
+	if err != nil {
+		return err
+	}
+	conn, err := provider.Client(transport, config)
+	if err != nil {
+		return errors.Join(err, transport.Close())
+	}
+	defer conn.Close()
+	if err := conn.HandshakeContext(ctx); err != nil {
+		return err
+	}
+	if wantsJSON(cmd) {
+		if err := writeJSON(cmd.OutOrStdout(), describeConnection(conn)); err != nil {
+			return err
+		}
+	} else {
+		fmt.Fprintf(cmd.ErrOrStderr(), "%-15s %s\n", "connected to", transport.RemoteAddr())
+		writeConnection(cmd.ErrOrStderr(), conn)
+	}
+
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	err = pipe(conn, cmd.InOrStdin(), output, c.linger)
+	if ctx.Err() != nil {
+		return errors.New("interrupted")
+	}
+	return err
+}
+
+// pipe sends input to conn and writes what comes to output, until the peer
+// closes. After the end of the input it gives up when nothing has come for the
+// time of linger; zero means to wait for the peer, or defaultLinger where conn
+// cannot half-close.
+func pipe(conn tlsapi.Conn, input io.Reader, output io.Writer, linger time.Duration) error {
+	receiver := &receiver{conn: conn}
+	sent := make(chan error, 1)
+	received := make(chan error, 1)
+	go func() { sent <- send(conn, input, receiver, linger) }()
+	go func() {
+		_, err := io.Copy(output, receiver)
+		received <- err
+	}()
+
+	select {
+	case err := <-received:
+		return err
+	case err := <-sent:
+		if err == nil {
+			return <-received
+		}
+		// The peer's alert tells more than the failed write.
+		receiver.giveUpAfter(defaultLinger)
+		if readErr := <-received; readErr != nil {
+			return readErr
+		}
+		return err
+	}
+}
+
+func send(conn tlsapi.Conn, input io.Reader, receiver *receiver, linger time.Duration) error {
+	if _, err := io.Copy(conn, input); err != nil {
+		return err
+	}
+	// Without a half-close the peer is not told that nothing more comes. A
+	// connection that failed meanwhile is for the receiver to tell.
+	if err := conn.CloseWrite(); err != nil && linger == 0 {
+		linger = defaultLinger
+	}
+	if linger > 0 {
+		receiver.giveUpAfter(linger)
+	}
+	return nil
+}
+
+// receiver reads from a connection; once giveUpAfter was called, a time
+// without data is its end.
+type receiver struct {
+	conn tlsapi.Conn
+	idle atomic.Int64
+}
+
+func (r *receiver) Read(p []byte) (int, error) {
+	r.extend()
+	n, err := r.conn.Read(p)
+	if r.idle.Load() > 0 && errors.Is(err, os.ErrDeadlineExceeded) {
+		err = io.EOF
+	}
+	return n, err
+}
+
+func (r *receiver) giveUpAfter(idle time.Duration) {
+	r.idle.Store(int64(idle))
+	r.extend()
+}
+
+func (r *receiver) extend() {
+	if idle := r.idle.Load(); idle > 0 {
+		// A failure shows at the next Read.
+		_ = r.conn.SetReadDeadline(time.Now().Add(time.Duration(idle)))
+	}
+}

@@ -1,0 +1,378 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/polytls/polytls/tlsapi"
+)
+
+const serveHelp = `Listens on ADDR (default 127.0.0.1:4433; port 0 lets the system choose), runs
+TLS handshakes and sends everything back that clients send. With --root it
+serves the files of a folder over HTTP/1.1 instead; nothing outside of the
+folder, links that lead out of it neither.
+
+The address that it listens on is printed to stdout, with --json as one line
+  {"provider","library_version","address"}
+and one line per connection to stderr. A client that fails never stops the
+server. SIGINT and SIGTERM stop it: requests and data under way are finished
+within 5 s; a second signal ends it at once.
+
+An option that the provider does not support is refused at the start.`
+
+const serveExample = `  polytls serve --cert server.pem --key server.key
+  polytls serve 127.0.0.1:8443 --provider openssl --cert server.pem --key server.key --root ./public
+  polytls serve --cert server.pem --key server.key --client-auth require-and-verify --client-ca ca.pem --alpn H2H1
+  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=localhost \
+    -addext subjectAltName=DNS:localhost,IP:127.0.0.1 -keyout server.key -out server.pem`
+
+// stopTime is how long connections may go on after the signal to stop.
+const stopTime = 5 * time.Second
+
+type serveCommand struct {
+	flags          serverFlags
+	root           string
+	once           bool
+	maxConnections int
+	idleTimeout    time.Duration
+}
+
+func newServeCommand() *cobra.Command {
+	c := &serveCommand{}
+	cmd := &cobra.Command{
+		Use:     "serve [ADDR]",
+		Short:   "Serve TLS: echo, or the files of a folder over HTTP",
+		Long:    serveHelp,
+		Example: serveExample,
+		Args:    cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.run(cmd, append(args, "127.0.0.1:4433")[0])
+		},
+	}
+	c.flags.register(cmd)
+	flags := cmd.Flags()
+	flags.StringVar(&c.root, "root", "", "serve the files of this `folder` over HTTP/1.1 instead of echoing")
+	flags.BoolVar(&c.once, "once", false, "serve one connection and exit; the exit status tells how it went")
+	flags.IntVar(&c.maxConnections, "max-connections", 1000, "most connections at a time; more wait")
+	flags.DurationVar(&c.idleTimeout, "idle-timeout", 5*time.Minute, "longest time without data on a connection; 0 for no limit")
+	if err := cmd.MarkFlagDirname("root"); err != nil {
+		panic(err) // The flag does not exist: a mistake in this package.
+	}
+	return cmd
+}
+
+func (c *serveCommand) run(cmd *cobra.Command, address string) error {
+	if _, _, err := net.SplitHostPort(address); err != nil {
+		return usagef("%q is not of the form HOST:PORT; port 0 lets the system choose, :PORT is every address of this machine", address)
+	}
+	if c.maxConnections < 1 {
+		return usagef("--max-connections: %d is less than 1", c.maxConnections)
+	}
+	if c.idleTimeout < 0 {
+		return usagef("--idle-timeout: %v is negative", c.idleTimeout)
+	}
+	if c.root != "" {
+		switch alpn := &c.flags.settings.ALPN; {
+		case *alpn == nil:
+			*alpn = tlsapi.ALPNH1()
+		case !slices.Equal(*alpn, tlsapi.ALPNH1()):
+			return usagef("--alpn: --root serves http/1.1 and nothing else")
+		}
+	}
+	config, err := c.flags.serverConfig(cmd)
+	if err != nil {
+		return err
+	}
+	if err := c.probe(config); err != nil {
+		return err
+	}
+	s := &tlsServer{
+		provider:    c.flags.provider,
+		config:      config,
+		idleTimeout: c.idleTimeout,
+		log:         slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil)),
+	}
+	var files *os.Root
+	if c.root != "" {
+		if files, err = os.OpenRoot(c.root); err != nil {
+			return fmt.Errorf("--root: %w", err)
+		}
+		defer files.Close()
+	}
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return err
+	}
+	mode := "echo"
+	s.serve = s.echo
+	if files != nil {
+		mode = "files of " + c.root
+		web := s.newWebServer(listener.Addr(), http.FileServerFS(files.FS()))
+		defer web.stop()
+		s.serve = web.serve
+	}
+	if err := c.announce(cmd, listener.Addr(), mode); err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	if c.once {
+		return s.acceptOne(cmd.Context(), listener)
+	}
+	return s.acceptAll(cmd.Context(), listener, c.maxConnections)
+}
+
+// probe makes a connection that is never used, so that what the provider
+// refuses stops the command and not every client.
+func (c *serveCommand) probe(config *tlsapi.ServerConfig) error {
+	if err := c.flags.provider.Available(); err != nil {
+		return err
+	}
+	near, far := net.Pipe()
+	defer near.Close()
+	defer far.Close()
+	conn, err := c.flags.provider.Server(near, config)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
+}
+
+func (c *serveCommand) announce(cmd *cobra.Command, address net.Addr, mode string) error {
+	p := c.flags.provider
+	if wantsJSON(cmd) {
+		return json.NewEncoder(cmd.OutOrStdout()).Encode(struct {
+			Provider       string `json:"provider"`
+			LibraryVersion string `json:"library_version"`
+			Address        string `json:"address"`
+		}{p.Name(), p.LibraryVersion(), address.String()})
+	}
+	_, err := fmt.Fprintf(cmd.OutOrStdout(), "listening on %s (%s %s, %s)\n", address, p.Name(), p.LibraryVersion(), mode)
+	return err
+}
+
+// tlsServer runs the TLS connections of one listener.
+type tlsServer struct {
+	provider    tlsapi.Provider
+	config      *tlsapi.ServerConfig
+	idleTimeout time.Duration
+	log         *slog.Logger
+	// serve uses a connection after its handshake; it returns at its end, and
+	// soon after ctx has ended.
+	serve func(ctx context.Context, conn tlsapi.Conn) error
+}
+
+func (s *tlsServer) acceptOne(ctx context.Context, listener net.Listener) error {
+	stop := context.AfterFunc(ctx, func() { listener.Close() })
+	defer stop()
+	transport, err := listener.Accept()
+	if ctx.Err() != nil {
+		return nil
+	}
+	if err := errors.Join(err, listener.Close()); err != nil {
+		return err
+	}
+	return s.handle(ctx, transport)
+}
+
+func (s *tlsServer) acceptAll(ctx context.Context, listener net.Listener, maxConnections int) error {
+	stop := context.AfterFunc(ctx, func() { listener.Close() })
+	defer stop()
+	var connections errgroup.Group
+	connections.SetLimit(maxConnections)
+	for {
+		transport, err := listener.Accept()
+		switch {
+		case ctx.Err() != nil:
+			if err == nil {
+				transport.Close()
+			}
+			s.log.Info("stopping")
+			return connections.Wait()
+		case errors.Is(err, net.ErrClosed):
+			return errors.Join(err, connections.Wait())
+		case err != nil:
+			// Too many open files, or a client that is already gone.
+			s.log.Error("accept", "error", err)
+			select {
+			case <-time.After(100 * time.Millisecond):
+			case <-ctx.Done():
+			}
+			continue
+		}
+		connections.Go(func() error {
+			// It has been logged, and must not end the others.
+			_ = s.handle(ctx, transport)
+			return nil
+		})
+	}
+}
+
+// handle runs one connection to its end and logs how it went.
+func (s *tlsServer) handle(ctx context.Context, transport net.Conn) error {
+	log := s.log.With("client", transport.RemoteAddr().String())
+	conn, err := s.provider.Server(transport, s.config)
+	if err != nil {
+		log.Error("configuration refused", "error", err)
+		return errors.Join(err, transport.Close())
+	}
+	defer conn.Close()
+	if err := conn.HandshakeContext(ctx); err != nil {
+		log.Warn("handshake failed", "error", err)
+		return err
+	}
+	log = log.With(connectionAttributes(conn)...)
+	if err := s.serve(ctx, conn); err != nil {
+		log.Warn("connection failed", "error", err)
+		return err
+	}
+	log.Info("connection ended")
+	return nil
+}
+
+func connectionAttributes(conn tlsapi.Conn) []any {
+	r := describeConnection(conn)
+	attributes := []any{"version", r.Version, "suite", r.CipherSuite}
+	for _, a := range []struct{ key, value string }{
+		{"group", r.Group}, {"alpn", r.ALPN}, {"server_name", r.ServerName}, {"psk", r.PSKIdentity},
+	} {
+		if a.value != "" {
+			attributes = append(attributes, a.key, a.value)
+		}
+	}
+	if r.Resumed {
+		attributes = append(attributes, "resumed", true)
+	}
+	if r.Peer != nil {
+		attributes = append(attributes, "peer", r.Peer.Subject, "verified", r.Verified)
+	}
+	return attributes
+}
+
+// echo sends back what comes until the client closes.
+func (s *tlsServer) echo(ctx context.Context, conn tlsapi.Conn) error {
+	stop := context.AfterFunc(ctx, func() {
+		// What has been read is still written.
+		_ = conn.SetReadDeadline(time.Now())
+		time.AfterFunc(stopTime, func() { conn.Close() })
+	})
+	defer stop()
+	buf := make([]byte, 32<<10)
+	for {
+		if s.idleTimeout > 0 {
+			if err := conn.SetDeadline(time.Now().Add(s.idleTimeout)); err != nil {
+				return err
+			}
+		}
+		// Only after the deadline was set: it may have replaced the one above.
+		if ctx.Err() != nil {
+			return nil
+		}
+		n, err := conn.Read(buf)
+		if n > 0 {
+			if _, err := conn.Write(buf[:n]); err != nil {
+				return err
+			}
+		}
+		switch {
+		case err == io.EOF || err != nil && ctx.Err() != nil:
+			return nil
+		case err != nil:
+			return err
+		}
+	}
+}
+
+// webServer hands connections whose handshake is done to net/http.
+type webServer struct {
+	http  *http.Server
+	queue *connQueue
+}
+
+func (s *tlsServer) newWebServer(address net.Addr, handler http.Handler) *webServer {
+	w := &webServer{
+		http: &http.Server{
+			Handler:           handler,
+			ReadHeaderTimeout: 10 * time.Second,
+			ReadTimeout:       s.idleTimeout,
+			IdleTimeout:       s.idleTimeout,
+			ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+		},
+		queue: &connQueue{address: address, conns: make(chan net.Conn), done: make(chan struct{})},
+	}
+	// It returns when the queue is closed, with nothing to tell.
+	go func() { _ = w.http.Serve(w.queue) }()
+	return w
+}
+
+func (w *webServer) serve(ctx context.Context, conn tlsapi.Conn) error {
+	watched := &watchedConn{Conn: conn, closed: make(chan struct{})}
+	select {
+	case w.queue.conns <- watched:
+	case <-ctx.Done():
+		return nil
+	}
+	select {
+	case <-watched.closed:
+	case <-ctx.Done():
+		w.stop()
+	}
+	return nil
+}
+
+// stop finishes the requests under way.
+func (w *webServer) stop() {
+	ctx, cancel := context.WithTimeout(context.Background(), stopTime)
+	defer cancel()
+	if w.http.Shutdown(ctx) != nil {
+		w.http.Close()
+	}
+}
+
+// connQueue is a listener of connections that come from elsewhere.
+type connQueue struct {
+	address net.Addr
+	conns   chan net.Conn
+	done    chan struct{}
+	once    sync.Once
+}
+
+func (q *connQueue) Accept() (net.Conn, error) {
+	select {
+	case conn := <-q.conns:
+		return conn, nil
+	case <-q.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (q *connQueue) Close() error {
+	q.once.Do(func() { close(q.done) })
+	return nil
+}
+
+func (q *connQueue) Addr() net.Addr { return q.address }
+
+// watchedConn tells when net/http is done with a connection.
+type watchedConn struct {
+	tlsapi.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (c *watchedConn) Close() error {
+	err := c.Conn.Close()
+	c.once.Do(func() { close(c.closed) })
+	return err
+}

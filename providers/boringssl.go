@@ -1,0 +1,10 @@
+//go:build !polytls_no_boringssl
+
+package providers
+
+import (
+	"github.com/polytls/polytls/boringssl"
+	"github.com/polytls/polytls/tlsapi"
+)
+
+var boringSSL = []tlsapi.Provider{boringssl.Provider}

@@ -1,0 +1,7 @@
+//go:build polytls_no_openssl
+
+package providers
+
+import "github.com/polytls/polytls/tlsapi"
+
+var openSSL []tlsapi.Provider

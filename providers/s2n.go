@@ -1,0 +1,10 @@
+//go:build !polytls_no_s2n
+
+package providers
+
+import (
+	"github.com/polytls/polytls/s2n"
+	"github.com/polytls/polytls/tlsapi"
+)
+
+var s2nTLS = []tlsapi.Provider{s2n.Provider}
