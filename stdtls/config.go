@@ -1,0 +1,330 @@
+package stdtls
+
+import (
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rsa"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/polytls/polytls/tlsapi"
+)
+
+// checkClient refuses what is wrong with every provider and what this one
+// cannot honour.
+func checkClient(config *tlsapi.ClientConfig) error {
+	if err := config.Validate(); err != nil {
+		return err
+	}
+	if err := checkFeatures(config.Features(), &config.Settings); err != nil {
+		return err
+	}
+	if err := checkSettings(&config.Settings); err != nil {
+		return err
+	}
+	if config.Certificate != nil {
+		if err := checkKeyType("Certificate", config.Certificate); err != nil {
+			return err
+		}
+	}
+	p := parametersOf(&config.Settings)
+	if p.maxVersion == tls.VersionTLS12 && slices.ContainsFunc(p.curves, tlsapi.PostQuantum) {
+		return unsupportedOption("Curves", "crypto/tls does not offer post-quantum groups when TLS 1.2 is the highest version")
+	}
+	second := offered(p.curves, p.maxVersion).secondShare()
+	switch {
+	case config.SecondKeyShare == tlsapi.SecondKeyShareOn && !second:
+		return unsupportedOption("SecondKeyShare", "crypto/tls sends a second share only when the first group in its own order is post-quantum and its classical half is in Curves, too")
+	case config.SecondKeyShare == tlsapi.SecondKeyShareOff && second:
+		return unsupportedOption("SecondKeyShare", "crypto/tls always sends a second share with these Curves; leave out the post-quantum group or its classical half")
+	}
+	return nil
+}
+
+func checkServer(config *tlsapi.ServerConfig) error {
+	if err := config.Validate(); err != nil {
+		return err
+	}
+	if err := checkFeatures(config.Features(), &config.Settings); err != nil {
+		return err
+	}
+	if err := checkSettings(&config.Settings); err != nil {
+		return err
+	}
+	for i := range config.Certificates {
+		if err := checkKeyType("Certificates", &config.Certificates[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkFeatures is tlsapi.CheckFeatures, except that switching something off
+// which this provider does not have is no use of it.
+func checkFeatures(used []tlsapi.FeatureUse, s *tlsapi.Settings) error {
+	used = slices.DeleteFunc(used, func(u tlsapi.FeatureUse) bool {
+		return u.Option == "MaxBlindingDelay" && s.MaxBlindingDelay < 0 ||
+			u.Option == "ConfigCacheSize" && s.ConfigCacheSize < 0
+	})
+	return tlsapi.CheckFeatures(Provider, used)
+}
+
+func checkSettings(s *tlsapi.Settings) error {
+	p := parametersOf(s)
+	known := offered(nil, tls.VersionTLS13).groups
+	for _, c := range p.curves {
+		if !slices.Contains(known, c) {
+			return unsupportedOption("Curves", "crypto/tls has no %s here", tlsapi.CurveName(c))
+		}
+	}
+	if p.maxVersion == tls.VersionTLS12 && p.curves != nil && !slices.ContainsFunc(p.curves, func(c tlsapi.CurveID) bool { return !tlsapi.PostQuantum(c) }) {
+		return tlsapi.ConfigError("Curves", "TLS 1.2 has no post-quantum groups; add a classical one or allow TLS 1.3")
+	}
+	for _, id := range p.cipherSuites {
+		if !slices.Contains(suites13, id) && !slices.Contains(suites12, id) {
+			return unsupportedOption("CipherSuites", "crypto/tls has no %s", tlsapi.CipherSuiteName(id))
+		}
+	}
+	if p.cipherSuites != nil && p.maxVersion >= tls.VersionTLS13 {
+		for _, id := range suites13 {
+			if !slices.Contains(p.cipherSuites, id) {
+				return unsupportedOption("CipherSuites", "crypto/tls cannot leave out %s: list all three suites of TLS 1.3, or set MaxVersion to TLS 1.2", tlsapi.CipherSuiteName(id))
+			}
+		}
+	}
+	return nil
+}
+
+var (
+	suites13 = []uint16{tls.TLS_AES_128_GCM_SHA256, tls.TLS_AES_256_GCM_SHA384, tls.TLS_CHACHA20_POLY1305_SHA256}
+	suites12 = []uint16{
+		tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+		tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+		tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+		tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+		tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+		tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+	}
+)
+
+// checkKeyType refuses keys that crypto/tls cannot sign handshakes with.
+func checkKeyType(option string, cert *tls.Certificate) error {
+	leaf, err := x509.ParseCertificate(cert.Certificate[0])
+	if err != nil {
+		return tlsapi.ConfigError(option, "the certificate does not parse: %w", err)
+	}
+	switch key := leaf.PublicKey.(type) {
+	case *rsa.PublicKey, ed25519.PublicKey:
+		return nil
+	case *ecdsa.PublicKey:
+		switch key.Curve {
+		case elliptic.P256(), elliptic.P384(), elliptic.P521():
+			return nil
+		}
+		return unsupportedOption(option, "crypto/tls cannot sign with a key on curve %s", key.Curve.Params().Name)
+	}
+	return unsupportedOption(option, "crypto/tls cannot sign with a key of type %T", leaf.PublicKey)
+}
+
+func unsupportedOption(option, format string, args ...any) error {
+	return tlsapi.UnsupportedError(providerName, option, format, args...)
+}
+
+// parameters are the protocol parameters of a configuration with its security
+// policy filled in.
+type parameters struct {
+	minVersion, maxVersion uint16
+	cipherSuites           []uint16
+	curves                 []tlsapi.CurveID
+}
+
+func parametersOf(s *tlsapi.Settings) parameters {
+	if policy, ok := tlsapi.LookupPolicy(s.SecurityPolicy); ok {
+		return parameters{policy.MinVersion, policy.MaxVersion, policy.CipherSuites, policy.Curves}
+	}
+	minimum, maximum := s.Versions()
+	return parameters{minimum, maximum, s.CipherSuites, s.Curves}
+}
+
+// baseConfig returns what clients and servers share. Sessions are never kept
+// nor tickets issued.
+func baseConfig(s *tlsapi.Settings) *tls.Config {
+	p := parametersOf(s)
+	config := &tls.Config{
+		MinVersion:             p.minVersion,
+		MaxVersion:             p.maxVersion,
+		CurvePreferences:       p.curves,
+		NextProtos:             s.ALPN,
+		SessionTicketsDisabled: true,
+	}
+	if p.cipherSuites != nil {
+		// Not nil even when empty: nil would mean crypto/tls's default.
+		config.CipherSuites = []uint16{}
+		for _, id := range p.cipherSuites {
+			if !tlsapi.CipherSuiteTLS13(id) {
+				config.CipherSuites = append(config.CipherSuites, id)
+			}
+		}
+	}
+	if s.KeyLogWriter != nil {
+		config.KeyLogWriter = keyLog{s.KeyLogWriter}
+	}
+	return config
+}
+
+func clientTLSConfig(c *tlsapi.ClientConfig) *tls.Config {
+	config := baseConfig(&c.Settings)
+	config.ServerName = c.ServerName
+	// The chain and the name are verified in VerifyConnection, by verifier.
+	config.InsecureSkipVerify = true
+	if c.Certificate != nil {
+		config.GetClientCertificate = func(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			// The server's list of CAs is a hint: the certificate goes out
+			// whenever the server can check a signature with its key.
+			anyCA := *request
+			anyCA.AcceptableCAs = nil
+			if anyCA.SupportsCertificate(c.Certificate) != nil {
+				return new(tls.Certificate), nil
+			}
+			return c.Certificate, nil
+		}
+	}
+	return config
+}
+
+func clientVerifier(c *tlsapi.ClientConfig) (*verifier, error) {
+	if c.InsecureSkipVerify {
+		return nil, nil
+	}
+	anchors, err := anchorsOf(c.RootCAs)
+	if err != nil {
+		return nil, err
+	}
+	v := newVerifier(anchors, x509.ExtKeyUsageServerAuth)
+	if !c.SkipHostnameVerification {
+		for _, name := range []string{c.ServerName, c.AlternativeName} {
+			if name != "" {
+				v.names = append(v.names, name)
+			}
+		}
+	}
+	return v, nil
+}
+
+// serverTLSConfig leaves the checks of client certificates to verifier:
+// crypto/tls asks for one and requires it, no more.
+func serverTLSConfig(c *tlsapi.ServerConfig) (*tls.Config, error) {
+	config := baseConfig(&c.Settings)
+	switch c.ClientAuth {
+	case tls.RequestClientCert, tls.VerifyClientCertIfGiven:
+		config.ClientAuth = tls.RequestClientCert
+	case tls.RequireAnyClientCert, tls.RequireAndVerifyClientCert:
+		config.ClientAuth = tls.RequireAnyClientCert
+	}
+	if c.ClientAuth != tls.NoClientCert && c.ClientCAs != nil {
+		anchors, err := anchorsOf(c.ClientCAs)
+		if err != nil {
+			return nil, err
+		}
+		// For the names in the CertificateRequest.
+		config.ClientCAs = anchors.pool
+	}
+	// Certificates stay out of the tls.Config: with them set crypto/tls would
+	// skip GetCertificate for clients without SNI.
+	config.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		return chooseCertificate(c, hello)
+	}
+	return config, nil
+}
+
+func serverVerifier(c *tlsapi.ServerConfig) (*verifier, error) {
+	if c.ClientAuth != tls.VerifyClientCertIfGiven && c.ClientAuth != tls.RequireAndVerifyClientCert {
+		return nil, nil
+	}
+	anchors, err := anchorsOf(c.ClientCAs)
+	if err != nil {
+		return nil, err
+	}
+	return newVerifier(anchors, x509.ExtKeyUsageClientAuth), nil
+}
+
+// chooseCertificate asks the hook, then takes the first certificate that suits
+// the client's SNI and signature schemes, or the first of all, as crypto/tls
+// does.
+func chooseCertificate(c *tlsapi.ServerConfig, hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	if c.GetCertificate != nil {
+		if t, ok := hello.Conn.(*transport); ok {
+			hello.Conn = t.Conn
+		}
+		cert, err := c.GetCertificate(hello)
+		if err != nil {
+			return nil, rejected(alertInternalError, fmt.Errorf("GetCertificate: %w", err))
+		}
+		if cert != nil {
+			if err := checkHookCertificate(cert); err != nil {
+				return nil, err
+			}
+			return cert, nil
+		}
+	}
+	for i := range c.Certificates {
+		if hello.SupportsCertificate(&c.Certificates[i]) == nil {
+			return &c.Certificates[i], nil
+		}
+	}
+	if len(c.Certificates) == 0 {
+		return nil, tlsapi.ConfigError("Certificates", "there is none, and the hooks gave none")
+	}
+	return &c.Certificates[0], nil
+}
+
+// checkHookCertificate holds a hook's certificate to the rules for configured
+// ones.
+func checkHookCertificate(cert *tls.Certificate) error {
+	err := (&tlsapi.ServerConfig{Certificates: []tls.Certificate{*cert}}).Validate()
+	if err == nil {
+		err = checkKeyType("GetCertificate", cert)
+	}
+	var e *tlsapi.Error
+	if errors.As(err, &e) {
+		e.Option = "GetCertificate"
+	}
+	return err
+}
+
+// negotiableALPN returns the list that makes crypto/tls do what the contract
+// says when client and server have no protocol in common: go on without one,
+// or fail when strict.
+func negotiableALPN(c *tlsapi.ServerConfig, offered []string) []string {
+	common := slices.ContainsFunc(c.ALPN, func(p string) bool { return slices.Contains(offered, p) })
+	if common || len(offered) == 0 {
+		return c.ALPN
+	}
+	if !c.ALPNStrict {
+		return nil
+	}
+	// crypto/tls lets a client with http/1.1 through to a server with h2 as if
+	// there were no ALPN. A name that the client has not offered has no such
+	// exception.
+	name := "none in common"
+	for slices.Contains(offered, name) {
+		name += "."
+	}
+	return []string{name}
+}
+
+// keyLog makes a failing key log tell apart from a failing peer.
+type keyLog struct{ io.Writer }
+
+func (l keyLog) Write(line []byte) (int, error) {
+	n, err := l.Writer.Write(line)
+	if err != nil {
+		return n, &tlsapi.Error{Provider: providerName, Op: opHandshake, Kind: tlsapi.KindInternal, Option: "KeyLogWriter", Err: err}
+	}
+	return n, nil
+}
