@@ -1,0 +1,9 @@
+//go:build !cgo
+
+package s2n
+
+import "unsafe"
+
+// library is nothing without cgo; the provider then reports that it is not
+// built in.
+func library() unsafe.Pointer { return nil }
