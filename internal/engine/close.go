@@ -1,0 +1,183 @@
+package engine
+
+import (
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/polytls/polytls/tlsapi"
+)
+
+const (
+	// tailLimit is how long a close_notify or an alert may wait for the
+	// transport after Close or a failure.
+	tailLimit = 5 * time.Second
+	// tailWait is how long Close, or a failing call, waits for it to be sent
+	// before leaving it to the background: enough for a transport that takes
+	// it, not noticed where it does not.
+	tailWait = 50 * time.Millisecond
+)
+
+// CloseWrite sends a close_notify and leaves the reading half open.
+func (c *Conn) CloseWrite() error {
+	if err := c.enter("close"); err != nil {
+		return err
+	}
+	defer c.leave()
+	if !c.handshakeDone.Load() {
+		return &tlsapi.Error{Provider: c.options.Provider, Op: "close", Kind: tlsapi.KindProtocol,
+			Err: errors.New("CloseWrite before the handshake has completed")}
+	}
+	if !c.options.HalfClose {
+		return &tlsapi.Error{Provider: c.options.Provider, Op: "close", Kind: tlsapi.KindUnsupported, Option: "CloseWrite",
+			Err: errors.New("the library stops reading once it has sent a close_notify")}
+	}
+	c.writeMu.Lock()
+	defer c.writeMu.Unlock()
+	c.mu.Lock()
+	if c.writeErr != nil {
+		err := c.writeErr
+		if c.closeNotifySent {
+			err = nil
+		}
+		c.mu.Unlock()
+		return err
+	}
+	res := c.engine.CloseNotify()
+	text := c.engine.ErrorText()
+	c.closeNotifySent = true
+	c.writeErr = &tlsapi.Error{Provider: c.options.Provider, Op: "write", Kind: tlsapi.KindClosed,
+		Err: errors.New("write after CloseWrite")}
+	c.mu.Unlock()
+	if res.Status == Failed {
+		return ResultError(c.options.Provider, "close", res, text)
+	}
+	return c.send()
+}
+
+// Close ends the connection.
+func (c *Conn) Close() error {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return ClosedError(c.options.Provider, "close")
+	}
+	c.closed = true
+	c.users++
+	c.gatherFacts()
+	pending := c.tail
+	// A close_notify goes out after a complete handshake and as long as
+	// nothing fatal has happened; not into the middle of somebody's write.
+	notify := pending == nil && c.handshakeDone.Load() && !c.closeNotifySent && fatal(c.readErr) == nil && fatal(c.writeErr) == nil
+	c.mu.Unlock()
+	defer c.leave()
+
+	if pending != nil {
+		pending.closeTransport()
+		c.wakeReader()
+		return nil
+	}
+	if !notify || !c.sendMu.TryLock() {
+		return c.closeTransport()
+	}
+	c.sendMu.Unlock()
+	c.mu.Lock()
+	c.engine.CloseNotify()
+	c.closeNotifySent = true
+	c.mu.Unlock()
+	t := c.startTail()
+	t.closeTransport()
+	c.wakeReader()
+	return nil
+}
+
+func (c *Conn) closeTransport() error {
+	if err := c.transport.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+		return TransportError(c.options.Provider, "close", err)
+	}
+	return nil
+}
+
+// fatal filters the clean ends out of a sticky error.
+func fatal(err error) error {
+	var e *tlsapi.Error
+	if err == io.EOF || errors.As(err, &e) && e.Kind == tlsapi.KindClosed {
+		return nil
+	}
+	return err
+}
+
+// wakeReader ends a blocked Read while the tail is still being sent.
+func (c *Conn) wakeReader() {
+	c.deadlineMu.Lock()
+	defer c.deadlineMu.Unlock()
+	c.transport.SetReadDeadline(time.Unix(1, 0))
+}
+
+// tail is the background sender of a close_notify or an alert.
+type tail struct {
+	conn *Conn
+	sent chan struct{} // closed when nothing is left to send
+	once sync.Once
+}
+
+// startTail sends the engine's output in the background, for at most tailLimit,
+// and waits for it for at most tailWait.
+func (c *Conn) startTail() *tail {
+	t := &tail{conn: c, sent: make(chan struct{})}
+	c.mu.Lock()
+	if c.tail != nil {
+		t = c.tail
+		c.mu.Unlock()
+		return t
+	}
+	c.tail = t
+	c.users++
+	c.mu.Unlock()
+	c.deadlineMu.Lock()
+	c.transport.SetWriteDeadline(time.Now().Add(tailLimit))
+	c.deadlineMu.Unlock()
+	go func() {
+		defer c.leave()
+		defer close(t.sent)
+		c.send()
+	}()
+	wait := time.NewTimer(tailWait)
+	defer wait.Stop()
+	select {
+	case <-t.sent:
+	case <-wait.C:
+	}
+	return t
+}
+
+// closeTransport closes the transport as soon as the tail is out.
+func (t *tail) closeTransport() {
+	t.once.Do(func() {
+		select {
+		case <-t.sent:
+			t.conn.transport.Close()
+		default:
+			// A transport that ignores deadlines is closed by the timer.
+			timer := time.AfterFunc(tailLimit, func() { t.conn.transport.Close() })
+			go func() {
+				<-t.sent
+				timer.Stop()
+				t.conn.transport.Close()
+			}()
+		}
+	})
+}
+
+// sendAlert lets the alert of a fatal error go out. The transport stays open
+// until Close.
+func (c *Conn) sendAlert() {
+	c.mu.Lock()
+	output := c.engine.HasOutput() && !c.closed
+	c.mu.Unlock()
+	if output {
+		c.startTail()
+	}
+}

@@ -1,0 +1,127 @@
+package engine
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+
+	"github.com/polytls/polytls/tlsapi"
+)
+
+// gatherFacts asks the engine once the handshake is over, or while it runs; it
+// is called with mu held.
+func (c *Conn) gatherFacts() {
+	if c.factsDone || c.freed {
+		return
+	}
+	c.facts = c.engine.Facts()
+	c.factsDone = c.handshakeDone.Load()
+	c.state = nil
+}
+
+// ConnectionState returns the standard library's view of the connection.
+func (c *Conn) ConnectionState() tls.ConnectionState {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.gatherFacts()
+	return c.connectionState(c.handshakeDone.Load())
+}
+
+// connectionState is called with mu held, after gatherFacts.
+func (c *Conn) connectionState(complete bool) tls.ConnectionState {
+	if c.state != nil && c.state.HandshakeComplete == complete {
+		return *c.state
+	}
+	f := &c.facts
+	state := tls.ConnectionState{
+		Version:            f.Version,
+		HandshakeComplete:  complete,
+		DidResume:          f.Resumed,
+		CipherSuite:        f.CipherSuite,
+		CurveID:            f.Group,
+		NegotiatedProtocol: f.ALPN,
+		ServerName:         f.ServerName,
+		OCSPResponse:       f.OCSPResponse,
+		HelloRetryRequest:  f.HelloRetry || c.helloRetry,
+		PeerCertificates:   parseChain(f.PeerChain),
+	}
+	//lint:ignore SA1019 HTTP/2 clients still look at it, and crypto/tls sets it always
+	state.NegotiatedProtocolIsMutual = true
+	if c.options.Client {
+		state.ServerName = c.options.ServerName
+	}
+	if chain := parseChain(f.VerifiedChain); len(chain) > 0 {
+		state.VerifiedChains = [][]*x509.Certificate{chain}
+	}
+	c.state = &state
+	return state
+}
+
+// Info returns what ConnectionState has no field for.
+func (c *Conn) Info() tlsapi.ConnectionInfo {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.gatherFacts()
+	state := c.connectionState(c.handshakeDone.Load())
+	info := tlsapi.ConnectionInfo{
+		Provider:          c.options.Provider,
+		LibraryVersion:    c.options.LibraryVersion,
+		Version:           state.Version,
+		CipherSuite:       state.CipherSuite,
+		Group:             state.CurveID,
+		SignatureScheme:   tls.SignatureScheme(c.facts.SignatureScheme),
+		ALPN:              state.NegotiatedProtocol,
+		ServerName:        c.facts.ServerName,
+		Verified:          len(state.VerifiedChains) > 0,
+		Resumed:           state.DidResume,
+		KeyShares:         c.keyShares,
+		HelloRetryRequest: state.HelloRetryRequest,
+	}
+	if c.options.Client {
+		info.ServerName = c.options.SNI
+	}
+	info.DescribePeer(state.PeerCertificates)
+	return info
+}
+
+// ExportKeyingMaterial derives keying material from the connection's secrets.
+func (c *Conn) ExportKeyingMaterial(label string, context []byte, length int) ([]byte, error) {
+	if err := c.enter("export"); err != nil {
+		return nil, err
+	}
+	defer c.leave()
+	if !c.handshakeDone.Load() {
+		return nil, &tlsapi.Error{Provider: c.options.Provider, Op: "export", Kind: tlsapi.KindProtocol,
+			Err: errors.New("the handshake has not completed")}
+	}
+	if !c.options.Exporter {
+		return nil, &tlsapi.Error{Provider: c.options.Provider, Op: "export", Kind: tlsapi.KindUnsupported, Option: "ExportKeyingMaterial",
+			Err: errors.New("the library has no exporter")}
+	}
+	if length < 0 || length > 65535 || len(label) > 65535 || len(context) > 65535 {
+		return nil, &tlsapi.Error{Provider: c.options.Provider, Op: "export", Kind: tlsapi.KindConfig,
+			Err: fmt.Errorf("label (%d bytes), context (%d) and length (%d) must be within 0 and 65535", len(label), len(context), length)}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.freed {
+		return nil, ClosedError(c.options.Provider, "export")
+	}
+	out, res := c.engine.Export(label, context, length)
+	if res.Status != OK {
+		return nil, ResultError(c.options.Provider, "export", res, c.engine.ErrorText())
+	}
+	return out, nil
+}
+
+// parseChain leaves out what does not parse: the verification has had its say.
+func parseChain(chain [][]byte) []*x509.Certificate {
+	var certs []*x509.Certificate
+	for _, der := range chain {
+		if cert, err := x509.ParseCertificate(der); err == nil {
+			certs = append(certs, cert)
+		}
+	}
+	return certs
+}
