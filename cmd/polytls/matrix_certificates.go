@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -23,7 +24,7 @@ type matrixAuthority struct {
 }
 
 func newMatrixAuthority() (*matrixAuthority, error) {
-	root, err := issue(nil, &x509.Certificate{
+	root, err := issueECDSA(nil, &x509.Certificate{
 		Subject:               pkix.Name{CommonName: "Polytls matrix CA"},
 		IsCA:                  true,
 		BasicConstraintsValid: true,
@@ -32,7 +33,7 @@ func newMatrixAuthority() (*matrixAuthority, error) {
 	if err != nil {
 		return nil, err
 	}
-	server, err := issue(&root, &x509.Certificate{
+	server, err := issueECDSA(&root, &x509.Certificate{
 		Subject:     pkix.Name{CommonName: "server"},
 		DNSNames:    []string{matrixServerName},
 		KeyUsage:    x509.KeyUsageDigitalSignature,
@@ -41,7 +42,7 @@ func newMatrixAuthority() (*matrixAuthority, error) {
 	if err != nil {
 		return nil, err
 	}
-	client, err := issue(&root, &x509.Certificate{
+	client, err := issueECDSA(&root, &x509.Certificate{
 		Subject:     pkix.Name{CommonName: "client"},
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
@@ -54,13 +55,18 @@ func newMatrixAuthority() (*matrixAuthority, error) {
 	return authority, nil
 }
 
-// issue makes a key (ECDSA P-256) and a certificate for it, signed by issuer,
-// or by itself without one.
-func issue(issuer *tls.Certificate, template *x509.Certificate) (tls.Certificate, error) {
+// issueECDSA makes a key (P-256) and a certificate for it, as issue does.
+func issueECDSA(issuer *tls.Certificate, template *x509.Certificate) (tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return tls.Certificate{}, err
 	}
+	return issue(issuer, key, template)
+}
+
+// issue makes a certificate for a key, signed by issuer, or by itself without
+// one. It fills in serial number and validity.
+func issue(issuer *tls.Certificate, key crypto.Signer, template *x509.Certificate) (tls.Certificate, error) {
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
 	if err != nil {
 		return tls.Certificate{}, err
@@ -69,7 +75,7 @@ func issue(issuer *tls.Certificate, template *x509.Certificate) (tls.Certificate
 	// An hour back: clocks of machines that check it may differ.
 	template.NotBefore = time.Now().Add(-time.Hour)
 	template.NotAfter = time.Now().Add(24 * time.Hour)
-	parent, signer := template, any(key)
+	parent, signer := template, crypto.PrivateKey(key)
 	if issuer != nil {
 		parent, signer = issuer.Leaf, issuer.PrivateKey
 	}
