@@ -168,19 +168,25 @@ func TestMatrix(t *testing.T) {
 
 func TestMatrixGridAndUnavailableProviders(t *testing.T) {
 	r := runPolytls(t, noInput(), "matrix")
+	left := runPolytls(t, noInput(), "matrix", "--available")
+	assert.Equal(t, exitSuccess, left.status)
 	missing := 0
 	for _, p := range providers.All() {
-		assert.Contains(t, r.stdout, p.Name())
+		assert.Contains(t, r.stdout, "│ "+p.Name())
 		if err := p.Available(); err != nil {
 			missing++
-			assert.Contains(t, r.stderr, p.Name()+" is not available: ")
+			assert.Contains(t, r.stdout, "NOT AVAILABLE "+p.Name()+": "+cause(err).Error())
+			assert.Contains(t, left.stderr, "left out: "+p.Name()+": "+cause(err).Error())
+			assert.NotContains(t, left.stdout, p.Name())
 		}
 	}
 	n := len(providers.All())
 	right := (n - missing) * (n - missing)
 	assert.Contains(t, r.stdout, fmt.Sprintf("%d of %d pairs are right", right, n*n))
+	assert.Contains(t, left.stdout, fmt.Sprintf("%d of %d pairs are right", right, right))
+	assert.Equal(t, n*n-right, strings.Count(r.stdout, "not available"))
+	assert.NotContains(t, r.stdout, "FAILED")
 	assert.Equal(t, missing > 0, r.status == exitFailure, r.stderr)
-	assert.Equal(t, n*n-right, strings.Count(r.stdout, "\nFAILED "))
 }
 
 // A peer that never answers must not hold the matrix, and both ends' errors

@@ -98,11 +98,10 @@ func (m *matrixCommand) run(cmd *cobra.Command) error {
 	var tried []tlsapi.Provider
 	for _, p := range providers.All() {
 		err := p.Available()
-		if err != nil {
-			fmt.Fprintf(cmd.ErrOrStderr(), "%s is not available: %v\n", p.Name(), cause(err))
-		}
 		if err == nil || !m.available {
 			tried = append(tried, p)
+		} else {
+			fmt.Fprintf(cmd.ErrOrStderr(), "left out: %s: %v\n", p.Name(), cause(err))
 		}
 	}
 	authority, err := newMatrixAuthority()
@@ -173,8 +172,9 @@ func (m *matrixCommand) writeGrid(w io.Writer, tried []tlsapi.Provider, pairs []
 	grid.AppendHeader(header)
 	for i, p := range tried {
 		row := table.Row{p.Name()}
-		for _, pair := range pairs[i*len(tried) : (i+1)*len(tried)] {
-			row = append(row, gridCell(pair))
+		for j := range tried {
+			pair := pairs[i*len(tried)+j]
+			row = append(row, gridCell(pair, available(tried, i*len(tried)+j)))
 			if pair.OK {
 				right++
 			}
@@ -185,15 +185,28 @@ func (m *matrixCommand) writeGrid(w io.Writer, tried []tlsapi.Provider, pairs []
 	grid.Render()
 	fmt.Fprintf(w, "%d of %d pairs are right: verified handshake (its time), cipher suite, group, ALPN, %s each way;\n", right, len(pairs), byteCount(transferSize))
 	fmt.Fprintln(w, "then mTLS, PSK and resumption, \"-\" where not both providers can")
-	for _, pair := range pairs {
-		if !pair.OK {
+	for _, p := range tried {
+		if err := p.Available(); err != nil {
+			fmt.Fprintf(w, "NOT AVAILABLE %s: %v\n", p.Name(), cause(err))
+		}
+	}
+	for i, pair := range pairs {
+		if !pair.OK && available(tried, i) {
 			fmt.Fprintf(w, "FAILED %s to %s: %s\n", pair.Client, pair.Server, pair.Error)
 		}
 	}
 }
 
-func gridCell(pair pairReport) string {
-	if !pair.OK {
+// available reports whether both providers of pair i are.
+func available(tried []tlsapi.Provider, i int) bool {
+	return tried[i/len(tried)].Available() == nil && tried[i%len(tried)].Available() == nil
+}
+
+func gridCell(pair pairReport, available bool) string {
+	switch {
+	case !available:
+		return "not available"
+	case !pair.OK:
 		return "FAILED"
 	}
 	mark := func(done bool, name string) string {

@@ -36,8 +36,11 @@ type pairTrial struct {
 }
 
 func (t *pairTrial) run(ctx context.Context) error {
-	if err := errors.Join(t.client.Available(), t.server.Available()); err != nil {
-		return err
+	if err := t.client.Available(); err != nil {
+		return wrap("client", err)
+	}
+	if err := t.server.Available(); err != nil {
+		return wrap("server", err)
 	}
 	mutual := supports(t.client, tlsapi.ClientCertificate) && supports(t.server, tlsapi.ServerClientAuth, tlsapi.ServerClientCAs)
 	if err := t.tryTransfer(ctx, mutual); err != nil {
