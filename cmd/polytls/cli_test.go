@@ -367,8 +367,16 @@ func countingListener(t *testing.T) (address string, connections func() int) {
 	}
 }
 
-// optionArgs are flags that use exactly one feature each.
+// optionArgs are command lines that use one feature each that a provider may
+// not have; DIR stands for a folder of the test.
 var optionArgs = map[tlsapi.Feature][]string{
+	tlsapi.ClientSessionCache:      {"connect", "--session-file", "DIR/sessions"},
+	tlsapi.ClientKeyLog:            {"connect", "--key-log", "DIR/keys"},
+	tlsapi.ClientRequirePSK:        {"connect", "--psk", "me:000102030405060708090a0b0c0d0e0f", "--require-psk"},
+	tlsapi.ServerSessionTicketKeys: {"serve", "--ticket-key-file", "DIR/tickets"},
+	tlsapi.ServerKeyLog:            {"serve", "--key-log", "DIR/keys"},
+	tlsapi.ServerALPNStrict:        {"serve", "--alpn", "h2", "--alpn-strict"},
+	tlsapi.ServerSignatureSchemes:  {"serve", "--signature-schemes", "ecdsa_secp256r1_sha256"},
 	tlsapi.ClientSecondKeyShareOn:  {"connect", "--second-key-share", "on"},
 	tlsapi.ClientSecondKeyShareOff: {"connect", "--second-key-share", "off"},
 	tlsapi.ClientPSKExternal:       {"connect", "--psk", "me:000102030405060708090a0b0c0d0e0f"},
@@ -395,7 +403,12 @@ func TestUnsupportedOptionsAreRefused(t *testing.T) {
 			}
 			t.Run(string(feature), func(t *testing.T) {
 				address, connections := countingListener(t)
+				dir := t.TempDir()
+				require.NoError(t, os.WriteFile(dir+"/tickets", []byte(strings.Repeat("0f", 32)), 0o600))
 				args := append([]string{args[0], address, "--provider", p.Name()}, args[1:]...)
+				for i := range args {
+					args[i] = strings.Replace(args[i], "DIR", dir, 1)
+				}
 				if args[0] == "serve" {
 					args[1] = "127.0.0.1:0"
 					args = append(args, "--cert", f.serverECDSA, "--key", f.serverECDSAKey)
@@ -450,6 +463,22 @@ func runWithOpenInput(t *testing.T, args ...string) result {
 	defer read.Close()
 	defer write.Close()
 	return runProcess(ctx, t, polytls(ctx, t, args...), read)
+}
+
+func TestKeyLog(t *testing.T) {
+	f := files(t)
+	eachProvider(t, func(t *testing.T, p tlsapi.Provider) {
+		if !supports(p, tlsapi.ClientKeyLog, tlsapi.ServerKeyLog) {
+			t.Skip("its refusal has a test of its own")
+		}
+		dir := t.TempDir()
+		s := startServer(t, "--provider", p.Name(), "--cert", f.serverECDSACombined, "--key-log", dir+"/server")
+		r := runPolytls(t, noInput(), "connect", s.address, "--provider", p.Name(), "--ca", f.ca, "--key-log", dir+"/client")
+		require.Equal(t, 0, r.status, r.stderr)
+		s.stop(t)
+		assert.Contains(t, textOf(t, dir+"/client"), "CLIENT_TRAFFIC_SECRET_0 ")
+		assert.ElementsMatch(t, strings.Split(textOf(t, dir+"/client"), "\n"), strings.Split(textOf(t, dir+"/server"), "\n"))
+	})
 }
 
 func TestSilentPeerAndHandshakeTimeout(t *testing.T) {
