@@ -1,0 +1,1761 @@
+/*
+ * The native provider over s2n-tls: struct polytls_library of polytls_native.h.
+ *
+ * Written for s2n-tls 1.3.33 and newer; what only newer ones have is used when
+ * the build has found it (HAVE_S2N_… of polytls_s2n_probe.h). The libcrypto
+ * inside s2n's archive has renamed symbols, and s2n's one call of
+ * X509_verify_cert comes to polytls_s2n_x509_verify_cert below.
+ *
+ * What s2n leaves to its user, and is settled here:
+ *   - It answers errors that it has met once with other things later on
+ *     (s2n_recv returns 0, the end of the data, after a fatal error). The first
+ *     failure of a connection is kept and returned for ever.
+ *   - It accepts SHA-1 in the signatures of TLS 1.2 even when the policy does
+ *     not list it. Such handshakes fail here.
+ *   - It does not check that a server's ALPN answer was offered.
+ *   - It sends nearly no alerts. As long as this end writes plaintext, one is
+ *     sent in its place.
+ */
+#if defined(POLYTLS_HAVE_S2N) && defined(__has_include)
+#if __has_include("polytls_s2n_probe.h")
+#define POLYTLS_S2N_BUILT_IN 1
+#endif
+#endif
+
+#include "policy_table.h"
+#include "polytls_native.h"
+
+const struct polytls_library *polytls_s2n_library(void);
+
+#ifndef POLYTLS_S2N_BUILT_IN
+
+size_t polytls_s2n_policy_count(void) { return 0; }
+
+struct polytls_s2n_policy_row polytls_s2n_policy_at(size_t index) {
+  (void)index;
+  struct polytls_s2n_policy_row none = {0};
+  return none;
+}
+
+const struct polytls_library *polytls_s2n_library(void) {
+  static const struct polytls_library library = {
+      .unavailable = "not built in: run `make native LIBS=s2n` and build again",
+      .name = "s2n",
+  };
+  return &library;
+}
+
+#else /* POLYTLS_S2N_BUILT_IN */
+
+/* First of all: the names of the libcrypto inside s2n's archive. */
+#include "polytls_s2n_rename.h"
+
+#include "polytls_s2n_probe.h"
+
+#if __has_include("polytls_s2n_policies.h")
+#include "polytls_s2n_policies.h"
+#define HAVE_POLICIES 1
+#endif
+
+#include <openssl/crypto.h>
+#include <openssl/ec.h>
+#include <openssl/err.h>
+#include <openssl/evp.h>
+#include <openssl/x509.h>
+#include <openssl/x509_vfy.h>
+
+#include <s2n.h>
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "polytls_buffer.h"
+#include "polytls_verify.h"
+
+/* The most plaintext that one record holds, and what a record and a key update
+ * before it add at most. */
+#define MAX_PLAINTEXT 16384
+#define RECORD_OVERHEAD 512
+/* As many certificates as other libraries accept in a chain. */
+#define MAX_CHAIN_DEPTH 100
+/* s2n keeps one certificate of each of its three key types: RSA, ECDSA, RSA-PSS. */
+#define MAX_CERTIFICATES 3
+#define MAX_POLICY_NAME 128
+
+enum { ALERT_UNEXPECTED_MESSAGE = 10, ALERT_BAD_RECORD_MAC = 20, ALERT_HANDSHAKE_FAILURE = 40,
+       ALERT_ILLEGAL_PARAMETER = 47, ALERT_DECODE_ERROR = 50, ALERT_DECRYPT_ERROR = 51, ALERT_PROTOCOL_VERSION = 70,
+       ALERT_INTERNAL_ERROR = 80, ALERT_MISSING_EXTENSION = 109, ALERT_UNSUPPORTED_EXTENSION = 110,
+       ALERT_CERTIFICATE_REQUIRED = 116, ALERT_NO_APPLICATION_PROTOCOL = 120 };
+
+struct context {
+  struct polytls_ctx base;
+  atomic_uint references;
+  enum polytls_role role;
+  /* Bit n says that option n was set. */
+  uint32_t options_set;
+  int finished;
+  struct s2n_config *config;
+  struct s2n_cert_chain_and_key *certificates[MAX_CERTIFICATES];
+  int key_types[MAX_CERTIFICATES];
+  size_t certificate_count;
+  enum polytls_verify_mode verify_mode;
+  int anchors;
+  /* A copy of POLYTLS_SET_ALPN. */
+  uint8_t *alpn;
+  size_t alpn_len;
+  int alpn_strict;
+};
+
+enum verification { NOT_VERIFIED, ACCEPTED, REFUSED };
+
+struct connection {
+  struct polytls_conn base;
+  struct context *ctx;
+  struct s2n_connection *s2n;
+  struct polytls_names names;
+  /* What polytls_s2n_x509_verify_cert came to: REFUSED and ACCEPTED say that it
+   * has run. */
+  enum verification verification;
+  struct polytls_outcome outcome;
+  /* What the callbacks may do in this step. */
+  int may_read;
+  int unlimited_output;
+  /* Bytes of ciphertext made so far. */
+  uint64_t produced;
+  int alpn_refused;
+  int done;
+  int close_notify_sent;
+  /* The client has answered the server's hello. */
+  int second_flight;
+  /* The connection's end: status CLOSED or FAILED, 0 before it. It is told by
+   * the next step when it came behind data. */
+  struct polytls_result end;
+  int ended;
+  /* What the client's SNI said, kept because s2n's own copy of the ClientHello
+   * goes when the handshake is over. */
+  char *server_name;
+};
+
+/* The connection whose s2n_negotiate runs on this thread. s2n hands its
+ * X509_verify_cert no more than the store context, through which nothing of the
+ * connection can be reached; a step runs on one thread from beginning to end. */
+static _Thread_local struct connection *negotiating;
+
+/* ---- results ---- */
+
+static struct polytls_result status_result(enum polytls_status status) {
+  struct polytls_result r = {.status = status, .alert_sent = -1, .alert_received = -1};
+  return r;
+}
+
+/* Writes a text of at most POLYTLS_ERROR_TEXT_SIZE - 1 bytes. */
+__attribute__((format(printf, 2, 3))) static void set_text(char *text, const char *format, ...) {
+  va_list arguments;
+  va_start(arguments, format);
+  vsnprintf(text, POLYTLS_ERROR_TEXT_SIZE, format, arguments);
+  va_end(arguments);
+}
+
+static struct polytls_result failure_result(enum polytls_failure failure) {
+  struct polytls_result r = status_result(POLYTLS_FAILED);
+  r.failure = failure;
+  return r;
+}
+
+/* s2n's error state is one number per thread. */
+static void clear_errors(void) {
+  *s2n_errno_location() = 0;
+  ERR_clear_error();
+}
+
+static int is_error(const char *name) { return strcmp(s2n_strerror_name(*s2n_errno_location()), name) == 0; }
+
+/* Puts s2n's error into text, behind what was being done. */
+static struct polytls_result library_failure(char *text, enum polytls_failure failure, const char *doing) {
+  int error = *s2n_errno_location();
+  set_text(text, "%s: %s", doing, s2n_strerror(error, "EN"));
+  struct polytls_result r = failure_result(failure);
+  r.code = (uint32_t)error;
+  return r;
+}
+
+/* ---- the process ---- */
+
+/* s2n locks its memory by default, of which a process may have very little.
+ * s2n wipes what it frees. */
+static int memory_init(void) { return S2N_SUCCESS; }
+static int memory_cleanup(void) { return S2N_SUCCESS; }
+
+static int memory_allocate(void **memory, uint32_t requested, uint32_t *allocated) {
+  *memory = malloc(requested);
+  if (*memory == NULL) {
+    return S2N_FAILURE;
+  }
+  *allocated = requested;
+  return S2N_SUCCESS;
+}
+
+static int memory_free(void *memory, uint32_t size) {
+  (void)size;
+  free(memory);
+  return S2N_SUCCESS;
+}
+
+/* s2n_init belongs to the process and must run once. */
+static pthread_once_t start_once = PTHREAD_ONCE_INIT;
+static char start_error[POLYTLS_ERROR_TEXT_SIZE];
+static char version_text[128];
+
+static void start(void) {
+#ifdef POLYTLS_S2N_LIBCRYPTO
+  if (strcmp(polytls_s2n_native_key(), POLYTLS_S2N_KEY) != 0) {
+    set_text(start_error, "compiled against the headers of build %s, linked with build %s: build again", POLYTLS_S2N_KEY,
+             polytls_s2n_native_key());
+    return;
+  }
+#endif
+  /* s2n has no call that tells its version: it is the one of the sources that
+   * the archive was made from, as the build noted it under the key above. Its
+   * libcrypto tells: "OpenSSL 3.5.7 9 Jun 2026". */
+  const char *libcrypto = OpenSSL_version(OPENSSL_VERSION);
+  size_t length = strcspn(libcrypto, " ");
+  if (libcrypto[length] == ' ') {
+    length += 1 + strcspn(libcrypto + length + 1, " ");
+  }
+  snprintf(version_text, sizeof(version_text), "%s (%.*s)", POLYTLS_S2N_VERSION_STRING, (int)length, libcrypto);
+
+  clear_errors();
+  /* At exit other threads may still be inside s2n. */
+  if (s2n_disable_atexit() != S2N_SUCCESS ||
+      s2n_mem_set_callbacks(memory_init, memory_cleanup, memory_allocate, memory_free) != S2N_SUCCESS ||
+      s2n_init() != S2N_SUCCESS) {
+    set_text(start_error, "starting s2n-tls: %s", s2n_strerror(*s2n_errno_location(), "EN"));
+  }
+}
+
+static struct polytls_result library_init(char *error_text) {
+  error_text[0] = 0;
+  pthread_once(&start_once, start);
+  if (start_error[0] != 0) {
+    set_text(error_text, "%s", start_error);
+    return failure_result(POLYTLS_FAIL_INTERNAL);
+  }
+  return status_result(POLYTLS_OK);
+}
+
+static const char *library_version(void) { return version_text; }
+
+/* ---- policies ---- */
+
+size_t polytls_s2n_policy_count(void) {
+#ifdef HAVE_POLICIES
+  return polytls_s2n_policies_len;
+#else
+  return 0;
+#endif
+}
+
+struct polytls_s2n_policy_row polytls_s2n_policy_at(size_t index) {
+  struct polytls_s2n_policy_row row = {0};
+#ifdef HAVE_POLICIES
+  const struct polytls_s2n_policy *policy = &polytls_s2n_policies[index];
+  row.name = policy->name;
+  row.min_version = (uint16_t)policy->min_version;
+  row.max_version = (uint16_t)policy->max_version;
+  row.suites = policy->suites;
+  row.suites_len = policy->suites_len;
+  row.groups = policy->groups;
+  row.groups_len = policy->groups_len;
+  row.schemes = policy->schemes;
+  row.schemes_len = policy->schemes_len;
+  row.cert_schemes = policy->cert_schemes;
+  row.cert_schemes_len = policy->cert_schemes_len;
+  row.test_only = policy->test_only;
+#else
+  (void)index;
+#endif
+  return row;
+}
+
+/* ---- PEM, the only form in which s2n takes certificates and keys ---- */
+
+/* Appends a PEM block to *pem, a malloc'ed text of *pem_len bytes and a NUL, or
+ * NULL. der stays the caller's. Returns 1, or 0 when memory ran out; *pem is
+ * the caller's either way. What *pem held before is wiped when it moves. */
+static int pem_append(char **pem, size_t *pem_len, const char *label, const uint8_t *der, size_t der_len) {
+  enum { LINE = 48 };
+  size_t lines = (der_len + LINE - 1) / LINE;
+  size_t need = *pem_len + 2 * strlen(label) + 32 + lines * (LINE / 3 * 4 + 1) + 1;
+  char *text = malloc(need);
+  if (text == NULL) {
+    return 0;
+  }
+  if (*pem != NULL) {
+    memcpy(text, *pem, *pem_len);
+    OPENSSL_cleanse(*pem, *pem_len);
+    free(*pem);
+  }
+  char *p = text + *pem_len;
+  p += sprintf(p, "-----BEGIN %s-----\n", label);
+  for (size_t at = 0; at < der_len; at += LINE) {
+    size_t n = der_len - at < LINE ? der_len - at : LINE;
+    p += EVP_EncodeBlock((unsigned char *)p, der + at, (int)n);
+    *p++ = '\n';
+  }
+  p += sprintf(p, "-----END %s-----\n", label);
+  *pem = text;
+  *pem_len = (size_t)(p - text);
+  return 1;
+}
+
+static void pem_free(char *pem, size_t pem_len) {
+  if (pem != NULL) {
+    OPENSSL_cleanse(pem, pem_len);
+    free(pem);
+  }
+}
+
+/* Parses one certificate that fills der exactly. The caller frees it; NULL when
+ * it is none. */
+static X509 *parse_certificate(const uint8_t *der, size_t len) {
+  if (len > INT32_MAX) {
+    return NULL;
+  }
+  const uint8_t *p = der;
+  X509 *certificate = d2i_X509(NULL, &p, (long)len);
+  if (certificate != NULL && p != der + len) {
+    X509_free(certificate);
+    return NULL;
+  }
+  return certificate;
+}
+
+/* ---- contexts ---- */
+
+static struct polytls_result config_error(struct context *ctx, enum polytls_failure failure, const char *text) {
+  set_text(ctx->base.error_text, "%s", text);
+  return failure_result(failure);
+}
+
+static struct polytls_result config_result(struct context *ctx, int result, const char *doing) {
+  if (result == S2N_SUCCESS) {
+    return status_result(POLYTLS_OK);
+  }
+  return library_failure(ctx->base.error_text, POLYTLS_FAIL_INTERNAL, doing);
+}
+
+static void context_free(struct context *ctx) {
+  if (ctx == NULL || atomic_fetch_sub(&ctx->references, 1) != 1) {
+    return;
+  }
+  if (ctx->config != NULL) {
+    s2n_config_free(ctx->config);
+  }
+  for (size_t i = 0; i < ctx->certificate_count; i++) {
+    s2n_cert_chain_and_key_free(ctx->certificates[i]);
+  }
+  free(ctx->alpn);
+  free(ctx);
+}
+
+static void ctx_free(struct polytls_ctx *ctx) { context_free((struct context *)ctx); }
+
+static struct polytls_result ctx_new(enum polytls_role role, struct polytls_ctx **out) {
+  clear_errors();
+  *out = NULL;
+  struct context *ctx = calloc(1, sizeof(*ctx));
+  if (ctx == NULL) {
+    return failure_result(POLYTLS_FAIL_INTERNAL);
+  }
+  atomic_init(&ctx->references, 1);
+  ctx->role = role;
+  ctx->verify_mode = role == POLYTLS_CLIENT ? POLYTLS_VERIFY_REQUIRE_AND_VERIFY : POLYTLS_VERIFY_NONE;
+#ifdef HAVE_S2N_CONFIG_NEW_MINIMAL
+  ctx->config = s2n_config_new_minimal();
+#else
+  ctx->config = s2n_config_new();
+#endif
+  /* s2n_config_new trusts the system's roots: for servers, too. Anchors are
+   * those of the options and no others. */
+  if (ctx->config == NULL || s2n_config_wipe_trust_store(ctx->config) != S2N_SUCCESS ||
+      s2n_config_set_max_cert_chain_depth(ctx->config, MAX_CHAIN_DEPTH) != S2N_SUCCESS ||
+      /* Warnings of TLS 1.2 servers (unrecognized_name above all) end no
+       * connection with the other libraries. */
+      s2n_config_set_alert_behavior(ctx->config, S2N_ALERT_IGNORE_WARNINGS) != S2N_SUCCESS) {
+    struct polytls_result r = failure_result(POLYTLS_FAIL_INTERNAL);
+    r.code = (uint32_t)*s2n_errno_location();
+    context_free(ctx);
+    return r;
+  }
+  *out = &ctx->base;
+  return status_result(POLYTLS_OK);
+}
+
+static struct polytls_result set_security_policy(struct context *ctx, const uint8_t *data, size_t len) {
+  char name[MAX_POLICY_NAME];
+  if (len == 0 || len >= sizeof(name) || memchr(data, 0, len) != NULL) {
+    return config_error(ctx, POLYTLS_FAIL_CONFIG, "this is no name of a security policy");
+  }
+  memcpy(name, data, len);
+  name[len] = 0;
+  /* Go has chosen it from this table; nothing else gets through, since s2n
+   * itself would take policies for tests and for SSL 3. */
+  for (size_t i = 0; i < polytls_s2n_policy_count(); i++) {
+    struct polytls_s2n_policy_row row = polytls_s2n_policy_at(i);
+    if (strcmp(row.name, name) != 0) {
+      continue;
+    }
+    if (row.test_only || row.min_version < 0x0303) {
+      set_text(ctx->base.error_text, "security policy %s is for tests or allows less than TLS 1.2", name);
+      return failure_result(POLYTLS_FAIL_CONFIG);
+    }
+    return config_result(ctx, s2n_config_set_cipher_preferences(ctx->config, name), "setting the security policy");
+  }
+  set_text(ctx->base.error_text, "there is no security policy %s", name);
+  return failure_result(POLYTLS_FAIL_CONFIG);
+}
+
+/* Calls visit for each protocol of an ALPN list in wire form until it returns
+ * other than 0, and returns that. Returns -1 for a malformed list. */
+static int alpn_each(const uint8_t *list, size_t len, int (*visit)(void *, const uint8_t *, uint8_t), void *argument) {
+  while (len > 0) {
+    uint8_t n = list[0];
+    if (n == 0 || n > len - 1) {
+      return -1;
+    }
+    int r = visit(argument, list + 1, n);
+    if (r != 0) {
+      return r;
+    }
+    list += 1 + n;
+    len -= 1 + (size_t)n;
+  }
+  return 0;
+}
+
+static int alpn_append(void *config, const uint8_t *protocol, uint8_t len) {
+  /* s2n keeps the one that was selected as a C string. */
+  if (memchr(protocol, 0, len) != NULL) {
+    return 2;
+  }
+  return s2n_config_append_protocol_preference(config, protocol, len) == S2N_SUCCESS ? 0 : 3;
+}
+
+static struct polytls_result set_alpn(struct context *ctx, const uint8_t *data, size_t len) {
+  switch (alpn_each(data, len, alpn_append, ctx->config)) {
+    case 0:
+      break;
+    case -1:
+      return config_error(ctx, POLYTLS_FAIL_CONFIG, "the list of protocols is malformed");
+    case 2:
+      return config_error(ctx, POLYTLS_FAIL_UNSUPPORTED, "s2n-tls cannot tell protocols with a NUL byte in them apart");
+    default:
+      return library_failure(ctx->base.error_text, POLYTLS_FAIL_CONFIG, "setting the protocols");
+  }
+  ctx->alpn = malloc(len + 1);
+  if (ctx->alpn == NULL) {
+    return config_error(ctx, POLYTLS_FAIL_INTERNAL, "out of memory");
+  }
+  memcpy(ctx->alpn, data, len);
+  ctx->alpn_len = len;
+  return status_result(POLYTLS_OK);
+}
+
+static struct polytls_result add_trust_anchor(struct context *ctx, const uint8_t *data, size_t len) {
+  X509 *certificate = parse_certificate(data, len);
+  if (certificate == NULL) {
+    return config_error(ctx, POLYTLS_FAIL_CONFIG, "a trust anchor is no DER certificate");
+  }
+  X509_free(certificate);
+  char *pem = NULL;
+  size_t pem_len = 0;
+  if (!pem_append(&pem, &pem_len, "CERTIFICATE", data, len)) {
+    return config_error(ctx, POLYTLS_FAIL_INTERNAL, "out of memory");
+  }
+  struct polytls_result r = config_result(ctx, s2n_config_add_pem_to_trust_store(ctx->config, pem), "adding a trust anchor");
+  free(pem);
+  if (r.status == POLYTLS_OK) {
+    ctx->anchors = 1;
+  }
+  return r;
+}
+
+/* Parses a PKCS #8 key that fills der exactly. The caller frees it; NULL when
+ * it is none. */
+static EVP_PKEY *parse_key(const uint8_t *der, size_t len) {
+  if (len > INT32_MAX) {
+    return NULL;
+  }
+  const uint8_t *p = der;
+  PKCS8_PRIV_KEY_INFO *info = d2i_PKCS8_PRIV_KEY_INFO(NULL, &p, (long)len);
+  EVP_PKEY *key = info != NULL && p == der + len ? EVP_PKCS82PKEY(info) : NULL;
+  PKCS8_PRIV_KEY_INFO_free(info);
+  return key;
+}
+
+/* Returns the named curve of an EC certificate's key, NID_undef for another. */
+static int certificate_curve(X509 *certificate) {
+  X509_ALGOR *algorithm = NULL;
+  const ASN1_OBJECT *object = NULL;
+  const void *parameter = NULL;
+  int type = 0;
+  if (!X509_PUBKEY_get0_param(NULL, NULL, NULL, &algorithm, X509_get_X509_PUBKEY(certificate))) {
+    return NID_undef;
+  }
+  X509_ALGOR_get0(&object, &type, &parameter, algorithm);
+  return type == V_ASN1_OBJECT ? OBJ_obj2nid(parameter) : NID_undef;
+}
+
+/* Says why s2n cannot use a private key with its certificate, or NULL. *failure
+ * is the kind then. */
+static const char *key_problem(EVP_PKEY *key, X509 *leaf, enum polytls_failure *failure) {
+  *failure = POLYTLS_FAIL_UNSUPPORTED;
+  switch (EVP_PKEY_id(key)) {
+    case EVP_PKEY_RSA:
+    case EVP_PKEY_RSA_PSS:
+      *failure = POLYTLS_FAIL_CONFIG;
+      return EVP_PKEY_bits(key) < POLYTLS_MIN_RSA_BITS ? "the RSA key has fewer than 2048 bits" : NULL;
+    case EVP_PKEY_EC:
+      switch (certificate_curve(leaf)) {
+        case NID_X9_62_prime256v1:
+        case NID_secp384r1:
+          return NULL;
+        default:
+          /* s2n takes P-521, but none of its policies for general use has a
+           * signature scheme of TLS 1.3 for it: handshakes would fail there. */
+          return "s2n-tls has ECDSA keys on P-256 and P-384 only";
+      }
+    case EVP_PKEY_ED25519:
+      return "s2n-tls has no Ed25519 keys; use ECDSA or RSA";
+    default:
+      return "s2n-tls has RSA and ECDSA keys only";
+  }
+}
+
+/* Reads a big-endian length and that many bytes from *p. Returns the bytes and
+ * moves *p and *len on; NULL when there are too few. */
+static const uint8_t *read_field(const uint8_t **p, size_t *len, size_t *field_len) {
+  if (*len < 4) {
+    return NULL;
+  }
+  size_t n = (size_t)(*p)[0] << 24 | (size_t)(*p)[1] << 16 | (size_t)(*p)[2] << 8 | (*p)[3];
+  if (n > *len - 4) {
+    return NULL;
+  }
+  const uint8_t *field = *p + 4;
+  *p += 4 + n;
+  *len -= 4 + n;
+  *field_len = n;
+  return field;
+}
+
+static struct polytls_result add_certificate(struct context *ctx, const uint8_t *data, size_t len) {
+  struct polytls_result r = status_result(POLYTLS_OK);
+  char *key_pem = NULL, *chain_pem = NULL;
+  size_t key_pem_len = 0, chain_pem_len = 0, field_len = 0;
+  EVP_PKEY *key = NULL;
+  X509 *leaf = NULL;
+  struct s2n_cert_chain_and_key *chain = NULL;
+  enum polytls_failure failure = POLYTLS_FAIL_CONFIG;
+  const char *problem = NULL;
+
+  const uint8_t *field = read_field(&data, &len, &field_len);
+  key = field == NULL ? NULL : parse_key(field, field_len);
+  if (key == NULL) {
+    r = config_error(ctx, POLYTLS_FAIL_CONFIG, "the private key is no PKCS #8 key, or of an unknown type");
+    goto out;
+  }
+  if (!pem_append(&key_pem, &key_pem_len, "PRIVATE KEY", field, field_len)) {
+    r = config_error(ctx, POLYTLS_FAIL_INTERNAL, "out of memory");
+    goto out;
+  }
+  for (int i = 0; len > 0; i++) {
+    field = read_field(&data, &len, &field_len);
+    X509 *certificate = field == NULL ? NULL : parse_certificate(field, field_len);
+    if (certificate == NULL) {
+      set_text(ctx->base.error_text, "certificate %d of the chain does not parse", i + 1);
+      r = failure_result(POLYTLS_FAIL_CONFIG);
+      goto out;
+    }
+    if (i == 0) {
+      leaf = certificate;
+    } else {
+      X509_free(certificate);
+    }
+    if (!pem_append(&chain_pem, &chain_pem_len, "CERTIFICATE", field, field_len)) {
+      r = config_error(ctx, POLYTLS_FAIL_INTERNAL, "out of memory");
+      goto out;
+    }
+  }
+  if (leaf == NULL) {
+    r = config_error(ctx, POLYTLS_FAIL_CONFIG, "there is no certificate with the private key");
+    goto out;
+  }
+  if (X509_check_private_key(leaf, key) != 1) {
+    r = config_error(ctx, POLYTLS_FAIL_CONFIG, "the private key does not belong to the certificate");
+    goto out;
+  }
+  problem = key_problem(key, leaf, &failure);
+  if (problem != NULL) {
+    r = config_error(ctx, failure, problem);
+    goto out;
+  }
+  int key_type = EVP_PKEY_id(key);
+  for (size_t i = 0; i < ctx->certificate_count; i++) {
+    if (ctx->role == POLYTLS_CLIENT) {
+      r = config_error(ctx, POLYTLS_FAIL_UNSUPPORTED, "s2n-tls clients have one certificate");
+      goto out;
+    }
+    if (ctx->key_types[i] == key_type) {
+      r = config_error(ctx, POLYTLS_FAIL_CONFIG, "there are two certificates with keys of the same type");
+      goto out;
+    }
+  }
+  if (key_pem_len > UINT32_MAX || chain_pem_len > UINT32_MAX || ctx->certificate_count == MAX_CERTIFICATES) {
+    r = config_error(ctx, POLYTLS_FAIL_CONFIG, "the certificates are too many or too large");
+    goto out;
+  }
+  chain = s2n_cert_chain_and_key_new();
+  if (chain == NULL || s2n_cert_chain_and_key_load_pem_bytes(chain, (uint8_t *)chain_pem, (uint32_t)chain_pem_len,
+                                                             (uint8_t *)key_pem, (uint32_t)key_pem_len) != S2N_SUCCESS) {
+    r = library_failure(ctx->base.error_text, POLYTLS_FAIL_CONFIG, "loading the certificate");
+    goto out;
+  }
+  if (s2n_config_add_cert_chain_and_key_to_store(ctx->config, chain) != S2N_SUCCESS) {
+    r = library_failure(ctx->base.error_text, POLYTLS_FAIL_CONFIG, "adding the certificate");
+    goto out;
+  }
+  ctx->certificates[ctx->certificate_count] = chain;
+  ctx->key_types[ctx->certificate_count] = key_type;
+  ctx->certificate_count++;
+  chain = NULL;
+
+out:
+  if (chain != NULL) {
+    s2n_cert_chain_and_key_free(chain);
+  }
+  X509_free(leaf);
+  EVP_PKEY_free(key);
+  pem_free(key_pem, key_pem_len);
+  pem_free(chain_pem, chain_pem_len);
+  return r;
+}
+
+static struct polytls_result set_verify_mode(struct context *ctx, const uint8_t *data, size_t len) {
+  if (len != 1 || data[0] > POLYTLS_VERIFY_REQUIRE_AND_VERIFY ||
+      (ctx->role == POLYTLS_CLIENT && data[0] != POLYTLS_VERIFY_NONE && data[0] != POLYTLS_VERIFY_REQUIRE_AND_VERIFY)) {
+    return config_error(ctx, POLYTLS_FAIL_CONFIG, "unknown mode of verification");
+  }
+  ctx->verify_mode = (enum polytls_verify_mode)data[0];
+  return status_result(POLYTLS_OK);
+}
+
+static struct polytls_result set_switch(struct context *ctx, const uint8_t *data, size_t len, int *value) {
+  if (len != 1 || data[0] > 1) {
+    return config_error(ctx, POLYTLS_FAIL_CONFIG, "a switch is 0 or 1");
+  }
+  *value = data[0];
+  return status_result(POLYTLS_OK);
+}
+
+static struct polytls_result ctx_set(struct polytls_ctx *base, int option, const uint8_t *data, size_t len) {
+  clear_errors();
+  struct context *ctx = (struct context *)base;
+  ctx->base.error_text[0] = 0;
+  if (ctx->finished) {
+    return config_error(ctx, POLYTLS_FAIL_INTERNAL, "the context is finished");
+  }
+  int repeats = option == POLYTLS_SET_TRUST_ANCHOR || option == POLYTLS_SET_CERTIFICATE || option == POLYTLS_SET_CA_NAME;
+  if (option > 0 && option < 32) {
+    if (!repeats && (ctx->options_set & (1u << option))) {
+      return config_error(ctx, POLYTLS_FAIL_CONFIG, "the option is set twice");
+    }
+    ctx->options_set |= 1u << option;
+  }
+  int tickets = 0;
+  switch (option) {
+    case POLYTLS_SET_MIN_VERSION:
+    case POLYTLS_SET_MAX_VERSION:
+    case POLYTLS_SET_CIPHER_SUITES:
+    case POLYTLS_SET_GROUPS:
+    case POLYTLS_SET_KEY_SHARES:
+    case POLYTLS_SET_SIGNATURE_SCHEMES:
+      return config_error(ctx, POLYTLS_FAIL_CONFIG, "s2n-tls is configured by security policies only");
+    case POLYTLS_SET_SECURITY_POLICY:
+      return set_security_policy(ctx, data, len);
+    case POLYTLS_SET_ALPN:
+      return set_alpn(ctx, data, len);
+    case POLYTLS_SET_ALPN_STRICT:
+      return set_switch(ctx, data, len, &ctx->alpn_strict);
+    case POLYTLS_SET_TRUST_ANCHOR:
+      return add_trust_anchor(ctx, data, len);
+    case POLYTLS_SET_VERIFY_MODE:
+      return set_verify_mode(ctx, data, len);
+    case POLYTLS_SET_CERTIFICATE:
+      return add_certificate(ctx, data, len);
+    case POLYTLS_SET_SESSION_TICKETS: {
+      struct polytls_result r = set_switch(ctx, data, len, &tickets);
+      if (r.status == POLYTLS_OK && tickets) {
+        /* Tickets cross trust and client authentication in s2n: they need keys
+         * derived from both. */
+        return config_error(ctx, POLYTLS_FAIL_UNSUPPORTED, "session tickets are not implemented yet");
+      }
+      return r;
+    }
+    case POLYTLS_SET_CA_NAME:
+      return config_error(ctx, POLYTLS_FAIL_UNSUPPORTED, "s2n-tls cannot send the names of CAs in a CertificateRequest");
+    default:
+      return config_error(ctx, POLYTLS_FAIL_INTERNAL, "unknown option");
+  }
+}
+
+static int on_client_hello(struct s2n_connection *s2n, void *unused);
+
+static struct polytls_result ctx_finish(struct polytls_ctx *base) {
+  clear_errors();
+  struct context *ctx = (struct context *)base;
+  ctx->base.error_text[0] = 0;
+  if (!(ctx->options_set & (1u << POLYTLS_SET_SECURITY_POLICY))) {
+    return config_error(ctx, POLYTLS_FAIL_CONFIG, "a security policy is needed: s2n's default allows TLS 1.0");
+  }
+  if (ctx->role == POLYTLS_SERVER && ctx->certificate_count == 0) {
+    return config_error(ctx, POLYTLS_FAIL_CONFIG, "a server needs a certificate");
+  }
+  if (ctx->alpn_strict && (ctx->role == POLYTLS_CLIENT || ctx->alpn_len == 0)) {
+    return config_error(ctx, POLYTLS_FAIL_CONFIG, "strict ALPN needs a server's list of protocols");
+  }
+  /* A client must say "optional" to answer requests for a certificate, with an
+   * empty one if need be; "required" would refuse servers that do not ask. */
+  s2n_cert_auth_type auth = S2N_CERT_AUTH_OPTIONAL;
+  if (ctx->role == POLYTLS_SERVER) {
+    switch (ctx->verify_mode) {
+      case POLYTLS_VERIFY_NONE:
+        auth = S2N_CERT_AUTH_NONE;
+        break;
+      case POLYTLS_VERIFY_REQUEST:
+      case POLYTLS_VERIFY_IF_GIVEN:
+        auth = S2N_CERT_AUTH_OPTIONAL;
+        break;
+      case POLYTLS_VERIFY_REQUIRE_ANY:
+      case POLYTLS_VERIFY_REQUIRE_AND_VERIFY:
+        auth = S2N_CERT_AUTH_REQUIRED;
+        break;
+    }
+  }
+  if (s2n_config_set_client_auth_type(ctx->config, auth) != S2N_SUCCESS ||
+      s2n_config_set_session_tickets_onoff(ctx->config, 0) != S2N_SUCCESS ||
+      s2n_config_set_session_cache_onoff(ctx->config, 0) != S2N_SUCCESS) {
+    return library_failure(ctx->base.error_text, POLYTLS_FAIL_INTERNAL, "configuring");
+  }
+  if (ctx->alpn_strict && s2n_config_set_client_hello_cb(ctx->config, on_client_hello, NULL) != S2N_SUCCESS) {
+    return library_failure(ctx->base.error_text, POLYTLS_FAIL_INTERNAL, "configuring");
+  }
+  if (!ctx->anchors) {
+    /* The modes that do not verify hand over the peer's chain, too, and those
+     * that verify with no anchor refuse it with the chain known; but without a
+     * trust store s2n refuses before it parses. A text without a certificate
+     * makes it an empty store, and an error that is meant. Were there none
+     * after all, s2n would refuse every peer. */
+    (void)s2n_config_add_pem_to_trust_store(ctx->config, "");
+    clear_errors();
+  }
+  ctx->finished = 1;
+  return status_result(POLYTLS_OK);
+}
+
+/* ---- verification ---- */
+
+int polytls_s2n_x509_verify_cert(X509_STORE_CTX *store_ctx);
+
+/* s2n calls this where it says X509_verify_cert, its host check being off. The
+ * store context holds the context's anchors and the peer's chain, unverified;
+ * s2n has set its depth and the present time there, which stay. Returns 1 for
+ * accepted, 0 for refused. */
+int polytls_s2n_x509_verify_cert(X509_STORE_CTX *store_ctx) {
+  struct connection *conn = negotiating;
+  if (conn == NULL || conn->verification != NOT_VERIFIED) {
+    X509_STORE_CTX_set_error(store_ctx, X509_V_ERR_APPLICATION_VERIFICATION);
+    return 0;
+  }
+  conn->verification = REFUSED;
+  int client = conn->ctx->role == POLYTLS_CLIENT;
+  int accepted = 0;
+  switch (conn->ctx->verify_mode) {
+    case POLYTLS_VERIFY_IF_GIVEN:
+    case POLYTLS_VERIFY_REQUIRE_AND_VERIFY:
+      accepted = polytls_verify(store_ctx, client ? POLYTLS_SERVER : POLYTLS_CLIENT, client ? &conn->names : NULL,
+                                &conn->outcome) == 1;
+      break;
+    case POLYTLS_VERIFY_NONE:
+      if (!client) {
+        break; /* A server that asks for none has none to accept. */
+      }
+      /* fall through */
+    case POLYTLS_VERIFY_REQUEST:
+    case POLYTLS_VERIFY_REQUIRE_ANY:
+      conn->outcome.sent = polytls_chain_sent(store_ctx);
+      accepted = conn->outcome.sent != NULL;
+      break;
+  }
+  if (accepted) {
+    conn->verification = ACCEPTED;
+    X509_STORE_CTX_set_error(store_ctx, X509_V_OK);
+    return 1;
+  }
+  if (conn->outcome.code == POLYTLS_VERIFY_OK) {
+    conn->outcome.code = POLYTLS_VERIFY_OTHER;
+  }
+  if (X509_STORE_CTX_get_error(store_ctx) == X509_V_OK) {
+    X509_STORE_CTX_set_error(store_ctx, X509_V_ERR_APPLICATION_VERIFICATION);
+  }
+  return 0;
+}
+
+/* ---- connections ---- */
+
+static int on_receive(void *io, uint8_t *buf, uint32_t len) {
+  struct connection *conn = io;
+  size_t n = conn->may_read ? polytls_conn_in_take(&conn->base, buf, len < INT32_MAX ? len : INT32_MAX) : 0;
+  if (n == 0) {
+    /* Never 0, which s2n takes for the end of the stream: that it is cut is
+     * for Go to say. */
+    errno = EAGAIN;
+    return -1;
+  }
+  return (int)n;
+}
+
+/* Appends to `out` as much of data as its limit allows, or everything. Returns
+ * how much that was, -1 when memory ran out. */
+static ptrdiff_t append_output(struct connection *conn, const uint8_t *data, size_t len, int unlimited) {
+  size_t limit = conn->base.out_limit;
+  if (unlimited) {
+    conn->base.out_limit = SIZE_MAX;
+  }
+  ptrdiff_t n = polytls_conn_out_append(&conn->base, data, len);
+  conn->base.out_limit = limit;
+  if (n > 0) {
+    conn->produced += (size_t)n;
+  }
+  return n;
+}
+
+static int on_send(void *io, const uint8_t *buf, uint32_t len) {
+  struct connection *conn = io;
+  if (len > INT32_MAX) {
+    len = INT32_MAX;
+  }
+  ptrdiff_t n = append_output(conn, buf, len, conn->unlimited_output);
+  if (n > 0) {
+    return (int)n;
+  }
+  errno = n == 0 ? EAGAIN : ENOMEM;
+  return -1;
+}
+
+static void conn_free(struct polytls_conn *base) {
+  struct connection *conn = (struct connection *)base;
+  if (conn == NULL) {
+    return;
+  }
+  if (conn->s2n != NULL) {
+    s2n_connection_free(conn->s2n);
+  }
+  polytls_outcome_free(&conn->outcome);
+  polytls_names_free(&conn->names);
+  free(conn->server_name);
+  free(conn->base.in);
+  free(conn->base.out);
+  context_free(conn->ctx);
+  free(conn);
+}
+
+static struct polytls_result conn_new(struct polytls_ctx *base, struct polytls_conn **out) {
+  clear_errors();
+  *out = NULL;
+  struct context *ctx = (struct context *)base;
+  if (!ctx->finished) {
+    return failure_result(POLYTLS_FAIL_INTERNAL);
+  }
+  struct connection *conn = calloc(1, sizeof(*conn));
+  if (conn == NULL) {
+    return failure_result(POLYTLS_FAIL_INTERNAL);
+  }
+  atomic_fetch_add(&ctx->references, 1);
+  conn->ctx = ctx;
+  conn->base.out_limit = POLYTLS_DEFAULT_OUT_LIMIT;
+  conn->s2n = s2n_connection_new(ctx->role == POLYTLS_CLIENT ? S2N_CLIENT : S2N_SERVER);
+  if (conn->s2n == NULL ||
+      /* Before anything can fail: s2n's own blinding sleeps for 10 to 30
+       * seconds on the thread. */
+      s2n_connection_set_blinding(conn->s2n, S2N_SELF_SERVICE_BLINDING) != S2N_SUCCESS ||
+      s2n_connection_set_config(conn->s2n, ctx->config) != S2N_SUCCESS ||
+      /* Names are checked by polytls_verify. s2n's own check comes before the
+       * chain's, passes addresses as text and falls back to the common name;
+       * with a callback that accepts, certificates without any name would
+       * still be refused. */
+      s2n_connection_set_verify_host_callback(conn->s2n, NULL, NULL) != S2N_SUCCESS ||
+      s2n_connection_set_ctx(conn->s2n, conn) != S2N_SUCCESS ||
+      s2n_connection_set_recv_cb(conn->s2n, on_receive) != S2N_SUCCESS ||
+      s2n_connection_set_recv_ctx(conn->s2n, conn) != S2N_SUCCESS ||
+      s2n_connection_set_send_cb(conn->s2n, on_send) != S2N_SUCCESS ||
+      s2n_connection_set_send_ctx(conn->s2n, conn) != S2N_SUCCESS ||
+      s2n_connection_prefer_throughput(conn->s2n) != S2N_SUCCESS ||
+      /* An idle connection keeps no record buffers. */
+      s2n_connection_set_dynamic_buffers(conn->s2n, true) != S2N_SUCCESS) {
+    struct polytls_result r = failure_result(POLYTLS_FAIL_INTERNAL);
+    r.code = (uint32_t)*s2n_errno_location();
+    conn_free(&conn->base);
+    return r;
+  }
+  *out = &conn->base;
+  return status_result(POLYTLS_OK);
+}
+
+static struct polytls_result conn_error(struct connection *conn, enum polytls_failure failure, const char *text) {
+  set_text(conn->base.error_text, "%s", text);
+  return failure_result(failure);
+}
+
+static struct polytls_result set_server_name(struct connection *conn, const uint8_t *data, size_t len) {
+  char name[256];
+  if (len == 0 || len >= sizeof(name) || memchr(data, 0, len) != NULL) {
+    return conn_error(conn, POLYTLS_FAIL_CONFIG, "the server name is no DNS name");
+  }
+  memcpy(name, data, len);
+  name[len] = 0;
+  if (s2n_set_server_name(conn->s2n, name) != S2N_SUCCESS) {
+    return library_failure(conn->base.error_text, POLYTLS_FAIL_CONFIG, "setting the server name");
+  }
+  return status_result(POLYTLS_OK);
+}
+
+static struct polytls_result conn_set(struct polytls_conn *base, int option, const uint8_t *data, size_t len) {
+  clear_errors();
+  struct connection *conn = (struct connection *)base;
+  conn->base.error_text[0] = 0;
+  if (conn->ctx->role != POLYTLS_CLIENT) {
+    return conn_error(conn, POLYTLS_FAIL_INTERNAL, "this is an option of clients");
+  }
+  int added = 1;
+  switch (option) {
+    case POLYTLS_SET_SERVER_NAME:
+      return set_server_name(conn, data, len);
+    case POLYTLS_SET_VERIFY_DNS:
+      added = polytls_names_add_dns(&conn->names, data, len);
+      break;
+    case POLYTLS_SET_VERIFY_IP:
+      added = polytls_names_add_ip(&conn->names, data, len);
+      break;
+    case POLYTLS_SET_SKIP_HOSTNAME:
+      if (len != 1 || data[0] > 1) {
+        return conn_error(conn, POLYTLS_FAIL_CONFIG, "a switch is 0 or 1");
+      }
+      conn->names.skip = data[0];
+      break;
+    default:
+      return conn_error(conn, POLYTLS_FAIL_INTERNAL, "unknown option");
+  }
+  switch (added) {
+    case 1:
+      return status_result(POLYTLS_OK);
+    case 0:
+      return conn_error(conn, POLYTLS_FAIL_INTERNAL, "out of memory");
+    default:
+      return conn_error(conn, POLYTLS_FAIL_CONFIG, "this is no name or address that can be verified");
+  }
+}
+
+/* ---- what the library knows of a connection ---- */
+
+/* The version on the wire, 0 before it is agreed. s2n tells its own highest one
+ * until then. */
+static uint16_t negotiated_version(struct connection *conn) {
+  int version = S2N_UNKNOWN_PROTOCOL_VERSION;
+  if (conn->ctx->role == POLYTLS_CLIENT) {
+    version = s2n_connection_get_server_protocol_version(conn->s2n);
+  } else if (conn->produced > 0) {
+    /* A server's first output is its answer to a ClientHello. */
+    version = s2n_connection_get_actual_protocol_version(conn->s2n);
+  }
+  switch (version) {
+    case S2N_TLS13:
+      return 0x0304;
+    case S2N_TLS12:
+      return 0x0303;
+    case S2N_TLS11:
+      return 0x0302;
+    case S2N_TLS10:
+      return 0x0301;
+    default:
+      return 0;
+  }
+}
+
+/* The IANA number of the cipher suite, 0 before it is agreed. */
+static uint16_t negotiated_suite(struct connection *conn) {
+  uint8_t first = 0, second = 0;
+  if (s2n_connection_get_cipher_iana_value(conn->s2n, &first, &second) != S2N_SUCCESS) {
+    return 0;
+  }
+  return (uint16_t)(first << 8 | second);
+}
+
+/* Whether the server signs the key exchange of a suite. Those of TLS 1.2 with
+ * RSA key exchange are all that do not. */
+static int suite_signs(uint16_t suite) {
+  static const uint16_t rsa_key_exchange[] = {0x0004, 0x0005, 0x000a, 0x002f, 0x0035, 0x003c, 0x003d, 0x009c, 0x009d};
+  for (size_t i = 0; i < sizeof(rsa_key_exchange) / sizeof(rsa_key_exchange[0]); i++) {
+    if (rsa_key_exchange[i] == suite) {
+      return 0;
+    }
+  }
+  return 1;
+}
+
+/* The IANA number of what the given end signed the handshake with, 0 when it
+ * has not signed. The values of SHA-1 and below are those of TLS 1.2. */
+static uint16_t signature_scheme(struct connection *conn, enum polytls_role signer) {
+  s2n_tls_signature_algorithm algorithm = S2N_TLS_SIGNATURE_ANONYMOUS;
+  s2n_tls_hash_algorithm hash = S2N_TLS_HASH_NONE;
+  int result = S2N_SUCCESS;
+  if (signer == POLYTLS_SERVER) {
+    if (!suite_signs(negotiated_suite(conn))) {
+      return 0;
+    }
+    result = s2n_connection_get_selected_signature_algorithm(conn->s2n, &algorithm) |
+             s2n_connection_get_selected_digest_algorithm(conn->s2n, &hash);
+  } else {
+    result = s2n_connection_get_selected_client_cert_signature_algorithm(conn->s2n, &algorithm) |
+             s2n_connection_get_selected_client_cert_digest_algorithm(conn->s2n, &hash);
+  }
+  if (result != S2N_SUCCESS || hash == S2N_TLS_HASH_NONE) {
+    clear_errors();
+    return 0;
+  }
+  int strong = hash >= S2N_TLS_HASH_SHA256 && hash <= S2N_TLS_HASH_SHA512;
+  switch (algorithm) {
+    case S2N_TLS_SIGNATURE_RSA:
+    case S2N_TLS_SIGNATURE_ECDSA:
+      return (uint16_t)((hash & 0xff) << 8 | (algorithm & 0xff));
+    case S2N_TLS_SIGNATURE_RSA_PSS_RSAE:
+      return strong ? (uint16_t)(0x0804 + (hash - S2N_TLS_HASH_SHA256)) : 0;
+    case S2N_TLS_SIGNATURE_RSA_PSS_PSS:
+      return strong ? (uint16_t)(0x0809 + (hash - S2N_TLS_HASH_SHA256)) : 0;
+    case S2N_TLS_SIGNATURE_ANONYMOUS:
+      break;
+  }
+  return 0;
+}
+
+/* SHA-224 is the weakest hash that signatures may use. */
+static int weak_scheme(uint16_t scheme) { return scheme != 0 && (scheme >> 8 < S2N_TLS_HASH_SHA224 || scheme >> 8 > 0x08); }
+
+/* Reports whether a signature of this TLS 1.2 handshake uses a hash that is too
+ * weak. TLS 1.3 has none. Before ServerKeyExchange s2n tells SHA-1 as the
+ * server's, so a client may ask only once it has been read. */
+static int weak_signature(struct connection *conn) {
+  return negotiated_version(conn) <= 0x0303 && (weak_scheme(signature_scheme(conn, POLYTLS_SERVER)) ||
+                                                weak_scheme(signature_scheme(conn, POLYTLS_CLIENT)));
+}
+
+struct find {
+  const uint8_t *name;
+  size_t len;
+};
+
+static int find_protocol(void *argument, const uint8_t *protocol, uint8_t len) {
+  struct find *find = argument;
+  return find->len == len && memcmp(find->name, protocol, len) == 0;
+}
+
+static int alpn_contains(const uint8_t *list, size_t list_len, const uint8_t *name, size_t len) {
+  struct find find = {name, len};
+  return alpn_each(list, list_len, find_protocol, &find) == 1;
+}
+
+static int offered_by_client(void *ctx, const uint8_t *protocol, uint8_t len) {
+  struct context *c = ctx;
+  return alpn_contains(c->alpn, c->alpn_len, protocol, len);
+}
+
+/* Refuses a ClientHello whose protocols are all unknown here, for servers that
+ * are strict about it: s2n itself goes on without ALPN. */
+static int on_client_hello(struct s2n_connection *s2n, void *unused) {
+  (void)unused;
+  struct connection *conn = s2n_connection_get_ctx(s2n);
+  struct s2n_client_hello *hello = s2n_connection_get_client_hello(s2n);
+  if (conn == NULL || hello == NULL) {
+    return -1;
+  }
+  ssize_t size = s2n_client_hello_get_extension_length(hello, S2N_EXTENSION_ALPN);
+  if (size <= 0) {
+    return 0;
+  }
+  uint8_t *extension = malloc((size_t)size);
+  if (extension == NULL) {
+    return -1;
+  }
+  ssize_t n = s2n_client_hello_get_extension_by_id(hello, S2N_EXTENSION_ALPN, extension, (uint32_t)size);
+  int found = n == size && size > 2 && ((size_t)extension[0] << 8 | extension[1]) == (size_t)size - 2 &&
+              alpn_each(extension + 2, (size_t)size - 2, offered_by_client, conn->ctx) == 1;
+  free(extension);
+  if (found) {
+    return 0;
+  }
+  conn->alpn_refused = 1;
+  return -1;
+}
+
+/* ---- failures ---- */
+
+static uint32_t step_flags(struct connection *conn) {
+  uint32_t flags = 0;
+  if (conn->verification == ACCEPTED) {
+    flags |= POLYTLS_FLAG_PEER_CERTIFICATES;
+  }
+  if (conn->done) {
+    flags |= POLYTLS_FLAG_HANDSHAKE_DONE;
+    if (s2n_peek(conn->s2n) > 0 || conn->base.in_start < conn->base.in_end || conn->ended) {
+      flags |= POLYTLS_FLAG_PENDING;
+    }
+  }
+  return flags;
+}
+
+static struct polytls_result step_result(struct connection *conn, enum polytls_status status, size_t n) {
+  struct polytls_result r = status_result(status);
+  r.n = n;
+  r.flags = step_flags(conn);
+  return r;
+}
+
+/* Whether what this end writes now is plaintext: before its own
+ * ChangeCipherSpec in TLS 1.2, before the ServerHello in TLS 1.3. */
+static int writes_plaintext(struct connection *conn) {
+  if (conn->done) {
+    return 0;
+  }
+  uint16_t version = negotiated_version(conn);
+  if (conn->ctx->role == POLYTLS_CLIENT) {
+    return version <= 0x0303 && !conn->second_flight;
+  }
+  return version <= 0x0303;
+}
+
+/* Ends the connection with r and remembers it. alert is what the peer should be
+ * told, or -1; it is sent while that can be done without s2n, which has no
+ * interface for it. */
+static struct polytls_result end_with(struct connection *conn, struct polytls_result r, int alert) {
+  if (r.status == POLYTLS_FAILED && alert >= 0 && writes_plaintext(conn)) {
+    const uint8_t record[] = {21, 3, 3, 0, 2, 2, (uint8_t)alert};
+    if (append_output(conn, record, sizeof(record), 1) == (ptrdiff_t)sizeof(record)) {
+      r.alert_sent = alert;
+    }
+  }
+  conn->end = r;
+  conn->ended = 1;
+  return r;
+}
+
+/* The result of a connection that has ended. error_text is still its. */
+static struct polytls_result ended_result(struct connection *conn) {
+  struct polytls_result r = conn->end;
+  r.flags = step_flags(conn) & ~(uint32_t)POLYTLS_FLAG_PENDING;
+  return r;
+}
+
+static struct polytls_result fail(struct connection *conn, enum polytls_failure failure, int alert, const char *text) {
+  return end_with(conn, conn_error(conn, failure, text), alert);
+}
+
+static struct polytls_result fail_verify(struct connection *conn, enum polytls_verify_code code, const char *text) {
+  conn->base.verify_code = code;
+  conn->base.verify_depth = conn->outcome.depth;
+  conn->base.verify_library_code = conn->outcome.library_code;
+  struct polytls_result r = conn_error(conn, POLYTLS_FAIL_VERIFY, text);
+  r.code = (uint32_t)*s2n_errno_location();
+  return end_with(conn, r, polytls_verify_alert(code));
+}
+
+/* Errors of s2n that this process causes; nearly all others come from what the
+ * peer has sent, of whatever type s2n says they are: a field that is too short
+ * is "stuffer out of data", an internal error. */
+static int is_own_fault(void) {
+  static const char *const names[] = {"S2N_ERR_ALLOC", "S2N_ERR_NOMEM", "S2N_ERR_MLOCK", "S2N_ERR_IO", "S2N_ERR_DRBG",
+                                      "S2N_ERR_OPEN_RANDOM", "S2N_ERR_REENTRANCY", "S2N_ERR_NOT_INITIALIZED",
+                                      "S2N_ERR_SEND_STUFFER_TO_CONN", "S2N_ERR_RECV_STUFFER_FROM_CONN",
+                                      "S2N_ERR_PKEY_CTX_INIT", "S2N_ERR_SIGN", "S2N_ERR_ECDHE_GEN_KEY"};
+  for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+    if (is_error(names[i])) {
+      return 1;
+    }
+  }
+  return 0;
+}
+
+/* The alert that RFC 8446 section 6.2 wants for s2n's present error. */
+static int alert_for_error(void) {
+  static const struct {
+    const char *name;
+    int alert;
+  } alerts[] = {
+      {"S2N_ERR_BAD_MESSAGE", ALERT_UNEXPECTED_MESSAGE},
+      {"S2N_ERR_DECRYPT", ALERT_BAD_RECORD_MAC},
+      {"S2N_ERR_PROTOCOL_VERSION_UNSUPPORTED", ALERT_PROTOCOL_VERSION},
+      {"S2N_ERR_PROTOCOL_DOWNGRADE_DETECTED", ALERT_ILLEGAL_PARAMETER},
+      {"S2N_ERR_MISSING_EXTENSION", ALERT_MISSING_EXTENSION},
+      {"S2N_ERR_UNSUPPORTED_EXTENSION", ALERT_UNSUPPORTED_EXTENSION},
+      {"S2N_ERR_NO_APPLICATION_PROTOCOL", ALERT_NO_APPLICATION_PROTOCOL},
+      {"S2N_ERR_VERIFY_SIGNATURE", ALERT_DECRYPT_ERROR},
+      {"S2N_ERR_INVALID_SIGNATURE_SCHEME", ALERT_ILLEGAL_PARAMETER},
+      {"S2N_ERR_BAD_KEY_SHARE", ALERT_ILLEGAL_PARAMETER},
+      {"S2N_ERR_STUFFER_OUT_OF_DATA", ALERT_DECODE_ERROR},
+  };
+  for (size_t i = 0; i < sizeof(alerts) / sizeof(alerts[0]); i++) {
+    if (is_error(alerts[i].name)) {
+      return alerts[i].alert;
+    }
+  }
+  return is_own_fault() ? ALERT_INTERNAL_ERROR : ALERT_HANDSHAKE_FAILURE;
+}
+
+/* Where in its sources s2n has met the present error. */
+static int error_is_from(const char *file) {
+  const char *where = s2n_strerror_debug(*s2n_errno_location(), "EN");
+  return where != NULL && strstr(where, file) != NULL;
+}
+
+/* Whether the error is that of a client without the certificate that this
+ * server requires. s2n 1.3.33 has no error of its own for it. */
+static int is_missing_certificate(struct connection *conn) {
+  if (conn->ctx->role != POLYTLS_SERVER || conn->verification != NOT_VERIFIED ||
+      (conn->ctx->verify_mode != POLYTLS_VERIFY_REQUIRE_ANY &&
+       conn->ctx->verify_mode != POLYTLS_VERIFY_REQUIRE_AND_VERIFY)) {
+    return 0;
+  }
+  if (is_error("S2N_ERR_MISSING_CLIENT_CERT")) {
+    return 1;
+  }
+  if (!is_error("S2N_ERR_BAD_MESSAGE") || !error_is_from("s2n_handshake_io")) {
+    return 0;
+  }
+  const char *message = s2n_connection_get_last_message_name(conn->s2n);
+  return message != NULL && strcmp(message, "CLIENT_CERT") == 0;
+}
+
+/* Ends the connection after an error of s2n; doing is the step in words. */
+static struct polytls_result fail_with_error(struct connection *conn, const char *doing) {
+  /* The questions below go to s2n, too: they must not lose the error. */
+  int error = *s2n_errno_location();
+
+  if (s2n_error_get_type(error) == S2N_ERR_T_ALERT) {
+    int alert = s2n_connection_get_alert(conn->s2n);
+    *s2n_errno_location() = error;
+    struct polytls_result r = library_failure(conn->base.error_text, POLYTLS_FAIL_PEER_ALERT, doing);
+    r.alert_received = alert >= 0 ? alert : -1;
+    return end_with(conn, r, -1);
+  }
+  if (conn->alpn_refused) {
+    return fail(conn, POLYTLS_FAIL_PROTOCOL, ALERT_NO_APPLICATION_PROTOCOL,
+                "the client offers none of this server's application protocols");
+  }
+  if (conn->verification == REFUSED) {
+    return fail_verify(conn, conn->outcome.code, conn->outcome.text == NULL ? "the certificate was refused" : conn->outcome.text);
+  }
+  if (!conn->done) {
+    int missing = is_missing_certificate(conn);
+    *s2n_errno_location() = error;
+    if (missing) {
+      return end_with(conn, library_failure(conn->base.error_text, POLYTLS_FAIL_NO_CERTIFICATE, "the client sent no certificate"),
+                      negotiated_version(conn) == 0x0304 ? ALERT_CERTIFICATE_REQUIRED : ALERT_HANDSHAKE_FAILURE);
+    }
+    /* What s2n's validator refuses around the verification. */
+    if (is_error("S2N_ERR_CERT_MAX_CHAIN_DEPTH_EXCEEDED")) {
+      return fail_verify(conn, POLYTLS_VERIFY_UNTRUSTED, "the chain is too long");
+    }
+    if (is_error("S2N_ERR_CERT_UNTRUSTED")) {
+      return conn->verification == NOT_VERIFIED
+                 ? fail_verify(conn, POLYTLS_VERIFY_WEAK_SIGNATURE, "a certificate is signed with a scheme that the security policy does not allow")
+                 : fail_verify(conn, POLYTLS_VERIFY_OTHER, "the certificate's key is of a type that s2n-tls does not know");
+    }
+    if (is_error("S2N_ERR_CERT_INVALID") || is_error("S2N_ERR_DECODE_CERTIFICATE") ||
+        (conn->verification == NOT_VERIFIED && error_is_from("s2n_x509_validator"))) {
+      return fail_verify(conn, POLYTLS_VERIFY_MALFORMED, "a certificate does not parse");
+    }
+  }
+  enum polytls_failure failure = POLYTLS_FAIL_PROTOCOL;
+  if (is_own_fault()) {
+    failure = POLYTLS_FAIL_INTERNAL;
+  } else if (is_error("S2N_ERR_DECRYPT") || is_error("S2N_ERR_CBC_VERIFY") || error_is_from("s2n_record_read") ||
+             error_is_from("s2n_aead_cipher")) {
+    failure = POLYTLS_FAIL_BAD_RECORD;
+  }
+  int alert = alert_for_error();
+  return end_with(conn, library_failure(conn->base.error_text, failure, doing), alert);
+}
+
+enum wait { NOT_BLOCKED, FOR_INPUT, FOR_OUTPUT };
+
+/* What the library waits for after a call that has failed. */
+static enum wait blocked_on(s2n_blocked_status blocked) {
+  if (s2n_error_get_type(*s2n_errno_location()) != S2N_ERR_T_BLOCKED) {
+    return NOT_BLOCKED;
+  }
+  switch ((int)blocked) {
+    case S2N_BLOCKED_ON_READ:
+      return FOR_INPUT;
+    case S2N_BLOCKED_ON_WRITE:
+      return FOR_OUTPUT;
+    default:
+      /* Nothing here waits for the application. */
+      return NOT_BLOCKED;
+  }
+}
+
+/* ---- steps ---- */
+
+static void begin_step(struct connection *conn, int may_read, int unlimited_output) {
+  clear_errors();
+  conn->may_read = may_read;
+  conn->unlimited_output = unlimited_output;
+}
+
+/* Takes the output of a refused step back: nobody has seen it. */
+static void drop_output(struct connection *conn, size_t out_end) {
+  conn->produced -= conn->base.out_end - out_end;
+  conn->base.out_end = out_end;
+}
+
+/* The last look at a handshake that s2n calls complete. Returns NULL, or why it
+ * is refused. Whatever s2n has skipped for whatever reason ends here. */
+static const char *handshake_problem(struct connection *conn) {
+  if (negotiated_version(conn) < 0x0303) {
+    return "the protocol version is below TLS 1.2";
+  }
+  if (s2n_connection_is_session_resumed(conn->s2n)) {
+    return "a session was resumed although there are no tickets";
+  }
+  int certificate = 0;
+  if (conn->ctx->role == POLYTLS_CLIENT) {
+    certificate = 1;
+  } else {
+    switch (conn->ctx->verify_mode) {
+      case POLYTLS_VERIFY_NONE:
+        break;
+      case POLYTLS_VERIFY_REQUEST:
+      case POLYTLS_VERIFY_IF_GIVEN:
+        certificate = s2n_connection_client_cert_used(conn->s2n);
+        break;
+      case POLYTLS_VERIFY_REQUIRE_ANY:
+      case POLYTLS_VERIFY_REQUIRE_AND_VERIFY:
+        certificate = 1;
+        break;
+    }
+  }
+  if (certificate != 0 && conn->verification != ACCEPTED) {
+    return "the peer's certificate was not verified";
+  }
+  const char *protocol = s2n_get_application_protocol(conn->s2n);
+  if (protocol != NULL &&
+      !alpn_contains(conn->ctx->alpn, conn->ctx->alpn_len, (const uint8_t *)protocol, strlen(protocol))) {
+    return "the peer selected an application protocol that was not offered";
+  }
+  if (weak_signature(conn)) {
+    return "the handshake is signed with SHA-1 or MD5";
+  }
+  return NULL;
+}
+
+/* Keeps what is asked for later and frees what served the handshake. Returns 1,
+ * or 0 when memory ran out. */
+static int finish_handshake(struct connection *conn) {
+  if (conn->ctx->role == POLYTLS_SERVER) {
+    const char *name = s2n_get_server_name(conn->s2n);
+    if (name != NULL) {
+      conn->server_name = strdup(name);
+      if (conn->server_name == NULL) {
+        return 0;
+      }
+    }
+  }
+  conn->done = 1;
+  /* Memory only: what fails here is freed with the connection. */
+  (void)s2n_connection_free_handshake(conn->s2n);
+  clear_errors();
+  return 1;
+}
+
+static struct polytls_result handshake(struct polytls_conn *base) {
+  struct connection *conn = (struct connection *)base;
+  if (conn->ended) {
+    return ended_result(conn);
+  }
+  if (conn->done) {
+    return step_result(conn, POLYTLS_OK, 0);
+  }
+  begin_step(conn, 1, 0);
+  conn->base.error_text[0] = 0;
+  /* s2n would read a ClientHello of SSL 2, which has no extensions. */
+  if (conn->base.in_start < conn->base.in_end && s2n_connection_get_wire_bytes_in(conn->s2n) == 0) {
+    uint8_t type = conn->base.in[conn->base.in_start];
+    if (type != 22 && type != 21) {
+      return fail(conn, POLYTLS_FAIL_BAD_RECORD, ALERT_UNEXPECTED_MESSAGE, "the peer's first bytes are no TLS handshake");
+    }
+  }
+
+  size_t out_end = conn->base.out_end;
+  s2n_blocked_status blocked = S2N_NOT_BLOCKED;
+  negotiating = conn;
+  int result = s2n_negotiate(conn->s2n, &blocked);
+  negotiating = NULL;
+  int grown = conn->base.out_end > out_end;
+
+  enum wait wait = result == S2N_SUCCESS ? NOT_BLOCKED : blocked_on(blocked);
+  if (result != S2N_SUCCESS && wait == NOT_BLOCKED) {
+    if (s2n_error_get_type(*s2n_errno_location()) == S2N_ERR_T_CLOSED) {
+      return end_with(conn, status_result(POLYTLS_CLOSED), -1);
+    }
+    return fail_with_error(conn, "handshake");
+  }
+  /* A client writes after the server's certificate only when it has read the
+   * whole flight; a server's signature is in its first. */
+  int server = conn->ctx->role == POLYTLS_SERVER;
+  if (grown && (server || conn->verification == ACCEPTED) && negotiated_version(conn) <= 0x0303 && weak_signature(conn)) {
+    drop_output(conn, out_end);
+    return fail(conn, POLYTLS_FAIL_PROTOCOL, ALERT_HANDSHAKE_FAILURE, "the handshake would be signed with SHA-1 or MD5");
+  }
+  if (grown && conn->verification == ACCEPTED) {
+    conn->second_flight = 1;
+  }
+  switch (wait) {
+    case FOR_INPUT:
+      return step_result(conn, POLYTLS_WANT_INPUT, 0);
+    case FOR_OUTPUT:
+      return step_result(conn, POLYTLS_WANT_OUTPUT, 0);
+    case NOT_BLOCKED:
+      break;
+  }
+  const char *problem = handshake_problem(conn);
+  if (problem != NULL || !finish_handshake(conn)) {
+    drop_output(conn, out_end);
+    return fail(conn, problem != NULL ? POLYTLS_FAIL_PROTOCOL : POLYTLS_FAIL_INTERNAL, -1,
+                problem != NULL ? problem : "out of memory");
+  }
+  return step_result(conn, POLYTLS_OK, 0);
+}
+
+/* Whether the next record of the input can be an alert, as far as its size
+ * tells. */
+static int next_may_be_alert(struct connection *conn) {
+  enum { HEADER = 5, ALERT_MAX = 128 };
+  size_t available = conn->base.in_end - conn->base.in_start;
+  if (available < HEADER) {
+    return 1;
+  }
+  const uint8_t *header = conn->base.in + conn->base.in_start;
+  return ((size_t)header[3] << 8 | header[4]) <= ALERT_MAX;
+}
+
+static struct polytls_result conn_read(struct polytls_conn *base, uint8_t *buf, size_t len) {
+  struct connection *conn = (struct connection *)base;
+  if (conn->ended) {
+    return ended_result(conn);
+  }
+  conn->base.error_text[0] = 0;
+  if (!conn->done) {
+    return conn_error(conn, POLYTLS_FAIL_INTERNAL, "read before the handshake was complete");
+  }
+#ifndef HAVE_S2N_SHUTDOWN_SEND
+  if (conn->close_notify_sent) {
+    return conn_error(conn, POLYTLS_FAIL_UNSUPPORTED, "this s2n-tls cannot read after it has sent a close_notify");
+  }
+#endif
+  /* s2n answers some records (a request for renegotiation) on its own. Were
+   * that to block, it would take the record for a new one when called again.
+   * The answers are shorter than what they answer. */
+  begin_step(conn, 1, 1);
+  size_t n = 0;
+  while (n < len) {
+    s2n_blocked_status blocked = S2N_NOT_BLOCKED;
+    size_t want = len - n < INT32_MAX ? len - n : INT32_MAX;
+    ssize_t result = s2n_recv(conn->s2n, buf + n, (ssize_t)want, &blocked);
+    if (result > 0) {
+      n += (size_t)result;
+      if (s2n_peek(conn->s2n) > 0) {
+        continue;
+      }
+#ifndef HAVE_S2N_SHUTDOWN_SEND
+      /* This s2n-tls cannot write once it has read the peer's close_notify, so
+       * it is not read before somebody wants what is behind this data. */
+      if (next_may_be_alert(conn)) {
+        break;
+      }
+#endif
+      if (conn->base.in_start == conn->base.in_end) {
+        break;
+      }
+      continue;
+    }
+    if (result == 0) {
+      /* on_receive never ends the stream, and a failure would have been kept:
+       * this is the peer's close_notify. */
+      end_with(conn, status_result(POLYTLS_CLOSED), -1);
+      break;
+    }
+    if (blocked_on(blocked) == FOR_INPUT) {
+      break;
+    }
+    fail_with_error(conn, "read");
+    break;
+  }
+  if (n > 0 || len == 0) {
+    return step_result(conn, POLYTLS_OK, n);
+  }
+  return conn->ended ? ended_result(conn) : step_result(conn, POLYTLS_WANT_INPUT, 0);
+}
+
+static struct polytls_result conn_write(struct polytls_conn *base, const uint8_t *buf, size_t len) {
+  struct connection *conn = (struct connection *)base;
+  if (conn->ended && conn->end.status == POLYTLS_FAILED) {
+    return ended_result(conn);
+  }
+  conn->base.error_text[0] = 0;
+  if (!conn->done || conn->close_notify_sent) {
+    return conn_error(conn, POLYTLS_FAIL_INTERNAL,
+                      conn->done ? "write after a close_notify" : "write before the handshake was complete");
+  }
+  /* Room for a whole record is there before s2n makes it: it never keeps half
+   * of one, which would have to be written again with the same bytes. */
+  begin_step(conn, 0, 1);
+  size_t n = 0;
+  while (n < len) {
+    size_t chunk = len - n < MAX_PLAINTEXT ? len - n : MAX_PLAINTEXT;
+    size_t used = conn->base.out_end;
+    if (used > 0 && (used > conn->base.out_limit || conn->base.out_limit - used < chunk + RECORD_OVERHEAD)) {
+      break;
+    }
+    s2n_blocked_status blocked = S2N_NOT_BLOCKED;
+    ssize_t result = s2n_send(conn->s2n, buf + n, (ssize_t)chunk, &blocked);
+    if (result <= 0) {
+      if (conn->ended) {
+        return conn_error(conn, POLYTLS_FAIL_UNSUPPORTED, "this s2n-tls cannot write after the peer's close_notify");
+      }
+      return fail_with_error(conn, "write");
+    }
+    n += (size_t)result;
+  }
+  return step_result(conn, n == 0 && len > 0 ? POLYTLS_WANT_OUTPUT : POLYTLS_OK, n);
+}
+
+static struct polytls_result close_notify(struct polytls_conn *base) {
+  struct connection *conn = (struct connection *)base;
+  /* Nothing at all follows a fatal error, nor ends a handshake that is not
+   * complete. */
+  if (!conn->done || conn->close_notify_sent || (conn->ended && conn->end.status == POLYTLS_FAILED)) {
+    return step_result(conn, POLYTLS_OK, 0);
+  }
+  conn->base.error_text[0] = 0;
+  begin_step(conn, 0, 1);
+  size_t out_end = conn->base.out_end;
+  s2n_blocked_status blocked = S2N_NOT_BLOCKED;
+#ifdef HAVE_S2N_SHUTDOWN_SEND
+  int result = s2n_shutdown_send(conn->s2n, &blocked);
+#else
+  /* It goes on to wait for the peer's, and drops decrypted data that nobody
+   * has read: that is why this version cannot half-close. */
+  int result = s2n_shutdown(conn->s2n, &blocked);
+#endif
+  conn->close_notify_sent = 1;
+  if (result != S2N_SUCCESS && conn->base.out_end == out_end) {
+    return fail_with_error(conn, "close");
+  }
+  return step_result(conn, POLYTLS_OK, 0);
+}
+
+/* ---- queries ---- */
+
+struct answer {
+  uint8_t *buf;
+  size_t len;
+};
+
+static struct polytls_result answer_bytes(struct connection *conn, struct answer a, const void *data, size_t n) {
+  if (n > 0 && n <= a.len) {
+    memcpy(a.buf, data, n);
+  }
+  return step_result(conn, POLYTLS_OK, n);
+}
+
+static struct polytls_result answer_uint16(struct connection *conn, struct answer a, uint16_t value) {
+  const uint8_t bytes[2] = {(uint8_t)(value >> 8), (uint8_t)value};
+  return answer_bytes(conn, a, bytes, value == 0 ? 0 : sizeof(bytes));
+}
+
+static uint16_t group_number(const char *name) {
+  static const struct {
+    const char *name;
+    uint16_t number;
+  } groups[] = {
+      {"x25519", 0x001d},
+      {"secp256r1", 0x0017},
+      {"secp384r1", 0x0018},
+      {"secp521r1", 0x0019},
+      {"X25519MLKEM768", 0x11ec},
+      {"SecP256r1MLKEM768", 0x11eb},
+      {"SecP384r1MLKEM1024", 0x11ed},
+      /* Drafts, in policies that must be named. */
+      {"x25519_kyber-512-r3", 0x2f39},
+      {"secp256r1_kyber-512-r3", 0x2f3a},
+      {"secp384r1_kyber-768-r3", 0x2f3c},
+      {"secp521r1_kyber-1024-r3", 0x2f3d},
+      {"secp256r1_kyber-768-r3", 0x639a},
+      {"x25519_kyber-768-r3", 0x6399},
+  };
+  for (size_t i = 0; name != NULL && i < sizeof(groups) / sizeof(groups[0]); i++) {
+    if (strcmp(groups[i].name, name) == 0) {
+      return groups[i].number;
+    }
+  }
+  return 0;
+}
+
+static uint16_t negotiated_group(struct connection *conn) {
+#ifdef HAVE_S2N_CONNECTION_GET_KEY_EXCHANGE_GROUP
+  const char *name = NULL;
+  if (s2n_connection_get_key_exchange_group(conn->s2n, &name) != S2N_SUCCESS) {
+    return 0;
+  }
+  return group_number(name);
+#else
+  /* A client's hybrid share is told before the server has chosen it, so the
+   * plain curve, which only a negotiation sets, counts first. */
+  uint16_t group = group_number(s2n_connection_get_curve(conn->s2n));
+  return group != 0 ? group : group_number(s2n_connection_get_kem_group_name(conn->s2n));
+#endif
+}
+
+/* Derives keying material into buf, where the request is. */
+static struct polytls_result export_keys(struct connection *conn, uint8_t *buf, size_t len) {
+#ifdef HAVE_S2N_TLS_EXPORTER
+  size_t label_len = 0, context_len = 0, wanted = 0;
+  if (len >= 2) {
+    label_len = (size_t)buf[0] << 8 | buf[1];
+  }
+  if (len < 7 || label_len > len - 7) {
+    return conn_error(conn, POLYTLS_FAIL_INTERNAL, "the request for keying material is malformed");
+  }
+  const uint8_t *p = buf + 2 + label_len;
+  context_len = (size_t)p[1] << 8 | p[2];
+  if (context_len > len - 7 - label_len) {
+    return conn_error(conn, POLYTLS_FAIL_INTERNAL, "the request for keying material is malformed");
+  }
+  wanted = (size_t)p[3 + context_len] << 8 | p[4 + context_len];
+  if (wanted > len) {
+    return step_result(conn, POLYTLS_OK, wanted);
+  }
+  uint8_t *request = malloc(len);
+  if (request == NULL) {
+    return conn_error(conn, POLYTLS_FAIL_INTERNAL, "out of memory");
+  }
+  memcpy(request, buf, len);
+  int result = s2n_connection_tls_exporter(conn->s2n, request + 2, (uint32_t)label_len, request + 5 + label_len,
+                                           (uint32_t)context_len, buf, (uint32_t)wanted);
+  free(request);
+  if (result != S2N_SUCCESS) {
+    return library_failure(conn->base.error_text,
+                           negotiated_version(conn) == 0x0304 ? POLYTLS_FAIL_INTERNAL : POLYTLS_FAIL_UNSUPPORTED,
+                           "exporting keying material");
+  }
+  return step_result(conn, POLYTLS_OK, wanted);
+#else
+  (void)buf;
+  (void)len;
+  return conn_error(conn, POLYTLS_FAIL_UNSUPPORTED, "this s2n-tls has no exporter");
+#endif
+}
+
+static struct polytls_result query(struct polytls_conn *base, int what, uint8_t *buf, size_t len) {
+  struct connection *conn = (struct connection *)base;
+  struct answer a = {buf, len};
+  clear_errors();
+  /* Before that s2n tells what it hopes for. */
+  int negotiated = conn->done || conn->verification == ACCEPTED;
+  switch (what) {
+    case POLYTLS_GET_VERSION:
+      return answer_uint16(conn, a, negotiated ? negotiated_version(conn) : 0);
+    case POLYTLS_GET_CIPHER_SUITE:
+      return answer_uint16(conn, a, negotiated ? negotiated_suite(conn) : 0);
+    case POLYTLS_GET_GROUP:
+      return answer_uint16(conn, a, negotiated ? negotiated_group(conn) : 0);
+    case POLYTLS_GET_ALPN: {
+      const char *protocol = negotiated ? s2n_get_application_protocol(conn->s2n) : NULL;
+      return answer_bytes(conn, a, protocol, protocol == NULL ? 0 : strlen(protocol));
+    }
+    case POLYTLS_GET_SERVER_NAME: {
+      const char *name = conn->server_name;
+      if (!conn->done && negotiated && conn->ctx->role == POLYTLS_SERVER) {
+        name = s2n_get_server_name(conn->s2n);
+      }
+      return answer_bytes(conn, a, name, name == NULL ? 0 : strlen(name));
+    }
+    case POLYTLS_GET_PEER_CHAIN:
+      return step_result(conn, POLYTLS_OK, polytls_chain_encode(conn->outcome.sent, buf, len));
+    case POLYTLS_GET_VERIFIED_CHAIN:
+      return step_result(conn, POLYTLS_OK,
+                         conn->verification == ACCEPTED ? polytls_chain_encode(conn->outcome.verified, buf, len) : 0);
+    case POLYTLS_GET_SIGNATURE_SCHEME: {
+      enum polytls_role peer = conn->ctx->role == POLYTLS_CLIENT ? POLYTLS_SERVER : POLYTLS_CLIENT;
+      return answer_uint16(conn, a, conn->done ? signature_scheme(conn, peer) : 0);
+    }
+    case POLYTLS_GET_RESUMED: {
+      /* Tickets are off, and a resumed session is refused. */
+      const uint8_t resumed = 0;
+      return answer_bytes(conn, a, &resumed, conn->done ? 1 : 0);
+    }
+    case POLYTLS_GET_HELLO_RETRY:
+      /* s2n's name of the handshake's type would tell, but it is put together
+       * in memory that all threads share without a lock. */
+    case POLYTLS_GET_OCSP_RESPONSE:
+      /* None is asked for. */
+      return answer_bytes(conn, a, NULL, 0);
+    case POLYTLS_GET_EXPORTER:
+      conn->base.error_text[0] = 0;
+      if (!conn->done) {
+        return conn_error(conn, POLYTLS_FAIL_INTERNAL, "the handshake is not complete");
+      }
+      return export_keys(conn, buf, len);
+    default:
+      return conn_error(conn, POLYTLS_FAIL_INTERNAL, "unknown query");
+  }
+}
+
+const struct polytls_library *polytls_s2n_library(void) {
+  static const struct polytls_library library = {
+      .name = "s2n",
+      .header_version = POLYTLS_S2N_VERSION_STRING,
+      .version = library_version,
+      .init = library_init,
+      .ctx_new = ctx_new,
+      .ctx_set = ctx_set,
+      .ctx_finish = ctx_finish,
+      .ctx_free = ctx_free,
+      .conn_new = conn_new,
+      .conn_set = conn_set,
+      .handshake = handshake,
+      .read = conn_read,
+      .write = conn_write,
+      .close_notify = close_notify,
+      .query = query,
+      .conn_free = conn_free,
+  };
+  return &library;
+}
+
+#endif /* POLYTLS_S2N_BUILT_IN */
