@@ -1,0 +1,82 @@
+/*
+ * The two ciphertext buffers of struct polytls_conn, as every provider uses
+ * them. Ownership is that of polytls_native.h: both are malloc memory of the
+ * connection; the caller of a step may swap `out` for another one between two
+ * steps.
+ */
+#ifndef POLYTLS_BUFFER_H
+#define POLYTLS_BUFFER_H
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "polytls_native.h"
+
+/* Output that a connection starts with, for callers that set no limit. */
+#define POLYTLS_DEFAULT_OUT_LIMIT (4 * (size_t)POLYTLS_MAX_RECORD)
+
+/* The tail of `out` that only short messages may use, so that an alert always
+ * finds room behind a flight that has filled the rest. */
+#define POLYTLS_OUT_RESERVE 512
+#define POLYTLS_OUT_SHORT 256
+
+/* Returns how many bytes `out` may hold when a message of len bytes comes. */
+static inline size_t polytls_conn_out_limit(const struct polytls_conn *conn, size_t len) {
+  if (len <= POLYTLS_OUT_SHORT || conn->out_limit <= 2 * POLYTLS_OUT_RESERVE) {
+    return conn->out_limit;
+  }
+  return conn->out_limit - POLYTLS_OUT_RESERVE;
+}
+
+/* Appends as much of bytes[0..len) to `out` as its limit allows and returns how
+ * much that was: 0 when it is full. -1 when memory ran out, nothing being
+ * appended then. bytes stays the caller's. */
+static inline ptrdiff_t polytls_conn_out_append(struct polytls_conn *conn, const uint8_t *bytes, size_t len) {
+  size_t limit = polytls_conn_out_limit(conn, len);
+  if (conn->out_end >= limit || len == 0) {
+    return 0;
+  }
+  if (len > limit - conn->out_end) {
+    len = limit - conn->out_end;
+  }
+  size_t needed = conn->out_end + len;
+  if (needed > conn->out_cap) {
+    size_t capacity = conn->out_cap < 4096 ? 4096 : conn->out_cap * 2;
+    if (capacity > conn->out_limit) {
+      capacity = conn->out_limit;
+    }
+    if (capacity < needed) {
+      capacity = needed;
+    }
+    uint8_t *grown = realloc(conn->out, capacity);
+    if (grown == NULL) {
+      return -1;
+    }
+    conn->out = grown;
+    conn->out_cap = capacity;
+  }
+  memcpy(conn->out + conn->out_end, bytes, len);
+  conn->out_end = needed;
+  return (ptrdiff_t)len;
+}
+
+/* Moves up to len bytes of ciphertext from `in` to bytes and returns how many;
+ * 0 when `in` is empty. */
+static inline size_t polytls_conn_in_take(struct polytls_conn *conn, uint8_t *bytes, size_t len) {
+  size_t waiting = conn->in_end - conn->in_start;
+  if (len > waiting) {
+    len = waiting;
+  }
+  if (len > 0) {
+    memcpy(bytes, conn->in + conn->in_start, len);
+    conn->in_start += len;
+  }
+  if (conn->in_start == conn->in_end) {
+    conn->in_start = 0;
+    conn->in_end = 0;
+  }
+  return len;
+}
+
+#endif /* POLYTLS_BUFFER_H */

@@ -1,0 +1,2310 @@
+/*
+ * The step contract of polytls_native.h over the libssl family: OpenSSL 3.0 and
+ * later, and BoringSSL. Exactly one .c file per library includes it, after
+ * defining
+ *
+ *   POLYTLS_LIBSSL_FUNCTION   the exported function that returns the table
+ *   POLYTLS_LIBSSL_NAME       the provider's name, a string
+ *   POLYTLS_LIBSSL_SOURCE_VERSION  BoringSSL: the version of the sources, which
+ *                             the library itself does not know, a string
+ *   POLYTLS_LIBSSL_KEY, POLYTLS_LIBSSL_NATIVE_KEY()  optional: the key of the
+ *                             build whose headers these are, and the call that
+ *                             asks the archive for its own
+ *   POLYTLS_LIBSSL_SYSTEM     optional: the library is the system's, its policy
+ *                             stays as the distribution made it
+ *
+ * Ownership: a context is counted; its creator and every connection hold one
+ * reference. A connection owns its SSL object, which owns the BIO, which points
+ * back to the connection and never outlives it.
+ */
+#ifndef POLYTLS_LIBSSL_H
+#define POLYTLS_LIBSSL_H
+
+#include <openssl/bio.h>
+#include <openssl/crypto.h>
+#include <openssl/err.h>
+#include <openssl/evp.h>
+#include <openssl/ssl.h>
+#include <openssl/x509.h>
+#ifdef OPENSSL_IS_BORINGSSL
+#include <openssl/aead.h>
+#include <openssl/pool.h>
+#else
+#include <openssl/opensslv.h>
+#endif
+
+#include <limits.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+
+#include "polytls_buffer.h"
+#include "polytls_native.h"
+#include "polytls_verify.h"
+
+/* What this version of the library can do. BoringSSL has no numbers for its
+ * features but the constants that came with them. */
+#ifdef OPENSSL_IS_BORINGSSL
+#ifdef SSL_GROUP_X25519_MLKEM768
+#define LIBSSL_HAS_GROUP_IDS 1
+#else
+#define LIBSSL_HAS_GROUP_IDS 0
+#endif
+#define LIBSSL_HAS_KEY_SHARE_SYNTAX 0
+#else
+/* Key shares by '*' and groups of equal rank by '/' in a list of groups. */
+#if OPENSSL_VERSION_NUMBER >= 0x30500000L
+#define LIBSSL_HAS_KEY_SHARE_SYNTAX 1
+#else
+#define LIBSSL_HAS_KEY_SHARE_SYNTAX 0
+#endif
+#endif
+
+/* What a record adds to its plaintext at most (5 header, 16 explicit IV, 48
+ * MAC, 256 padding), and a KeyUpdate in front of it. */
+#define LIBSSL_RECORD_OVERHEAD 512
+#define LIBSSL_MAX_PLAINTEXT 16384
+/* OpenSSL sends no more key shares than this. */
+#define LIBSSL_MAX_KEY_SHARES 4
+/* The longest name of a group, scheme or suite with its separators. */
+#define LIBSSL_NAME_SIZE 48
+
+struct libssl_ids {
+  uint16_t *values; /* malloc memory */
+  size_t count;
+};
+
+struct libssl_ctx {
+  struct polytls_ctx head;
+  atomic_size_t references;
+  enum polytls_role role;
+  SSL_CTX *ssl_ctx;
+  X509_STORE *store; /* ssl_ctx's */
+  uint32_t seen;     /* options set so far, a bit each */
+  int ready;         /* ctx_finish has succeeded */
+  int verify_mode;
+  int tickets;
+  uint16_t min_version;
+  uint16_t max_version;
+  struct libssl_ids suites;
+  struct libssl_ids groups;
+  struct libssl_ids key_shares;
+  struct libssl_ids schemes;
+  uint8_t *alpn; /* wire form, malloc memory */
+  size_t alpn_len;
+  int alpn_strict;
+  STACK_OF(X509_NAME) *ca_names; /* until ctx_finish gives it to ssl_ctx */
+  EVP_MD_CTX *trust_digest;      /* of all that trust depends on */
+  size_t certificates;
+#ifdef HAVE_SSL_CREDENTIAL
+  SSL_CREDENTIAL **credentials; /* until ctx_finish gives them to ssl_ctx */
+#endif
+};
+
+struct libssl_conn {
+  struct polytls_conn head; /* must be first: the caller sees only this */
+  struct libssl_ctx *ctx;
+  SSL *ssl;
+  struct polytls_names names;
+  struct polytls_outcome outcome;
+  int started;        /* the first step has run */
+  int reading;        /* the step may consume `in` */
+  int flush_first;    /* the last read wanted room in `out` */
+  int accepted;       /* the peer's certificates were accepted */
+  int refused;        /* the peer's certificates were refused */
+  int handshake_done;
+  int hello_retry;
+  int closed;         /* the peer's close_notify was read */
+  int close_sent;
+  int out_of_memory;
+  int alert_sent;     /* or -1 */
+  /* The failure that every step reports from now on. */
+  int failed;
+  struct polytls_result failure;
+  char failure_text[POLYTLS_ERROR_TEXT_SIZE];
+  /* Output of a step that failed behind data that it had to return first: it
+   * leaves with the failure. */
+  uint8_t *held;
+  size_t held_len;
+};
+
+/* ---- results and errors ---- */
+
+static struct polytls_result libssl_result(enum polytls_status status) {
+  struct polytls_result result;
+  memset(&result, 0, sizeof(result));
+  result.status = status;
+  result.alert_sent = -1;
+  result.alert_received = -1;
+  return result;
+}
+
+/* Returns a failure and writes its text, POLYTLS_ERROR_TEXT_SIZE bytes. */
+__attribute__((format(printf, 4, 5))) static struct polytls_result libssl_fail(char *text, enum polytls_failure failure,
+                                                                               uint64_t code, const char *format, ...) {
+  struct polytls_result result = libssl_result(POLYTLS_FAILED);
+  result.failure = failure;
+  result.code = code;
+  va_list arguments;
+  va_start(arguments, format);
+  vsnprintf(text, POLYTLS_ERROR_TEXT_SIZE, format, arguments);
+  va_end(arguments);
+  return result;
+}
+
+/* What the library's error queue says, in the order in which it was filled. */
+struct libssl_error {
+  uint64_t code; /* 0: nothing */
+  int reason;    /* of the last entry of libssl itself, 0 for none */
+  char text[160];
+};
+
+/* Reads the error queue and leaves it empty. */
+static struct libssl_error libssl_take_error(void) {
+  struct libssl_error error;
+  memset(&error, 0, sizeof(error));
+  for (;;) {
+    unsigned long code = ERR_get_error();
+    if (code == 0) {
+      break;
+    }
+    int is_ssl = ERR_GET_LIB(code) == ERR_LIB_SSL;
+    /* libssl's own word for it says more than what failed underneath. */
+    if (error.code != 0 && (!is_ssl || error.reason != 0)) {
+      continue;
+    }
+    error.code = code;
+    if (is_ssl) {
+      error.reason = ERR_GET_REASON(code);
+    }
+    const char *text = ERR_reason_error_string(code);
+    if (text != NULL) {
+      snprintf(error.text, sizeof(error.text), "%s", text);
+    } else {
+      snprintf(error.text, sizeof(error.text), "error %08lx of the library", code);
+    }
+  }
+  if (error.code == 0) {
+    snprintf(error.text, sizeof(error.text), "the library gave no reason");
+  }
+  return error;
+}
+
+static struct polytls_result libssl_ctx_out_of_memory(struct libssl_ctx *ctx) {
+  ERR_clear_error();
+  return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_INTERNAL, 0, "out of memory");
+}
+
+/* A failure of the library that says what went wrong. */
+static struct polytls_result libssl_ctx_library_failure(struct libssl_ctx *ctx, enum polytls_failure failure,
+                                                        const char *what) {
+  struct libssl_error error = libssl_take_error();
+  return libssl_fail(ctx->head.error_text, failure, error.code, "%s: %s", what, error.text);
+}
+
+/* ---- the transport ---- */
+
+/* Made once per process by libssl_init, constant after that. */
+static BIO_METHOD *libssl_bio_method;
+
+static int libssl_bio_read(BIO *bio, char *bytes, int len) {
+  struct libssl_conn *conn = BIO_get_data(bio);
+  BIO_clear_retry_flags(bio);
+  if (conn == NULL || len <= 0) {
+    return -1;
+  }
+  size_t n = conn->reading ? polytls_conn_in_take(&conn->head, (uint8_t *)bytes, (size_t)len) : 0;
+  if (n == 0) {
+    BIO_set_retry_read(bio);
+    return -1;
+  }
+  return (int)n;
+}
+
+static int libssl_bio_write(BIO *bio, const char *bytes, int len) {
+  struct libssl_conn *conn = BIO_get_data(bio);
+  BIO_clear_retry_flags(bio);
+  if (conn == NULL || len <= 0) {
+    return -1;
+  }
+  ptrdiff_t n = polytls_conn_out_append(&conn->head, (const uint8_t *)bytes, (size_t)len);
+  if (n < 0) {
+    conn->out_of_memory = 1;
+    return -1;
+  }
+  if (n == 0) {
+    BIO_set_retry_write(bio);
+    return -1;
+  }
+  return (int)n;
+}
+
+static long libssl_bio_ctrl(BIO *bio, int command, long number, void *pointer) {
+  (void)bio;
+  (void)number;
+  (void)pointer;
+  return command == BIO_CTRL_FLUSH ? 1 : 0;
+}
+
+/* ---- the library as a whole ---- */
+
+static const char *libssl_version(void) {
+#ifdef OPENSSL_IS_BORINGSSL
+  /* BoringSSL says no more than its name. */
+  return strcmp(OpenSSL_version(OPENSSL_VERSION), "BoringSSL") == 0 ? POLYTLS_LIBSSL_SOURCE_VERSION
+                                                                   : OpenSSL_version(OPENSSL_VERSION);
+#else
+  return OpenSSL_version(OPENSSL_VERSION_STRING);
+#endif
+}
+
+static void libssl_init_once(void) {
+  int type = BIO_get_new_index();
+  if (type == -1) {
+    return;
+  }
+  BIO_METHOD *method = BIO_meth_new(type | BIO_TYPE_SOURCE_SINK, "polytls buffers");
+  if (method == NULL) {
+    return;
+  }
+  if (!BIO_meth_set_read(method, libssl_bio_read) || !BIO_meth_set_write(method, libssl_bio_write) ||
+      !BIO_meth_set_ctrl(method, libssl_bio_ctrl)) {
+    BIO_meth_free(method);
+    return;
+  }
+  libssl_bio_method = method;
+}
+
+/* Refuses a library that is not the one that the headers describe. */
+static struct polytls_result libssl_check_version(char *error_text) {
+#ifdef OPENSSL_IS_BORINGSSL
+  if (strcmp(OpenSSL_version(OPENSSL_VERSION), "BoringSSL") != 0) {
+    return libssl_fail(error_text, POLYTLS_FAIL_INTERNAL, 0,
+                       "compiled against BoringSSL but running with \"%s\": link the library whose headers were used",
+                       OpenSSL_version(OPENSSL_VERSION));
+  }
+#else
+  /* Within one minor version the ABI is stable; an older patch may lack a
+   * function or a fix that the headers promise. */
+  if (OPENSSL_version_major() != OPENSSL_VERSION_MAJOR || OPENSSL_version_minor() != OPENSSL_VERSION_MINOR ||
+      OPENSSL_version_patch() < OPENSSL_VERSION_PATCH) {
+    return libssl_fail(error_text, POLYTLS_FAIL_INTERNAL, 0,
+                       "compiled against OpenSSL %s but running with %s: build again with the headers of that library",
+                       OPENSSL_VERSION_STR, OpenSSL_version(OPENSSL_VERSION_STRING));
+  }
+#endif
+#ifdef POLYTLS_LIBSSL_KEY
+  if (strcmp(POLYTLS_LIBSSL_NATIVE_KEY(), POLYTLS_LIBSSL_KEY) != 0) {
+    return libssl_fail(error_text, POLYTLS_FAIL_INTERNAL, 0,
+                       "compiled against build %s of %s but linked with build %s: run `make native` and build again",
+                       POLYTLS_LIBSSL_KEY, POLYTLS_LIBSSL_NAME, POLYTLS_LIBSSL_NATIVE_KEY());
+  }
+#endif
+  return libssl_result(POLYTLS_OK);
+}
+
+static struct polytls_result libssl_init(char *error_text) {
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
+  error_text[0] = 0;
+  struct polytls_result result = libssl_check_version(error_text);
+  if (result.status != POLYTLS_OK) {
+    return result;
+  }
+  ERR_clear_error();
+#ifndef OPENSSL_IS_BORINGSSL
+  /* Other threads may still be in the library when the process ends, so it must
+   * not tear itself down. */
+  if (OPENSSL_init_ssl(OPENSSL_INIT_NO_ATEXIT, NULL) != 1) {
+    struct libssl_error error = libssl_take_error();
+    return libssl_fail(error_text, POLYTLS_FAIL_INTERNAL, error.code,
+                       "the library does not start: %s (is OPENSSL_CONF or the system's openssl.cnf broken?)",
+                       error.text);
+  }
+#endif
+  pthread_once(&once, libssl_init_once);
+  ERR_clear_error();
+  if (libssl_bio_method == NULL) {
+    return libssl_fail(error_text, POLYTLS_FAIL_INTERNAL, 0, "out of memory");
+  }
+  return result;
+}
+
+/* ---- names of the registry's values ---- */
+
+struct libssl_group {
+  uint16_t id;
+  int tls13_only;
+  int post_quantum;
+  /* How errors and OpenSSL's lists call it. */
+  const char *name;
+};
+
+static const struct libssl_group libssl_groups[] = {
+    {23, 0, 0, "P-256"},
+    {24, 0, 0, "P-384"},
+    {25, 0, 0, "P-521"},
+    {29, 0, 0, "X25519"},
+    {30, 0, 0, "X448"},
+    {4587, 1, 1, "SecP256r1MLKEM768"},
+    {4588, 1, 1, "X25519MLKEM768"},
+    {4589, 1, 1, "SecP384r1MLKEM1024"},
+    /* Not to be named by options, but in OpenSSL's default list. */
+    {256, 1, 0, "ffdhe2048"},
+    {257, 1, 0, "ffdhe3072"},
+    {258, 1, 0, "ffdhe4096"},
+    {259, 1, 0, "ffdhe6144"},
+    {260, 1, 0, "ffdhe8192"},
+};
+
+static const struct libssl_group *libssl_find_group(uint16_t id) {
+  for (size_t i = 0; i < sizeof(libssl_groups) / sizeof(libssl_groups[0]); i++) {
+    if (libssl_groups[i].id == id) {
+      return &libssl_groups[i];
+    }
+  }
+  return NULL;
+}
+
+struct libssl_scheme {
+  uint16_t id;
+  const char *name;
+};
+
+/* The schemes that an option may name; none with SHA-1. */
+static const struct libssl_scheme libssl_schemes[] = {
+    {0x0403, "ecdsa_secp256r1_sha256"}, {0x0503, "ecdsa_secp384r1_sha384"}, {0x0603, "ecdsa_secp521r1_sha512"},
+    {0x0807, "ed25519"},                {0x0808, "ed448"},                  {0x0804, "rsa_pss_rsae_sha256"},
+    {0x0805, "rsa_pss_rsae_sha384"},    {0x0806, "rsa_pss_rsae_sha512"},    {0x0809, "rsa_pss_pss_sha256"},
+    {0x080a, "rsa_pss_pss_sha384"},     {0x080b, "rsa_pss_pss_sha512"},     {0x0401, "rsa_pkcs1_sha256"},
+    {0x0501, "rsa_pkcs1_sha384"},       {0x0601, "rsa_pkcs1_sha512"},
+};
+
+static const char *libssl_scheme_name(uint16_t id) {
+  for (size_t i = 0; i < sizeof(libssl_schemes) / sizeof(libssl_schemes[0]); i++) {
+    if (libssl_schemes[i].id == id) {
+      return libssl_schemes[i].name;
+    }
+  }
+  return NULL;
+}
+
+static int libssl_ids_contain(const struct libssl_ids *ids, uint16_t id) {
+  for (size_t i = 0; i < ids->count; i++) {
+    if (ids->values[i] == id) {
+      return 1;
+    }
+  }
+  return 0;
+}
+
+static uint16_t libssl_uint16(const uint8_t *bytes) { return (uint16_t)((uint16_t)bytes[0] << 8 | bytes[1]); }
+
+static uint32_t libssl_uint32(const uint8_t *bytes) {
+  return (uint32_t)bytes[0] << 24 | (uint32_t)bytes[1] << 16 | (uint32_t)bytes[2] << 8 | bytes[3];
+}
+
+/* A list of names with separators; malloc memory, freed by the caller with
+ * free(text). All zero is the empty list. */
+struct libssl_list {
+  char *text;
+  size_t len;
+};
+
+/* Appends separator (unless the list is empty) and prefix and name. Returns 1,
+ * or 0 when memory ran out. */
+static int libssl_list_append(struct libssl_list *list, char separator, const char *prefix, const char *name) {
+  size_t prefix_len = strlen(prefix);
+  size_t name_len = strlen(name);
+  char *text = realloc(list->text, list->len + 1 + prefix_len + name_len + 1);
+  if (text == NULL) {
+    return 0;
+  }
+  list->text = text;
+  if (list->len > 0) {
+    text[list->len++] = separator;
+  }
+  memcpy(text + list->len, prefix, prefix_len);
+  memcpy(text + list->len + prefix_len, name, name_len + 1);
+  list->len += prefix_len + name_len;
+  return 1;
+}
+
+/* ---- callbacks of the library; none of them leaves C ---- */
+
+/* Returns an error of X509_V_ERR_… for which both libraries send the alert. */
+static int libssl_error_for_alert(int alert) {
+  switch (alert) {
+    case 43:
+      return X509_V_ERR_INVALID_PURPOSE;
+    case 44:
+      return X509_V_ERR_CERT_REVOKED;
+    case 45:
+      return X509_V_ERR_CERT_HAS_EXPIRED;
+    case 46:
+      return X509_V_ERR_UNHANDLED_CRITICAL_EXTENSION;
+    case 48:
+      return X509_V_ERR_INVALID_CA;
+    default:
+      return X509_V_ERR_CERT_REJECTED; /* 42 */
+  }
+}
+
+/* Decides about the peer's certificate. Returns 1 or 0. */
+static int libssl_verify(X509_STORE_CTX *store_ctx, void *argument) {
+  (void)argument;
+  SSL *ssl = X509_STORE_CTX_get_ex_data(store_ctx, SSL_get_ex_data_X509_STORE_CTX_idx());
+  struct libssl_conn *conn = ssl == NULL ? NULL : SSL_get_app_data(ssl);
+  if (conn == NULL) {
+    X509_STORE_CTX_set_error(store_ctx, X509_V_ERR_UNSPECIFIED);
+    return 0;
+  }
+  conn->accepted = 0;
+  polytls_outcome_free(&conn->outcome);
+
+  int mode = conn->ctx->verify_mode;
+  if (mode == POLYTLS_VERIFY_NONE || mode == POLYTLS_VERIFY_REQUEST || mode == POLYTLS_VERIFY_REQUIRE_ANY) {
+    conn->outcome.sent = polytls_chain_sent(store_ctx);
+    if (conn->outcome.sent == NULL) {
+      conn->out_of_memory = 1;
+      X509_STORE_CTX_set_error(store_ctx, X509_V_ERR_OUT_OF_MEM);
+      return 0;
+    }
+    X509_STORE_CTX_set_error(store_ctx, X509_V_OK);
+    conn->accepted = 1;
+    return 1;
+  }
+
+  enum polytls_role peer = conn->ctx->role == POLYTLS_CLIENT ? POLYTLS_SERVER : POLYTLS_CLIENT;
+  int verified = polytls_verify(store_ctx, peer, &conn->names, &conn->outcome) == 1;
+  conn->head.verify_code = conn->outcome.code;
+  conn->head.verify_depth = conn->outcome.depth;
+  conn->head.verify_library_code = conn->outcome.library_code;
+  if (!verified) {
+    conn->refused = 1;
+    X509_STORE_CTX_set_error(store_ctx, libssl_error_for_alert(polytls_verify_alert(conn->outcome.code)));
+    return 0;
+  }
+  conn->accepted = 1;
+  return 1;
+}
+
+/* Remembers the alert that was sent. close_notify is none. */
+static void libssl_info(const SSL *ssl, int type, int value) {
+  if ((type & SSL_CB_ALERT) && (type & SSL_CB_WRITE) && (value & 0xff) != 0) {
+    struct libssl_conn *conn = SSL_get_app_data(ssl);
+    if (conn != NULL) {
+      conn->alert_sent = value & 0xff;
+    }
+  }
+}
+
+#ifndef OPENSSL_IS_BORINGSSL
+/* Looks for the HelloRetryRequest, of which OpenSSL does not tell: a ServerHello
+ * with the random value of RFC 8446 section 4.1.3, sent or received. */
+static void libssl_message(int write, int version, int type, const void *bytes, size_t len, SSL *ssl, void *argument) {
+  static const uint8_t retry[32] = {0xcf, 0x21, 0xad, 0x74, 0xe5, 0x9a, 0x61, 0x11, 0xbe, 0x1d, 0x8c,
+                                    0x02, 0x1e, 0x65, 0xb8, 0x91, 0xc2, 0xa2, 0x11, 0x16, 0x7a, 0xbb,
+                                    0x8c, 0x5e, 0x07, 0x9e, 0x09, 0xe2, 0xc8, 0xa8, 0x33, 0x9c};
+  (void)write;
+  (void)version;
+  (void)ssl;
+  struct libssl_conn *conn = argument;
+  const uint8_t *message = bytes;
+  /* Type and length (4 bytes), version (2), random. */
+  if (type == SSL3_RT_HANDSHAKE && len >= 6 + sizeof(retry) && message[0] == SSL3_MT_SERVER_HELLO &&
+      memcmp(message + 6, retry, sizeof(retry)) == 0) {
+    conn->hello_retry = 1;
+  }
+}
+#endif
+
+/* Selects the server's first protocol that the client offers. */
+static int libssl_select_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_len, const unsigned char *offered,
+                              unsigned int offered_len, void *argument) {
+  (void)ssl;
+  const struct libssl_ctx *ctx = argument;
+  for (size_t own = 0; own < ctx->alpn_len; own += 1 + (size_t)ctx->alpn[own]) {
+    size_t len = ctx->alpn[own];
+    for (size_t theirs = 0; theirs < offered_len; theirs += 1 + (size_t)offered[theirs]) {
+      if (offered[theirs] == len && len <= offered_len - theirs - 1 &&
+          memcmp(ctx->alpn + own + 1, offered + theirs + 1, len) == 0) {
+        *out = ctx->alpn + own + 1;
+        *out_len = (unsigned char)len;
+        return SSL_TLSEXT_ERR_OK;
+      }
+    }
+  }
+  return ctx->alpn_strict ? SSL_TLSEXT_ERR_ALERT_FATAL : SSL_TLSEXT_ERR_NOACK;
+}
+
+/* ---- contexts ---- */
+
+static void libssl_ctx_release(struct libssl_ctx *ctx) {
+  if (atomic_fetch_sub(&ctx->references, 1) != 1) {
+    return;
+  }
+#ifdef HAVE_SSL_CREDENTIAL
+  for (size_t i = 0; ctx->credentials != NULL && i < ctx->certificates; i++) {
+    SSL_CREDENTIAL_free(ctx->credentials[i]);
+  }
+  free(ctx->credentials);
+#endif
+  sk_X509_NAME_pop_free(ctx->ca_names, X509_NAME_free);
+  EVP_MD_CTX_free(ctx->trust_digest);
+  SSL_CTX_free(ctx->ssl_ctx);
+  free(ctx->suites.values);
+  free(ctx->groups.values);
+  free(ctx->key_shares.values);
+  free(ctx->schemes.values);
+  free(ctx->alpn);
+  free(ctx);
+}
+
+/* Releases the caller's reference; NULL is allowed. */
+static void libssl_ctx_free(struct polytls_ctx *head) {
+  if (head != NULL) {
+    libssl_ctx_release((struct libssl_ctx *)head);
+    ERR_clear_error();
+  }
+}
+
+/* Sets what does not depend on options: nothing here lowers what the library or
+ * the system's configuration has decided. */
+static void libssl_ctx_defaults(struct libssl_ctx *ctx) {
+  SSL_CTX *ssl_ctx = ctx->ssl_ctx;
+#ifdef OPENSSL_IS_BORINGSSL
+  SSL_CTX_set_options(ssl_ctx, SSL_OP_CIPHER_SERVER_PREFERENCE);
+  SSL_CTX_set_early_data_enabled(ssl_ctx, 0);
+  if (ctx->role == POLYTLS_CLIENT) {
+    SSL_CTX_enable_ocsp_stapling(ssl_ctx);
+  }
+#else
+  if (SSL_CTX_get_security_level(ssl_ctx) < 2) {
+    SSL_CTX_set_security_level(ssl_ctx, 2);
+  }
+  SSL_CTX_set_options(ssl_ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_CIPHER_SERVER_PREFERENCE);
+#ifdef SSL_OP_NO_TX_CERTIFICATE_COMPRESSION
+  SSL_CTX_set_options(ssl_ctx, SSL_OP_NO_TX_CERTIFICATE_COMPRESSION | SSL_OP_NO_RX_CERTIFICATE_COMPRESSION);
+#endif
+  /* A cut connection must not look like a closed one; the kernel cannot encrypt
+   * what goes through memory. */
+  SSL_CTX_clear_options(ssl_ctx, SSL_OP_IGNORE_UNEXPECTED_EOF | SSL_OP_ALLOW_UNSAFE_LEGACY_RENEGOTIATION |
+                                     SSL_OP_LEGACY_SERVER_CONNECT | SSL_OP_ENABLE_KTLS);
+  SSL_CTX_set_max_early_data(ssl_ctx, 0);
+  SSL_CTX_set_recv_max_early_data(ssl_ctx, 0);
+  if (ctx->role == POLYTLS_CLIENT) {
+    SSL_CTX_set_tlsext_status_type(ssl_ctx, TLSEXT_STATUSTYPE_ocsp);
+  }
+#endif
+  /* The chain is what the user gave, never completed from the anchors. One call
+   * of SSL_read goes on past records without data, or input would stay
+   * behind. */
+  SSL_CTX_set_mode(ssl_ctx, SSL_MODE_NO_AUTO_CHAIN | SSL_MODE_AUTO_RETRY | SSL_MODE_RELEASE_BUFFERS |
+                                SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+  SSL_CTX_set_read_ahead(ssl_ctx, 0);
+  SSL_CTX_set_session_cache_mode(ssl_ctx, SSL_SESS_CACHE_OFF);
+  SSL_CTX_set_quiet_shutdown(ssl_ctx, 0);
+  SSL_CTX_set_info_callback(ssl_ctx, libssl_info);
+  SSL_CTX_set_cert_verify_callback(ssl_ctx, libssl_verify, NULL);
+}
+
+static struct polytls_result libssl_ctx_new(enum polytls_role role, struct polytls_ctx **out) {
+  *out = NULL;
+  struct libssl_ctx *ctx = calloc(1, sizeof(*ctx));
+  if (ctx == NULL) {
+    struct polytls_result result = libssl_result(POLYTLS_FAILED);
+    result.failure = POLYTLS_FAIL_INTERNAL;
+    return result;
+  }
+  ERR_clear_error();
+  atomic_init(&ctx->references, 1);
+  ctx->role = role;
+  ctx->verify_mode = role == POLYTLS_CLIENT ? POLYTLS_VERIFY_REQUIRE_AND_VERIFY : POLYTLS_VERIFY_NONE;
+  ctx->min_version = TLS1_2_VERSION;
+  ctx->max_version = TLS1_3_VERSION;
+  ctx->ssl_ctx = SSL_CTX_new(TLS_method());
+  ctx->store = X509_STORE_new();
+  ctx->trust_digest = EVP_MD_CTX_new();
+  if (ctx->ssl_ctx != NULL && ctx->store != NULL) {
+    SSL_CTX_set_cert_store(ctx->ssl_ctx, ctx->store);
+  } else {
+    X509_STORE_free(ctx->store);
+    ctx->store = NULL;
+  }
+  if (ctx->store == NULL || ctx->trust_digest == NULL || !EVP_DigestInit_ex(ctx->trust_digest, EVP_sha256(), NULL)) {
+    struct libssl_error error = libssl_take_error();
+    libssl_ctx_release(ctx);
+    struct polytls_result result = libssl_result(POLYTLS_FAILED);
+    result.failure = POLYTLS_FAIL_INTERNAL;
+    result.code = error.code;
+    return result;
+  }
+  libssl_ctx_defaults(ctx);
+  ERR_clear_error();
+  *out = &ctx->head;
+  return libssl_result(POLYTLS_OK);
+}
+
+static struct polytls_result libssl_malformed(struct libssl_ctx *ctx, const char *option) {
+  return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_CONFIG, 0, "%s: the value is malformed", option);
+}
+
+/* Takes a list of uint16 values, not empty and without duplicates. */
+static struct polytls_result libssl_set_ids(struct libssl_ctx *ctx, const char *option, struct libssl_ids *ids,
+                                            const uint8_t *data, size_t len) {
+  if (len == 0 || len % 2 != 0 || len > 2 * 256) {
+    return libssl_malformed(ctx, option);
+  }
+  ids->values = calloc(len / 2, sizeof(*ids->values));
+  if (ids->values == NULL) {
+    return libssl_ctx_out_of_memory(ctx);
+  }
+  for (size_t i = 0; i < len / 2; i++) {
+    uint16_t id = libssl_uint16(data + 2 * i);
+    if (libssl_ids_contain(ids, id)) {
+      return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_CONFIG, 0, "%s: 0x%04x is listed twice", option, id);
+    }
+    ids->values[ids->count++] = id;
+  }
+  return libssl_result(POLYTLS_OK);
+}
+
+static struct polytls_result libssl_set_alpn(struct libssl_ctx *ctx, const uint8_t *data, size_t len) {
+  if (len == 0 || len > 65533) {
+    return libssl_malformed(ctx, "ALPN");
+  }
+  for (size_t i = 0; i < len; i += 1 + (size_t)data[i]) {
+    if (data[i] == 0 || data[i] > len - i - 1) {
+      return libssl_malformed(ctx, "ALPN");
+    }
+  }
+  ctx->alpn = malloc(len);
+  if (ctx->alpn == NULL) {
+    return libssl_ctx_out_of_memory(ctx);
+  }
+  memcpy(ctx->alpn, data, len);
+  ctx->alpn_len = len;
+  return libssl_result(POLYTLS_OK);
+}
+
+/* Parses one certificate that takes up all of the bytes. The caller frees it. */
+static X509 *libssl_parse_certificate(const uint8_t *data, size_t len) {
+  if (len == 0 || len > LONG_MAX) {
+    return NULL;
+  }
+  const uint8_t *p = data;
+  X509 *certificate = d2i_X509(NULL, &p, (long)len);
+  if (certificate != NULL && p != data + len) {
+    X509_free(certificate);
+    return NULL;
+  }
+  return certificate;
+}
+
+static struct polytls_result libssl_add_anchor(struct libssl_ctx *ctx, const uint8_t *data, size_t len) {
+  X509 *certificate = libssl_parse_certificate(data, len);
+  if (certificate == NULL) {
+    return libssl_ctx_library_failure(ctx, POLYTLS_FAIL_CONFIG, "a trust anchor does not parse");
+  }
+  int ok = X509_STORE_add_cert(ctx->store, certificate) == 1 && EVP_DigestUpdate(ctx->trust_digest, data, len) == 1;
+  X509_free(certificate);
+  if (!ok) {
+    return libssl_ctx_library_failure(ctx, POLYTLS_FAIL_CONFIG, "a trust anchor cannot be added");
+  }
+  return libssl_result(POLYTLS_OK);
+}
+
+static struct polytls_result libssl_add_ca_name(struct libssl_ctx *ctx, const uint8_t *data, size_t len) {
+  const uint8_t *p = data;
+  X509_NAME *name = len == 0 || len > LONG_MAX ? NULL : d2i_X509_NAME(NULL, &p, (long)len);
+  if (name == NULL || p != data + len) {
+    X509_NAME_free(name);
+    return libssl_ctx_library_failure(ctx, POLYTLS_FAIL_CONFIG, "the name of a CA does not parse");
+  }
+  if (ctx->ca_names == NULL) {
+    ctx->ca_names = sk_X509_NAME_new_null();
+  }
+  if (ctx->ca_names == NULL || !sk_X509_NAME_push(ctx->ca_names, name)) {
+    X509_NAME_free(name);
+    return libssl_ctx_out_of_memory(ctx);
+  }
+  return libssl_result(POLYTLS_OK);
+}
+
+/* A certificate with its key while it is being read. All members are owned. */
+struct libssl_identity {
+  EVP_PKEY *key;
+  X509 *leaf;
+  STACK_OF(X509) *issuers; /* without the leaf */
+#ifdef HAVE_SSL_CREDENTIAL
+  CRYPTO_BUFFER **buffers; /* leaf first */
+  size_t count;
+#endif
+};
+
+static void libssl_identity_free(struct libssl_identity *identity) {
+  EVP_PKEY_free(identity->key);
+  X509_free(identity->leaf);
+  sk_X509_pop_free(identity->issuers, X509_free);
+#ifdef HAVE_SSL_CREDENTIAL
+  for (size_t i = 0; i < identity->count; i++) {
+    CRYPTO_BUFFER_free(identity->buffers[i]);
+  }
+  free(identity->buffers);
+#endif
+}
+
+/* Parses a PKCS #8 key that takes up all of the bytes. The caller frees it. */
+static EVP_PKEY *libssl_parse_key(const uint8_t *data, size_t len) {
+  if (len == 0 || len > LONG_MAX) {
+    return NULL;
+  }
+  const uint8_t *p = data;
+  PKCS8_PRIV_KEY_INFO *info = d2i_PKCS8_PRIV_KEY_INFO(NULL, &p, (long)len);
+  EVP_PKEY *key = info != NULL && p == data + len ? EVP_PKCS82PKEY(info) : NULL;
+  PKCS8_PRIV_KEY_INFO_free(info); /* wipes the key in it */
+  return key;
+}
+
+/* Reads the value of POLYTLS_SET_CERTIFICATE into identity, which the caller
+ * frees in any case. */
+static struct polytls_result libssl_read_identity(struct libssl_ctx *ctx, const uint8_t *data, size_t len,
+                                                  struct libssl_identity *identity) {
+  if (len < 4 || libssl_uint32(data) > len - 4) {
+    return libssl_malformed(ctx, "certificate");
+  }
+  size_t key_len = libssl_uint32(data);
+  identity->key = libssl_parse_key(data + 4, key_len);
+  if (identity->key == NULL) {
+    /* The library's reason is left out: nothing of a key may get into texts. */
+    ERR_clear_error();
+    return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_CONFIG, 0,
+                       "the private key does not parse, or is of a type that %s does not have", POLYTLS_LIBSSL_NAME);
+  }
+  identity->issuers = sk_X509_new_null();
+  if (identity->issuers == NULL) {
+    return libssl_ctx_out_of_memory(ctx);
+  }
+  for (size_t at = 4 + key_len; at < len;) {
+    if (len - at < 4 || libssl_uint32(data + at) > len - at - 4) {
+      return libssl_malformed(ctx, "certificate");
+    }
+    const uint8_t *der = data + at + 4;
+    size_t der_len = libssl_uint32(data + at);
+    at += 4 + der_len;
+    X509 *certificate = libssl_parse_certificate(der, der_len);
+    if (certificate == NULL) {
+      return libssl_ctx_library_failure(ctx, POLYTLS_FAIL_CONFIG, "a certificate of the chain does not parse");
+    }
+    if (identity->leaf == NULL) {
+      identity->leaf = certificate;
+    } else if (!sk_X509_push(identity->issuers, certificate)) {
+      X509_free(certificate);
+      return libssl_ctx_out_of_memory(ctx);
+    }
+#ifdef HAVE_SSL_CREDENTIAL
+    CRYPTO_BUFFER **buffers = realloc(identity->buffers, (identity->count + 1) * sizeof(*buffers));
+    if (buffers == NULL) {
+      return libssl_ctx_out_of_memory(ctx);
+    }
+    identity->buffers = buffers;
+    buffers[identity->count] = CRYPTO_BUFFER_new(der, der_len, NULL);
+    if (buffers[identity->count] == NULL) {
+      return libssl_ctx_out_of_memory(ctx);
+    }
+    identity->count++;
+#endif
+  }
+  if (identity->leaf == NULL) {
+    return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_CONFIG, 0, "there is a private key but no certificate");
+  }
+  if (X509_check_private_key(identity->leaf, identity->key) != 1) {
+    ERR_clear_error();
+    return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_CONFIG, 0,
+                       "the private key does not belong to the certificate");
+  }
+  if (polytls_key_strength(identity->leaf) != POLYTLS_VERIFY_OK) {
+    ERR_clear_error();
+    return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_CONFIG, 0,
+                       "the key of the certificate is too weak: RSA keys need %d bits, elliptic curves %d",
+                       POLYTLS_MIN_RSA_BITS, POLYTLS_MIN_EC_BITS);
+  }
+  return libssl_result(POLYTLS_OK);
+}
+
+static struct polytls_result libssl_add_certificate(struct libssl_ctx *ctx, const uint8_t *data, size_t len) {
+  struct libssl_identity identity;
+  memset(&identity, 0, sizeof(identity));
+  struct polytls_result result = libssl_read_identity(ctx, data, len, &identity);
+  if (result.status != POLYTLS_OK) {
+    libssl_identity_free(&identity);
+    return result;
+  }
+#if defined(HAVE_SSL_CREDENTIAL)
+  SSL_CREDENTIAL *credential = SSL_CREDENTIAL_new_x509();
+  SSL_CREDENTIAL **credentials = realloc(ctx->credentials, (ctx->certificates + 1) * sizeof(*credentials));
+  if (credentials != NULL) {
+    ctx->credentials = credentials;
+  }
+  if (credential == NULL || credentials == NULL ||
+      !SSL_CREDENTIAL_set1_cert_chain(credential, identity.buffers, identity.count) ||
+      !SSL_CREDENTIAL_set1_private_key(credential, identity.key)) {
+    SSL_CREDENTIAL_free(credential);
+    result = libssl_ctx_library_failure(ctx, POLYTLS_FAIL_CONFIG, "the certificate cannot be used");
+  } else {
+    credentials[ctx->certificates++] = credential;
+  }
+#elif defined(OPENSSL_IS_BORINGSSL)
+  if (ctx->certificates > 0) {
+    result = libssl_fail(ctx->head.error_text, POLYTLS_FAIL_UNSUPPORTED, 0,
+                         "this version of BoringSSL takes one certificate only");
+  } else if (!SSL_CTX_use_certificate(ctx->ssl_ctx, identity.leaf) ||
+             !SSL_CTX_use_PrivateKey(ctx->ssl_ctx, identity.key) ||
+             !SSL_CTX_set1_chain(ctx->ssl_ctx, identity.issuers)) {
+    result = libssl_ctx_library_failure(ctx, POLYTLS_FAIL_CONFIG, "the certificate cannot be used");
+  } else {
+    ctx->certificates++;
+  }
+#else
+  /* The last argument forbids to replace a certificate of the same key type. */
+  if (SSL_CTX_use_cert_and_key(ctx->ssl_ctx, identity.leaf, identity.key, identity.issuers, 0) != 1) {
+    result = libssl_ctx_library_failure(ctx, POLYTLS_FAIL_CONFIG, "the certificate cannot be used");
+  } else {
+    ctx->certificates++;
+  }
+#endif
+  libssl_identity_free(&identity);
+  return result;
+}
+
+static struct polytls_result libssl_set_version(struct libssl_ctx *ctx, uint16_t *version, const uint8_t *data,
+                                                size_t len) {
+  if (len != 2 || (libssl_uint16(data) != TLS1_2_VERSION && libssl_uint16(data) != TLS1_3_VERSION)) {
+    return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_CONFIG, 0, "a version must be TLS 1.2 or TLS 1.3");
+  }
+  *version = libssl_uint16(data);
+  return libssl_result(POLYTLS_OK);
+}
+
+static struct polytls_result libssl_set_switch(struct libssl_ctx *ctx, const char *option, int most, int *value,
+                                               const uint8_t *data, size_t len) {
+  if (len != 1 || data[0] > most) {
+    return libssl_malformed(ctx, option);
+  }
+  *value = data[0];
+  return libssl_result(POLYTLS_OK);
+}
+
+static struct polytls_result libssl_ctx_set_option(struct libssl_ctx *ctx, int option, const uint8_t *data,
+                                                   size_t len) {
+  switch (option) {
+    case POLYTLS_SET_MIN_VERSION:
+      return libssl_set_version(ctx, &ctx->min_version, data, len);
+    case POLYTLS_SET_MAX_VERSION:
+      return libssl_set_version(ctx, &ctx->max_version, data, len);
+    case POLYTLS_SET_CIPHER_SUITES:
+      return libssl_set_ids(ctx, "cipher suites", &ctx->suites, data, len);
+    case POLYTLS_SET_GROUPS:
+      return libssl_set_ids(ctx, "groups", &ctx->groups, data, len);
+    case POLYTLS_SET_KEY_SHARES:
+      return libssl_set_ids(ctx, "key shares", &ctx->key_shares, data, len);
+    case POLYTLS_SET_SIGNATURE_SCHEMES:
+      return libssl_set_ids(ctx, "signature schemes", &ctx->schemes, data, len);
+    case POLYTLS_SET_SECURITY_POLICY:
+      return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_UNSUPPORTED, 0, "%s has no named security policies",
+                         POLYTLS_LIBSSL_NAME);
+    case POLYTLS_SET_ALPN:
+      return libssl_set_alpn(ctx, data, len);
+    case POLYTLS_SET_ALPN_STRICT:
+      return libssl_set_switch(ctx, "strict ALPN", 1, &ctx->alpn_strict, data, len);
+    case POLYTLS_SET_TRUST_ANCHOR:
+      return libssl_add_anchor(ctx, data, len);
+    case POLYTLS_SET_VERIFY_MODE:
+      return libssl_set_switch(ctx, "verify mode", POLYTLS_VERIFY_REQUIRE_AND_VERIFY, &ctx->verify_mode, data, len);
+    case POLYTLS_SET_CERTIFICATE:
+      return libssl_add_certificate(ctx, data, len);
+    case POLYTLS_SET_SESSION_TICKETS:
+      return libssl_set_switch(ctx, "session tickets", 1, &ctx->tickets, data, len);
+    case POLYTLS_SET_CA_NAME:
+      return libssl_add_ca_name(ctx, data, len);
+    default:
+      return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_CONFIG, 0, "unknown option %d of a context", option);
+  }
+}
+
+/* data stays the caller's. A failure leaves a context that cannot be finished. */
+static struct polytls_result libssl_ctx_set(struct polytls_ctx *head, int option, const uint8_t *data, size_t len) {
+  struct libssl_ctx *ctx = (struct libssl_ctx *)head;
+  ERR_clear_error();
+  ctx->head.error_text[0] = 0;
+  struct polytls_result result;
+  int repeats = option == POLYTLS_SET_TRUST_ANCHOR || option == POLYTLS_SET_CERTIFICATE || option == POLYTLS_SET_CA_NAME;
+  if (ctx->ready) {
+    return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_CONFIG, 0, "the context is finished and in use");
+  }
+  if (option > 0 && option < 31 && !repeats && (ctx->seen & (UINT32_C(1) << option))) {
+    result = libssl_fail(ctx->head.error_text, POLYTLS_FAIL_CONFIG, 0, "option %d is set twice", option);
+  } else {
+    result = libssl_ctx_set_option(ctx, option, data, len);
+  }
+  if (option > 0 && option < 31) {
+    ctx->seen |= UINT32_C(1) << option;
+  }
+  if (result.status != POLYTLS_OK) {
+    ctx->seen |= UINT32_C(1) << 31;
+  }
+  ERR_clear_error();
+  return result;
+}
+
+/* ---- the end of a context's configuration ---- */
+
+static struct polytls_result libssl_finish_versions(struct libssl_ctx *ctx) {
+  int minimum = ctx->min_version;
+  int maximum = ctx->max_version;
+  if (minimum > maximum) {
+    return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_CONFIG, 0, "the least version is above the greatest");
+  }
+#ifndef OPENSSL_IS_BORINGSSL
+  /* The system's policy may be narrower; it stays in force. */
+  int system_minimum = (int)SSL_CTX_get_min_proto_version(ctx->ssl_ctx);
+  int system_maximum = (int)SSL_CTX_get_max_proto_version(ctx->ssl_ctx);
+  if (system_minimum > minimum) {
+    minimum = system_minimum;
+  }
+  if (system_maximum != 0 && system_maximum < maximum) {
+    maximum = system_maximum;
+  }
+  if (minimum > maximum) {
+    return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_UNSUPPORTED, 0,
+                       "the system's OpenSSL configuration allows none of the versions");
+  }
+  ctx->min_version = (uint16_t)minimum;
+  ctx->max_version = (uint16_t)maximum;
+#endif
+  if (SSL_CTX_set_min_proto_version(ctx->ssl_ctx, (uint16_t)minimum) != 1 ||
+      SSL_CTX_set_max_proto_version(ctx->ssl_ctx, (uint16_t)maximum) != 1) {
+    return libssl_ctx_library_failure(ctx, POLYTLS_FAIL_UNSUPPORTED, "the versions cannot be set");
+  }
+  return libssl_result(POLYTLS_OK);
+}
+
+static int libssl_suite_is_tls13(uint16_t id) { return id >> 8 == 0x13; }
+
+/* The library's own name of a suite, or NULL. ssl is any connection of the
+ * context. */
+static const char *libssl_suite_name(SSL *ssl, uint16_t id) {
+#ifdef OPENSSL_IS_BORINGSSL
+  (void)ssl;
+  const SSL_CIPHER *cipher = SSL_get_cipher_by_value(id);
+#else
+  const uint8_t wire[2] = {(uint8_t)(id >> 8), (uint8_t)id};
+  const SSL_CIPHER *cipher = SSL_CIPHER_find(ssl, wire);
+#endif
+  return cipher == NULL ? NULL : SSL_CIPHER_get_name(cipher);
+}
+
+#ifdef OPENSSL_IS_BORINGSSL
+/* BoringSSL's TLS 1.3 suites are fixed, and so is their order in the
+ * ClientHello, which depends on the processor. */
+static struct polytls_result libssl_check_tls13_suites(struct libssl_ctx *ctx) {
+  static const uint16_t with_aes[3] = {0x1301, 0x1302, 0x1303};
+  static const uint16_t without_aes[3] = {0x1303, 0x1301, 0x1302};
+  const uint16_t *order = EVP_has_aes_hardware() ? with_aes : without_aes;
+  size_t n = 0;
+  int same = 1;
+  for (size_t i = 0; i < ctx->suites.count; i++) {
+    if (!libssl_suite_is_tls13(ctx->suites.values[i])) {
+      continue;
+    }
+    same = same && n < 3 && ctx->suites.values[i] == order[n];
+    n++;
+  }
+  if (!same || n != 3) {
+    return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_UNSUPPORTED, 0,
+                       "BoringSSL can neither leave out nor reorder TLS 1.3 suites; name all three in its order for "
+                       "this processor: %s",
+                       order == with_aes
+                           ? "TLS_AES_128_GCM_SHA256, TLS_AES_256_GCM_SHA384, TLS_CHACHA20_POLY1305_SHA256"
+                           : "TLS_CHACHA20_POLY1305_SHA256, TLS_AES_128_GCM_SHA256, TLS_AES_256_GCM_SHA384");
+  }
+  return libssl_result(POLYTLS_OK);
+}
+#endif
+
+/* Gives the lists of suites to the library; ssl is a connection for look-ups. */
+static struct polytls_result libssl_set_suites(struct libssl_ctx *ctx, SSL *ssl, struct libssl_list *tls12,
+                                               struct libssl_list *tls13) {
+  for (size_t i = 0; i < ctx->suites.count; i++) {
+    uint16_t id = ctx->suites.values[i];
+    const char *name = libssl_suite_name(ssl, id);
+    if (name == NULL) {
+      return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_UNSUPPORTED, 0, "%s has no cipher suite 0x%04x",
+                         POLYTLS_LIBSSL_NAME, id);
+    }
+    if (!libssl_list_append(libssl_suite_is_tls13(id) ? tls13 : tls12, ':', "", name)) {
+      return libssl_ctx_out_of_memory(ctx);
+    }
+  }
+  if (ctx->min_version <= TLS1_2_VERSION && tls12->len == 0) {
+    return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_CONFIG, 0, "TLS 1.2 is enabled without a cipher suite");
+  }
+  if (ctx->max_version >= TLS1_3_VERSION && tls13->len == 0) {
+    return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_CONFIG, 0, "TLS 1.3 is enabled without a cipher suite");
+  }
+#ifdef OPENSSL_IS_BORINGSSL
+  if (ctx->max_version >= TLS1_3_VERSION) {
+    struct polytls_result result = libssl_check_tls13_suites(ctx);
+    if (result.status != POLYTLS_OK) {
+      return result;
+    }
+  }
+  if (tls12->len > 0 && SSL_CTX_set_strict_cipher_list(ctx->ssl_ctx, tls12->text) != 1) {
+    return libssl_ctx_library_failure(ctx, POLYTLS_FAIL_UNSUPPORTED, "the cipher suites cannot be set");
+  }
+#else
+  if ((tls12->len > 0 && SSL_CTX_set_cipher_list(ctx->ssl_ctx, tls12->text) != 1) ||
+      (tls13->len > 0 && SSL_CTX_set_ciphersuites(ctx->ssl_ctx, tls13->text) != 1)) {
+    return libssl_ctx_library_failure(ctx, POLYTLS_FAIL_UNSUPPORTED, "the cipher suites cannot be set");
+  }
+  SSL_CTX_clear_options(ctx->ssl_ctx, SSL_OP_PRIORITIZE_CHACHA);
+  for (size_t i = 0; i < ctx->suites.count; i++) {
+    /* 0x009e, 0x009f and 0xccaa are what can be asked for with DHE. */
+    uint16_t id = ctx->suites.values[i];
+    if (ctx->role == POLYTLS_SERVER && (id == 0x009e || id == 0x009f || id == 0xccaa)) {
+      SSL_CTX_set_dh_auto(ctx->ssl_ctx, 1);
+    }
+  }
+#endif
+  return libssl_result(POLYTLS_OK);
+}
+
+static struct polytls_result libssl_finish_suites(struct libssl_ctx *ctx) {
+  if (ctx->suites.count == 0) {
+    /* Without forward secrecy a stolen key opens what was recorded before. The
+     * system's library keeps the distribution's list. */
+#if defined(OPENSSL_IS_BORINGSSL)
+    if (SSL_CTX_set_cipher_list(ctx->ssl_ctx, "ALL:!kRSA:!PSK:!3DES") != 1) {
+      return libssl_ctx_library_failure(ctx, POLYTLS_FAIL_INTERNAL, "the default cipher suites cannot be set");
+    }
+#elif !defined(POLYTLS_LIBSSL_SYSTEM)
+    if (SSL_CTX_set_cipher_list(ctx->ssl_ctx, "DEFAULT:!kRSA:!PSK:!SRP:!aNULL") != 1) {
+      return libssl_ctx_library_failure(ctx, POLYTLS_FAIL_INTERNAL, "the default cipher suites cannot be set");
+    }
+#endif
+    return libssl_result(POLYTLS_OK);
+  }
+  SSL *ssl = SSL_new(ctx->ssl_ctx);
+  if (ssl == NULL) {
+    return libssl_ctx_library_failure(ctx, POLYTLS_FAIL_INTERNAL, "the cipher suites cannot be looked up");
+  }
+  struct libssl_list tls12 = {NULL, 0};
+  struct libssl_list tls13 = {NULL, 0};
+  struct polytls_result result = libssl_set_suites(ctx, ssl, &tls12, &tls13);
+  free(tls12.text);
+  free(tls13.text);
+  SSL_free(ssl);
+  return result;
+}
+
+/* Reads back what would go over the wire: OpenSSL drops suites silently that its
+ * security level, the system's policy or the signature schemes rule out. */
+static struct polytls_result libssl_check_suites(struct libssl_ctx *ctx) {
+#ifndef OPENSSL_IS_BORINGSSL
+  if (ctx->suites.count == 0) {
+    return libssl_result(POLYTLS_OK);
+  }
+  SSL *ssl = SSL_new(ctx->ssl_ctx);
+  STACK_OF(SSL_CIPHER) *enabled = ssl == NULL ? NULL : SSL_get1_supported_ciphers(ssl);
+  struct polytls_result result = libssl_result(POLYTLS_OK);
+  int at = 0;
+  /* TLS 1.3 suites come first in the library's list. */
+  for (int tls13 = 1; tls13 >= 0; tls13--) {
+    if (tls13 ? ctx->max_version < TLS1_3_VERSION : ctx->min_version > TLS1_2_VERSION) {
+      continue;
+    }
+    for (size_t i = 0; i < ctx->suites.count; i++) {
+      uint16_t id = ctx->suites.values[i];
+      if (libssl_suite_is_tls13(id) != tls13) {
+        continue;
+      }
+      const SSL_CIPHER *cipher = enabled != NULL && at < sk_SSL_CIPHER_num(enabled) ? sk_SSL_CIPHER_value(enabled, at) : NULL;
+      if (result.status == POLYTLS_OK && (cipher == NULL || SSL_CIPHER_get_protocol_id(cipher) != id)) {
+        result = libssl_fail(ctx->head.error_text, POLYTLS_FAIL_UNSUPPORTED, 0,
+                             "cipher suite 0x%04x cannot be used: the library's policy or the signature schemes rule it out",
+                             id);
+      }
+      at++;
+    }
+  }
+  if (result.status == POLYTLS_OK && at != sk_SSL_CIPHER_num(enabled)) {
+    result = libssl_fail(ctx->head.error_text, POLYTLS_FAIL_UNSUPPORTED, 0,
+                         "the library would offer cipher suites that were not asked for");
+  }
+  sk_SSL_CIPHER_free(enabled);
+  SSL_free(ssl);
+  return result;
+#else
+  (void)ctx;
+  return libssl_result(POLYTLS_OK);
+#endif
+}
+
+static struct polytls_result libssl_no_group(struct libssl_ctx *ctx, uint16_t id) {
+  const struct libssl_group *group = libssl_find_group(id);
+  ERR_clear_error();
+  return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_UNSUPPORTED, 0, "%s %s has no group %s (0x%04x)",
+                     POLYTLS_LIBSSL_NAME, libssl_version(), group == NULL ? "" : group->name, id);
+}
+
+#if defined(SSL_GROUP_FLAG_EQUAL_PREFERENCE_WITH_NEXT) || LIBSSL_HAS_KEY_SHARE_SYNTAX
+static int libssl_is_post_quantum(uint16_t id) {
+  const struct libssl_group *group = libssl_find_group(id);
+  return group != NULL && group->post_quantum;
+}
+#endif
+
+#ifdef OPENSSL_IS_BORINGSSL
+
+/* Gives a list of groups to a context; ssl_ctx is any. Returns 1 or 0. */
+static int libssl_give_groups(SSL_CTX *ssl_ctx, int server, const uint16_t *ids, size_t count) {
+#if LIBSSL_HAS_GROUP_IDS
+#ifdef SSL_GROUP_FLAG_EQUAL_PREFERENCE_WITH_NEXT
+  /* A server that ranks classical groups strictly would send a
+   * HelloRetryRequest although an acceptable share has come. */
+  if (server) {
+    uint32_t *flags = calloc(count, sizeof(*flags));
+    if (flags == NULL) {
+      return 0;
+    }
+    for (size_t i = 0; i + 1 < count; i++) {
+      if (!libssl_is_post_quantum(ids[i]) && !libssl_is_post_quantum(ids[i + 1])) {
+        flags[i] = SSL_GROUP_FLAG_EQUAL_PREFERENCE_WITH_NEXT;
+      }
+    }
+    int ok = SSL_CTX_set1_group_ids_with_flags(ssl_ctx, ids, flags, count);
+    free(flags);
+    return ok == 1;
+  }
+#endif
+  (void)server;
+  return SSL_CTX_set1_group_ids(ssl_ctx, ids, count) == 1;
+#else
+  (void)server;
+  struct libssl_list list = {NULL, 0};
+  int ok = 1;
+  for (size_t i = 0; ok && i < count; i++) {
+    const struct libssl_group *group = libssl_find_group(ids[i]);
+    ok = group != NULL && libssl_list_append(&list, ':', "", group->name);
+  }
+  ok = ok && list.text != NULL && SSL_CTX_set1_curves_list(ssl_ctx, list.text) == 1;
+  free(list.text);
+  return ok;
+#endif
+}
+
+static struct polytls_result libssl_apply_groups(struct libssl_ctx *ctx) {
+  static const uint16_t server_default[3] = {29, 23, 24};
+  if (ctx->groups.count == 0) {
+    /* BoringSSL's own list, with the ranks of libssl_give_groups. */
+    if (ctx->role == POLYTLS_SERVER && !libssl_give_groups(ctx->ssl_ctx, 1, server_default, 3)) {
+      return libssl_ctx_library_failure(ctx, POLYTLS_FAIL_INTERNAL, "the default groups cannot be set");
+    }
+  } else {
+    if (!libssl_give_groups(ctx->ssl_ctx, ctx->role == POLYTLS_SERVER, ctx->groups.values, ctx->groups.count)) {
+      return libssl_ctx_library_failure(ctx, POLYTLS_FAIL_UNSUPPORTED, "the groups cannot be set");
+    }
+  }
+  if (ctx->key_shares.count == 0) {
+    return libssl_result(POLYTLS_OK);
+  }
+#ifdef HAVE_SSL_SET1_CLIENT_KEY_SHARES
+  /* They belong to connections; one here finds mistakes before the first. */
+  SSL *ssl = SSL_new(ctx->ssl_ctx);
+  int ok = ssl != NULL && SSL_set1_client_key_shares(ssl, ctx->key_shares.values, ctx->key_shares.count) == 1;
+  SSL_free(ssl);
+  if (!ok) {
+    return libssl_ctx_library_failure(ctx, POLYTLS_FAIL_UNSUPPORTED,
+                                      "the key shares cannot be set; they must be some of the groups, in their order");
+  }
+  return libssl_result(POLYTLS_OK);
+#else
+  return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_UNSUPPORTED, 0,
+                     "this version of BoringSSL chooses the key shares itself");
+#endif
+}
+
+#else /* OpenSSL */
+
+static int libssl_give_groups(SSL_CTX *ssl_ctx, int server, const uint16_t *ids, size_t count) {
+  (void)server;
+  struct libssl_list list = {NULL, 0};
+  int ok = 1;
+  for (size_t i = 0; ok && i < count; i++) {
+    const struct libssl_group *group = libssl_find_group(ids[i]);
+    ok = group != NULL && libssl_list_append(&list, ':', "", group->name);
+  }
+  ok = ok && list.text != NULL && SSL_CTX_set1_groups_list(ssl_ctx, list.text) == 1;
+  free(list.text);
+  return ok;
+}
+
+#if LIBSSL_HAS_KEY_SHARE_SYNTAX
+/* Fills ctx->groups with the library's default list, which key shares are to be
+ * chosen from. */
+static struct polytls_result libssl_default_groups(struct libssl_ctx *ctx) {
+  SSL *ssl = SSL_new(ctx->ssl_ctx);
+  int count = ssl == NULL ? 0 : (int)SSL_get1_groups(ssl, NULL);
+  int *nids = count <= 0 ? NULL : calloc((size_t)count, sizeof(*nids));
+  ctx->groups.values = count <= 0 ? NULL : calloc((size_t)count, sizeof(*ctx->groups.values));
+  int ok = nids != NULL && ctx->groups.values != NULL && SSL_get1_groups(ssl, nids) == count;
+  for (int i = 0; ok && i < count; i++) {
+    uint16_t id = 0;
+    for (size_t k = 0; k < sizeof(libssl_groups) / sizeof(libssl_groups[0]); k++) {
+      const char *name = SSL_group_to_name(ssl, nids[i]);
+      const char *known = SSL_group_to_name(ssl, TLSEXT_nid_unknown | libssl_groups[k].id);
+      if (name != NULL && known != NULL && strcmp(name, known) == 0) {
+        id = libssl_groups[k].id;
+      }
+    }
+    ok = id != 0;
+    ctx->groups.values[ctx->groups.count++] = id;
+  }
+  free(nids);
+  SSL_free(ssl);
+  ERR_clear_error();
+  if (!ok) {
+    return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_UNSUPPORTED, 0,
+                       "the library's default groups cannot be read; name the groups together with the key shares");
+  }
+  return libssl_result(POLYTLS_OK);
+}
+#endif
+
+/* Writes the list of groups in OpenSSL's notation. */
+static struct polytls_result libssl_group_list(struct libssl_ctx *ctx, struct libssl_list *list) {
+  for (size_t i = 0; i < ctx->groups.count; i++) {
+    char separator = ':';
+    const char *prefix = libssl_ids_contain(&ctx->key_shares, ctx->groups.values[i]) ? "*" : "";
+#if LIBSSL_HAS_KEY_SHARE_SYNTAX
+    /* A server takes a share of its first rank, and asks for another one only
+     * to get to a higher rank: post-quantum groups are one of their own. */
+    if (ctx->role == POLYTLS_SERVER && i > 0 && libssl_is_post_quantum(ctx->groups.values[i - 1]) &&
+        !libssl_is_post_quantum(ctx->groups.values[i])) {
+      separator = '/';
+    }
+#endif
+    if (!libssl_list_append(list, separator, prefix, libssl_find_group(ctx->groups.values[i])->name)) {
+      return libssl_ctx_out_of_memory(ctx);
+    }
+  }
+  if (SSL_CTX_set1_groups_list(ctx->ssl_ctx, list->text) != 1) {
+    return libssl_ctx_library_failure(ctx, POLYTLS_FAIL_UNSUPPORTED, "the groups cannot be set");
+  }
+  return libssl_result(POLYTLS_OK);
+}
+
+static struct polytls_result libssl_apply_groups(struct libssl_ctx *ctx) {
+  if (ctx->key_shares.count > 0) {
+#if LIBSSL_HAS_KEY_SHARE_SYNTAX
+    if (ctx->key_shares.count > LIBSSL_MAX_KEY_SHARES) {
+      return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_UNSUPPORTED, 0, "OpenSSL sends at most %d key shares",
+                         LIBSSL_MAX_KEY_SHARES);
+    }
+    if (ctx->groups.count == 0) {
+      struct polytls_result result = libssl_default_groups(ctx);
+      if (result.status != POLYTLS_OK) {
+        return result;
+      }
+    }
+    for (size_t i = 0; i < ctx->key_shares.count; i++) {
+      if (!libssl_ids_contain(&ctx->groups, ctx->key_shares.values[i])) {
+        return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_CONFIG, 0, "key share 0x%04x is not one of the groups",
+                           ctx->key_shares.values[i]);
+      }
+    }
+#else
+    /* OpenSSL before 3.5 sends one share, that of the first group. */
+    if (ctx->key_shares.count != 1 || ctx->groups.count == 0 || ctx->key_shares.values[0] != ctx->groups.values[0]) {
+      return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_UNSUPPORTED, 0,
+                         "OpenSSL %s sends one key share, that of the first group; choosing them needs 3.5",
+                         libssl_version());
+    }
+    ctx->key_shares.count = 0;
+#endif
+  }
+  if (ctx->groups.count == 0) {
+    return libssl_result(POLYTLS_OK);
+  }
+  struct libssl_list list = {NULL, 0};
+  struct polytls_result result = libssl_group_list(ctx, &list);
+  free(list.text);
+  return result;
+}
+
+#endif
+
+static struct polytls_result libssl_finish_groups(struct libssl_ctx *ctx) {
+  if (ctx->key_shares.count > 0 && ctx->role != POLYTLS_CLIENT) {
+    return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_CONFIG, 0, "only clients choose key shares");
+  }
+  for (size_t i = 0; i < ctx->groups.count; i++) {
+    const struct libssl_group *group = libssl_find_group(ctx->groups.values[i]);
+    /* One by one first, to name the one that is missing. */
+    if (group == NULL || !libssl_give_groups(ctx->ssl_ctx, 0, &ctx->groups.values[i], 1)) {
+      return libssl_no_group(ctx, ctx->groups.values[i]);
+    }
+    if (group->tls13_only && ctx->role == POLYTLS_CLIENT && ctx->max_version < TLS1_3_VERSION) {
+      return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_CONFIG, 0,
+                         "group %s needs TLS 1.3, which is not enabled", group->name);
+    }
+  }
+  return libssl_apply_groups(ctx);
+}
+
+#ifdef OPENSSL_IS_BORINGSSL
+
+/* BoringSSL's defaults leave Ed25519 out when verifying and SHA-1 in. */
+static const uint16_t libssl_default_schemes[] = {0x0403, 0x0807, 0x0804, 0x0401, 0x0503, 0x0805,
+                                                  0x0501, 0x0603, 0x0806, 0x0601};
+
+static struct polytls_result libssl_finish_schemes(struct libssl_ctx *ctx) {
+  const uint16_t *schemes = libssl_default_schemes;
+  size_t count = sizeof(libssl_default_schemes) / sizeof(libssl_default_schemes[0]);
+  if (ctx->schemes.count > 0) {
+    schemes = ctx->schemes.values;
+    count = ctx->schemes.count;
+  }
+  for (size_t i = 0; i < count; i++) {
+    const char *name = libssl_scheme_name(schemes[i]);
+    if (name == NULL || SSL_get_signature_algorithm_key_type(schemes[i]) == EVP_PKEY_NONE) {
+      return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_UNSUPPORTED, 0, "BoringSSL has no signature scheme %s (0x%04x)",
+                         name == NULL ? "" : name, schemes[i]);
+    }
+  }
+  int ok = SSL_CTX_set_verify_algorithm_prefs(ctx->ssl_ctx, schemes, count) == 1;
+#ifdef HAVE_SSL_CREDENTIAL
+  for (size_t i = 0; ok && i < ctx->certificates; i++) {
+    ok = SSL_CREDENTIAL_set1_signing_algorithm_prefs(ctx->credentials[i], schemes, count) == 1 &&
+         SSL_CTX_add1_credential(ctx->ssl_ctx, ctx->credentials[i]) == 1;
+  }
+#else
+  ok = ok && SSL_CTX_set_signing_algorithm_prefs(ctx->ssl_ctx, schemes, count) == 1;
+#endif
+  if (!ok) {
+    return libssl_ctx_library_failure(ctx, POLYTLS_FAIL_UNSUPPORTED, "the signature schemes cannot be set");
+  }
+  return libssl_result(POLYTLS_OK);
+}
+
+#else /* OpenSSL */
+
+/* OpenSSL's defaults, or the system's: SHA-1 is below security level 2. */
+static struct polytls_result libssl_finish_schemes(struct libssl_ctx *ctx) {
+  struct libssl_list list = {NULL, 0};
+  for (size_t i = 0; i < ctx->schemes.count; i++) {
+    const char *name = libssl_scheme_name(ctx->schemes.values[i]);
+    /* One by one first, to name the one that is missing. */
+    if (name == NULL || SSL_CTX_set1_sigalgs_list(ctx->ssl_ctx, name) != 1) {
+      free(list.text);
+      ERR_clear_error();
+      return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_UNSUPPORTED, 0, "OpenSSL %s has no signature scheme %s (0x%04x)",
+                         libssl_version(), name == NULL ? "" : name, ctx->schemes.values[i]);
+    }
+    if (!libssl_list_append(&list, ':', "", name)) {
+      free(list.text);
+      return libssl_ctx_out_of_memory(ctx);
+    }
+  }
+  int ok = list.text == NULL || (SSL_CTX_set1_sigalgs_list(ctx->ssl_ctx, list.text) == 1 &&
+                                 SSL_CTX_set1_client_sigalgs_list(ctx->ssl_ctx, list.text) == 1);
+  free(list.text);
+  if (!ok) {
+    return libssl_ctx_library_failure(ctx, POLYTLS_FAIL_UNSUPPORTED, "the signature schemes cannot be set");
+  }
+  return libssl_result(POLYTLS_OK);
+}
+
+#endif
+
+static struct polytls_result libssl_finish_alpn(struct libssl_ctx *ctx) {
+  if (ctx->alpn_len == 0) {
+    if (ctx->alpn_strict) {
+      return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_CONFIG, 0, "strict ALPN needs a list of protocols");
+    }
+    return libssl_result(POLYTLS_OK);
+  }
+  if (ctx->role == POLYTLS_SERVER) {
+    SSL_CTX_set_alpn_select_cb(ctx->ssl_ctx, libssl_select_alpn, ctx);
+  } else if (SSL_CTX_set_alpn_protos(ctx->ssl_ctx, ctx->alpn, (unsigned int)ctx->alpn_len) != 0) {
+    return libssl_ctx_library_failure(ctx, POLYTLS_FAIL_CONFIG, "the ALPN protocols cannot be set");
+  }
+  return libssl_result(POLYTLS_OK);
+}
+
+static struct polytls_result libssl_finish_verification(struct libssl_ctx *ctx) {
+  int mode = SSL_VERIFY_PEER;
+  if (ctx->role == POLYTLS_CLIENT) {
+    if (ctx->verify_mode != POLYTLS_VERIFY_NONE && ctx->verify_mode != POLYTLS_VERIFY_REQUIRE_AND_VERIFY) {
+      return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_CONFIG, 0, "verify mode %d is one of servers",
+                         ctx->verify_mode);
+    }
+  } else if (ctx->verify_mode == POLYTLS_VERIFY_NONE) {
+    mode = SSL_VERIFY_NONE;
+  } else if (ctx->verify_mode == POLYTLS_VERIFY_REQUIRE_ANY || ctx->verify_mode == POLYTLS_VERIFY_REQUIRE_AND_VERIFY) {
+    mode = SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT;
+  }
+  /* The second argument is no callback: libssl_verify decides, also for a client
+   * that verifies nothing. */
+  SSL_CTX_set_verify(ctx->ssl_ctx, mode, NULL);
+  if (ctx->ca_names != NULL) {
+    if (ctx->role != POLYTLS_SERVER) {
+      return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_CONFIG, 0, "only servers send the names of CAs");
+    }
+    SSL_CTX_set_client_CA_list(ctx->ssl_ctx, ctx->ca_names);
+    ctx->ca_names = NULL;
+  }
+  return libssl_result(POLYTLS_OK);
+}
+
+static struct polytls_result libssl_finish_tickets(struct libssl_ctx *ctx) {
+  /* A resumed session is not verified again, and OpenSSL's tickets hold the leaf
+   * only: with client authentication every handshake is a full one. */
+  if (!ctx->tickets || (ctx->role == POLYTLS_SERVER && ctx->verify_mode != POLYTLS_VERIFY_NONE)) {
+    SSL_CTX_set_options(ctx->ssl_ctx, SSL_OP_NO_TICKET);
+    if (SSL_CTX_set_num_tickets(ctx->ssl_ctx, 0) != 1) {
+      return libssl_ctx_library_failure(ctx, POLYTLS_FAIL_INTERNAL, "session tickets cannot be turned off");
+    }
+  }
+  /* A session of another trust or another mode is not one of this context. */
+  const uint8_t mode = (uint8_t)ctx->verify_mode;
+  uint8_t digest[EVP_MAX_MD_SIZE];
+  unsigned int digest_len = 0;
+  if (EVP_DigestUpdate(ctx->trust_digest, &mode, 1) != 1 ||
+      EVP_DigestFinal_ex(ctx->trust_digest, digest, &digest_len) != 1 || digest_len > SSL_MAX_SID_CTX_LENGTH ||
+      SSL_CTX_set_session_id_context(ctx->ssl_ctx, digest, digest_len) != 1) {
+    return libssl_ctx_library_failure(ctx, POLYTLS_FAIL_INTERNAL, "sessions cannot be bound to the trust policy");
+  }
+  return libssl_result(POLYTLS_OK);
+}
+
+static struct polytls_result libssl_finish_all(struct libssl_ctx *ctx) {
+  static struct polytls_result (*const parts[])(struct libssl_ctx *) = {
+      libssl_finish_versions, libssl_finish_suites, libssl_finish_groups,       libssl_finish_schemes,
+      libssl_finish_alpn,     libssl_finish_tickets, libssl_finish_verification, libssl_check_suites,
+  };
+  if (ctx->seen & (UINT32_C(1) << 31)) {
+    return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_CONFIG, 0, "an option of the context was refused");
+  }
+  if (ctx->role == POLYTLS_SERVER && ctx->certificates == 0) {
+    return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_CONFIG, 0, "a server needs a certificate");
+  }
+  for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
+    struct polytls_result result = parts[i](ctx);
+    if (result.status != POLYTLS_OK) {
+      return result;
+    }
+  }
+  return libssl_result(POLYTLS_OK);
+}
+
+static struct polytls_result libssl_ctx_finish(struct polytls_ctx *head) {
+  struct libssl_ctx *ctx = (struct libssl_ctx *)head;
+  if (ctx->ready) {
+    return libssl_result(POLYTLS_OK);
+  }
+  ERR_clear_error();
+  ctx->head.error_text[0] = 0;
+  struct polytls_result result = libssl_finish_all(ctx);
+  if (result.status == POLYTLS_OK) {
+    ctx->ready = 1;
+  } else {
+    ctx->seen |= UINT32_C(1) << 31;
+  }
+  ERR_clear_error();
+  return result;
+}
+
+/* ---- connections ---- */
+
+static void libssl_conn_free(struct polytls_conn *head) {
+  if (head == NULL) {
+    return;
+  }
+  struct libssl_conn *conn = (struct libssl_conn *)head;
+  SSL_free(conn->ssl);
+  polytls_names_free(&conn->names);
+  polytls_outcome_free(&conn->outcome);
+  libssl_ctx_release(conn->ctx);
+  free(conn->held);
+  free(conn->head.in);
+  free(conn->head.out);
+  free(conn);
+  ERR_clear_error();
+}
+
+/* Makes the SSL object with its transport. Returns 1 or 0. */
+static int libssl_conn_attach(struct libssl_conn *conn) {
+  conn->ssl = SSL_new(conn->ctx->ssl_ctx);
+  if (conn->ssl == NULL || SSL_set_app_data(conn->ssl, conn) != 1) {
+    return 0;
+  }
+  BIO *bio = BIO_new(libssl_bio_method);
+  if (bio == NULL) {
+    return 0;
+  }
+  BIO_set_data(bio, conn);
+  BIO_set_init(bio, 1);
+  SSL_set_bio(conn->ssl, bio, bio); /* takes the one reference */
+#ifdef HAVE_SSL_SET1_CLIENT_KEY_SHARES
+  if (conn->ctx->key_shares.count > 0 &&
+      SSL_set1_client_key_shares(conn->ssl, conn->ctx->key_shares.values, conn->ctx->key_shares.count) != 1) {
+    return 0;
+  }
+#endif
+#ifndef OPENSSL_IS_BORINGSSL
+  SSL_set_msg_callback(conn->ssl, libssl_message);
+  SSL_set_msg_callback_arg(conn->ssl, conn);
+#endif
+  if (conn->ctx->role == POLYTLS_CLIENT) {
+    SSL_set_connect_state(conn->ssl);
+  } else {
+    SSL_set_accept_state(conn->ssl);
+  }
+  return 1;
+}
+
+/* The new connection holds a reference of its own to the context. */
+static struct polytls_result libssl_conn_new(struct polytls_ctx *head, struct polytls_conn **out) {
+  struct libssl_ctx *ctx = (struct libssl_ctx *)head;
+  struct polytls_result failure = libssl_result(POLYTLS_FAILED);
+  *out = NULL;
+  if (!ctx->ready) {
+    failure.failure = POLYTLS_FAIL_CONFIG;
+    return failure;
+  }
+  failure.failure = POLYTLS_FAIL_INTERNAL;
+  struct libssl_conn *conn = calloc(1, sizeof(*conn));
+  if (conn == NULL) {
+    return failure;
+  }
+  ERR_clear_error();
+  atomic_fetch_add(&ctx->references, 1);
+  conn->ctx = ctx;
+  conn->alert_sent = -1;
+  conn->head.out_limit = POLYTLS_DEFAULT_OUT_LIMIT;
+  if (!libssl_conn_attach(conn)) {
+    failure.code = libssl_take_error().code;
+    libssl_conn_free(&conn->head);
+    return failure;
+  }
+  *out = &conn->head;
+  return libssl_result(POLYTLS_OK);
+}
+
+static struct polytls_result libssl_set_server_name(struct libssl_conn *conn, const uint8_t *data, size_t len) {
+  char name[TLSEXT_MAXLEN_host_name + 1];
+  if (len > 0 && data[len - 1] == '.') {
+    len--; /* RFC 6066 section 3 */
+  }
+  if (len == 0 || len > TLSEXT_MAXLEN_host_name || memchr(data, 0, len) != NULL) {
+    return libssl_fail(conn->head.error_text, POLYTLS_FAIL_CONFIG, 0,
+                       "the server name is empty, longer than %d bytes or holds a NUL", TLSEXT_MAXLEN_host_name);
+  }
+  memcpy(name, data, len);
+  name[len] = 0;
+  if (SSL_set_tlsext_host_name(conn->ssl, name) != 1) {
+    struct libssl_error error = libssl_take_error();
+    return libssl_fail(conn->head.error_text, POLYTLS_FAIL_CONFIG, error.code, "the server name cannot be sent: %s",
+                       error.text);
+  }
+  return libssl_result(POLYTLS_OK);
+}
+
+static struct polytls_result libssl_added_name(struct libssl_conn *conn, int added) {
+  if (added == 1) {
+    return libssl_result(POLYTLS_OK);
+  }
+  if (added == 0) {
+    return libssl_fail(conn->head.error_text, POLYTLS_FAIL_INTERNAL, 0, "out of memory");
+  }
+  return libssl_fail(conn->head.error_text, POLYTLS_FAIL_CONFIG, 0,
+                     "a name to verify is neither a DNS name nor an address of 4 or 16 bytes");
+}
+
+/* data stays the caller's. */
+static struct polytls_result libssl_conn_set(struct polytls_conn *head, int option, const uint8_t *data, size_t len) {
+  struct libssl_conn *conn = (struct libssl_conn *)head;
+  ERR_clear_error();
+  if (conn->started || conn->ctx->role != POLYTLS_CLIENT) {
+    return libssl_fail(conn->head.error_text, POLYTLS_FAIL_CONFIG, 0,
+                       "option %d belongs to clients, before the handshake", option);
+  }
+  switch (option) {
+    case POLYTLS_SET_SERVER_NAME:
+      return libssl_set_server_name(conn, data, len);
+    case POLYTLS_SET_VERIFY_DNS:
+      return libssl_added_name(conn, polytls_names_add_dns(&conn->names, data, len));
+    case POLYTLS_SET_VERIFY_IP:
+      return libssl_added_name(conn, polytls_names_add_ip(&conn->names, data, len));
+    case POLYTLS_SET_SKIP_HOSTNAME:
+      if (len != 1 || data[0] > 1) {
+        return libssl_fail(conn->head.error_text, POLYTLS_FAIL_CONFIG, 0, "skip host name: the value is malformed");
+      }
+      conn->names.skip = data[0];
+      return libssl_result(POLYTLS_OK);
+    default:
+      return libssl_fail(conn->head.error_text, POLYTLS_FAIL_CONFIG, 0, "unknown option %d of a connection", option);
+  }
+}
+
+/* ---- steps ---- */
+
+static struct polytls_result libssl_step_result(struct libssl_conn *conn, enum polytls_status status, size_t n) {
+  struct polytls_result result = libssl_result(status);
+  result.n = n;
+  if (conn->handshake_done) {
+    result.flags |= POLYTLS_FLAG_HANDSHAKE_DONE;
+    /* A failure or close that waits needs no input either. */
+    if (conn->failed || conn->closed || conn->head.in_start != conn->head.in_end || SSL_pending(conn->ssl) > 0) {
+      result.flags |= POLYTLS_FLAG_PENDING;
+    }
+  }
+  if (conn->accepted) {
+    result.flags |= POLYTLS_FLAG_PEER_CERTIFICATES;
+  }
+  return result;
+}
+
+/* Makes a failure the connection's last word. */
+static struct polytls_result libssl_set_failure(struct libssl_conn *conn, enum polytls_failure failure, uint64_t code,
+                                                const char *text) {
+  conn->failed = 1;
+  conn->failure = libssl_step_result(conn, POLYTLS_FAILED, 0);
+  conn->failure.failure = failure;
+  conn->failure.code = code;
+  conn->failure.alert_sent = conn->alert_sent;
+  if (text != conn->failure_text) {
+    snprintf(conn->failure_text, sizeof(conn->failure_text), "%s", text);
+  }
+  memcpy(conn->head.error_text, conn->failure_text, sizeof(conn->failure_text));
+  return conn->failure;
+}
+
+/* Lets out what was held back with the failure. */
+static void libssl_release_held(struct libssl_conn *conn) {
+  if (conn->held != NULL) {
+    (void)polytls_conn_out_append(&conn->head, conn->held, conn->held_len);
+    free(conn->held);
+    conn->held = NULL;
+    conn->held_len = 0;
+  }
+}
+
+static struct polytls_result libssl_report_failure(struct libssl_conn *conn) {
+  libssl_release_held(conn);
+  memcpy(conn->head.error_text, conn->failure_text, sizeof(conn->failure_text));
+  return conn->failure;
+}
+
+/* Sorts a reason of libssl. */
+static enum polytls_failure libssl_failure_of(int reason) {
+  switch (reason) {
+    case SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE:
+      return POLYTLS_FAIL_NO_CERTIFICATE;
+    case SSL_R_DECRYPTION_FAILED_OR_BAD_RECORD_MAC:
+    case SSL_R_DECRYPTION_FAILED:
+    case SSL_R_ENCRYPTED_LENGTH_TOO_LONG:
+    case SSL_R_DATA_LENGTH_TOO_LONG:
+    case SSL_R_WRONG_VERSION_NUMBER:
+    case SSL_R_HTTP_REQUEST:
+    case SSL_R_HTTPS_PROXY_REQUEST:
+    case SSL_R_RECORD_LENGTH_MISMATCH:
+#ifdef OPENSSL_IS_BORINGSSL
+    case SSL_R_BAD_PACKET_LENGTH:
+    case SSL_R_RECORD_TOO_LARGE:
+#ifdef SSL_R_INVALID_OUTER_RECORD_TYPE
+    case SSL_R_INVALID_OUTER_RECORD_TYPE:
+#endif
+#else
+    case SSL_R_PACKET_LENGTH_TOO_LONG:
+    case SSL_R_BAD_RECORD_TYPE:
+    case SSL_R_LENGTH_TOO_SHORT:
+    case SSL_R_RECORD_TOO_SMALL:
+#ifdef SSL_R_INVALID_RECORD
+    case SSL_R_INVALID_RECORD:
+    case SSL_R_RECORD_LAYER_FAILURE:
+#endif
+#endif
+      return POLYTLS_FAIL_BAD_RECORD;
+    default:
+      return POLYTLS_FAIL_PROTOCOL;
+  }
+}
+
+/* Reads what the failed call left in the error queue; ssl_error is what
+ * SSL_get_error said of it. */
+static struct polytls_result libssl_failed(struct libssl_conn *conn, int ssl_error) {
+  struct libssl_error error = libssl_take_error();
+  if (conn->out_of_memory) {
+    return libssl_set_failure(conn, POLYTLS_FAIL_INTERNAL, error.code, "out of memory");
+  }
+  if (conn->refused) {
+    snprintf(conn->failure_text, sizeof(conn->failure_text), "certificate %d of the chain: %s", conn->outcome.depth,
+             conn->outcome.text == NULL ? "refused" : conn->outcome.text);
+    return libssl_set_failure(conn, POLYTLS_FAIL_VERIFY, error.code, conn->failure_text);
+  }
+  if (ssl_error != SSL_ERROR_SSL || error.code == 0) {
+    return libssl_set_failure(conn, POLYTLS_FAIL_INTERNAL, error.code, error.text);
+  }
+  if (error.reason >= SSL_AD_REASON_OFFSET && error.reason < SSL_AD_REASON_OFFSET + 256) {
+    libssl_set_failure(conn, POLYTLS_FAIL_PEER_ALERT, error.code, error.text);
+    conn->failure.alert_received = error.reason - SSL_AD_REASON_OFFSET;
+    return conn->failure;
+  }
+#ifdef SSL_R_KEY_USAGE_BIT_INCORRECT
+  /* BoringSSL checks the key usage of a certificate that nobody verifies. */
+  if (error.reason == SSL_R_KEY_USAGE_BIT_INCORRECT) {
+    conn->head.verify_code = POLYTLS_VERIFY_KEY_USAGE;
+    conn->head.verify_depth = 0;
+    conn->head.verify_library_code = X509_V_ERR_INVALID_PURPOSE;
+    return libssl_set_failure(conn, POLYTLS_FAIL_VERIFY, error.code, error.text);
+  }
+#endif
+  if (error.reason == 0) {
+    return libssl_set_failure(conn, POLYTLS_FAIL_PROTOCOL, error.code, error.text);
+  }
+  return libssl_set_failure(conn, libssl_failure_of(error.reason), error.code, error.text);
+}
+
+/* Checks what the library must have done before a handshake counts. */
+static struct polytls_result libssl_handshake_complete(struct libssl_conn *conn) {
+  int mode = conn->ctx->verify_mode;
+  int required = conn->ctx->role == POLYTLS_CLIENT || mode == POLYTLS_VERIFY_REQUIRE_ANY ||
+                 mode == POLYTLS_VERIFY_REQUIRE_AND_VERIFY;
+  if (required && !conn->accepted) {
+    return libssl_set_failure(conn, POLYTLS_FAIL_NO_CERTIFICATE, 0, "the peer sent no certificate");
+  }
+  if (conn->refused) {
+    return libssl_set_failure(conn, POLYTLS_FAIL_VERIFY, 0, "the peer's certificate was refused");
+  }
+  int version = SSL_version(conn->ssl);
+  if (version != TLS1_2_VERSION && version != TLS1_3_VERSION) {
+    return libssl_set_failure(conn, POLYTLS_FAIL_PROTOCOL, 0, "a version was negotiated that is not allowed");
+  }
+  if (conn->ctx->role == POLYTLS_CLIENT) {
+    /* OpenSSL 3.0 believes a server that selects what was not offered. */
+    const unsigned char *selected = NULL;
+    unsigned int selected_len = 0;
+    SSL_get0_alpn_selected(conn->ssl, &selected, &selected_len);
+    int offered = selected_len == 0;
+    for (size_t i = 0; !offered && i < conn->ctx->alpn_len; i += 1 + (size_t)conn->ctx->alpn[i]) {
+      offered = conn->ctx->alpn[i] == selected_len && memcmp(conn->ctx->alpn + i + 1, selected, selected_len) == 0;
+    }
+    if (!offered) {
+      return libssl_set_failure(conn, POLYTLS_FAIL_PROTOCOL, 0,
+                                "the server selected an application protocol that was not offered");
+    }
+  }
+  conn->handshake_done = 1;
+#ifndef OPENSSL_IS_BORINGSSL
+  SSL_set_msg_callback(conn->ssl, NULL); /* it has seen all that it looks for */
+#endif
+  return libssl_step_result(conn, POLYTLS_OK, 0);
+}
+
+static struct polytls_result libssl_handshake(struct polytls_conn *head) {
+  struct libssl_conn *conn = (struct libssl_conn *)head;
+  if (conn->failed) {
+    return libssl_report_failure(conn);
+  }
+  if (conn->handshake_done) {
+    return libssl_step_result(conn, POLYTLS_OK, 0);
+  }
+  if (conn->closed) {
+    return libssl_step_result(conn, POLYTLS_CLOSED, 0);
+  }
+  conn->started = 1;
+  ERR_clear_error();
+  conn->reading = 1;
+  int ret = SSL_do_handshake(conn->ssl);
+  conn->reading = 0;
+  struct polytls_result result;
+  if (ret == 1) {
+    result = libssl_handshake_complete(conn);
+  } else {
+    int error = SSL_get_error(conn->ssl, ret);
+    switch (error) {
+      case SSL_ERROR_WANT_READ:
+        result = libssl_step_result(conn, POLYTLS_WANT_INPUT, 0);
+        break;
+      case SSL_ERROR_WANT_WRITE:
+        result = libssl_step_result(conn, POLYTLS_WANT_OUTPUT, 0);
+        break;
+      case SSL_ERROR_ZERO_RETURN:
+        conn->closed = 1;
+        result = libssl_step_result(conn, POLYTLS_CLOSED, 0);
+        break;
+      default:
+        result = libssl_failed(conn, error);
+        break;
+    }
+  }
+  ERR_clear_error();
+  return result;
+}
+
+/* Takes what a failing call has appended behind `before` out of `out`. Where
+ * memory is short it stays: the alert then leaves a little early. */
+static void libssl_hold_output(struct libssl_conn *conn, size_t before) {
+  size_t len = conn->head.out_end - before;
+  if (len == 0 || conn->held != NULL) {
+    return;
+  }
+  conn->held = malloc(len);
+  if (conn->held != NULL) {
+    memcpy(conn->held, conn->head.out + before, len);
+    conn->held_len = len;
+    conn->head.out_end = before;
+  }
+}
+
+static struct polytls_result libssl_read(struct polytls_conn *head, uint8_t *buf, size_t len) {
+  struct libssl_conn *conn = (struct libssl_conn *)head;
+  if (conn->failed) {
+    return libssl_report_failure(conn);
+  }
+  if (conn->closed) {
+    return libssl_step_result(conn, POLYTLS_CLOSED, 0);
+  }
+  if (!conn->handshake_done) {
+    return libssl_fail(conn->head.error_text, POLYTLS_FAIL_INTERNAL, 0, "read before the handshake");
+  }
+  enum polytls_status status = POLYTLS_WANT_INPUT;
+  size_t n = 0;
+  ERR_clear_error();
+  conn->reading = 1;
+  while (n < len) {
+    /* Asking the library when it has nothing costs more than this look. */
+    if (conn->head.in_start == conn->head.in_end && !conn->flush_first && SSL_pending(conn->ssl) == 0) {
+      break;
+    }
+    size_t before = conn->head.out_end;
+    size_t most = len - n < INT_MAX ? len - n : INT_MAX;
+    conn->flush_first = 0;
+    int ret = SSL_read(conn->ssl, buf + n, (int)most);
+    if (ret > 0) {
+      n += (size_t)ret;
+      continue;
+    }
+    int error = SSL_get_error(conn->ssl, ret);
+    if (error == SSL_ERROR_WANT_READ) {
+      break;
+    }
+    if (error == SSL_ERROR_WANT_WRITE) {
+      /* An answer to a KeyUpdate found no room. */
+      conn->flush_first = 1;
+      status = POLYTLS_WANT_OUTPUT;
+      break;
+    }
+    if (error == SSL_ERROR_ZERO_RETURN) {
+      conn->closed = 1;
+      status = POLYTLS_CLOSED;
+      break;
+    }
+    (void)libssl_failed(conn, error);
+    status = POLYTLS_FAILED;
+    if (n > 0) {
+      libssl_hold_output(conn, before);
+    }
+    break;
+  }
+  conn->reading = 0;
+  ERR_clear_error();
+  if (n > 0 || len == 0) {
+    return libssl_step_result(conn, POLYTLS_OK, n);
+  }
+  if (status == POLYTLS_FAILED) {
+    return libssl_report_failure(conn);
+  }
+  return libssl_step_result(conn, status, 0);
+}
+
+/* Says how many of len bytes go into the next record so that it fits into `out`
+ * as a whole; 0 when it has to be sent first. */
+static size_t libssl_record_size(const struct libssl_conn *conn, size_t len) {
+  size_t limit = polytls_conn_out_limit(&conn->head, LIBSSL_MAX_PLAINTEXT);
+  size_t room = limit > conn->head.out_end ? limit - conn->head.out_end : 0;
+  size_t size = len < LIBSSL_MAX_PLAINTEXT ? len : LIBSSL_MAX_PLAINTEXT;
+  if (room >= size + LIBSSL_RECORD_OVERHEAD) {
+    return size;
+  }
+  /* A limit below one record: smaller ones, or nothing would ever leave. */
+  if (conn->head.out_end == 0 && room > LIBSSL_RECORD_OVERHEAD) {
+    return room - LIBSSL_RECORD_OVERHEAD;
+  }
+  return 0;
+}
+
+static struct polytls_result libssl_write(struct polytls_conn *head, const uint8_t *buf, size_t len) {
+  struct libssl_conn *conn = (struct libssl_conn *)head;
+  if (conn->failed) {
+    return libssl_report_failure(conn);
+  }
+  if (!conn->handshake_done || conn->close_sent) {
+    return libssl_fail(conn->head.error_text, POLYTLS_FAIL_INTERNAL, 0,
+                       conn->close_sent ? "write after close_notify" : "write before the handshake");
+  }
+  size_t n = 0;
+  int full = 0;
+  ERR_clear_error();
+  while (n < len && !full) {
+    size_t size = libssl_record_size(conn, len - n);
+    if (size == 0) {
+      full = 1;
+      break;
+    }
+    int ret = SSL_write(conn->ssl, buf + n, (int)size);
+    if (ret > 0) {
+      n += (size_t)ret;
+      continue;
+    }
+    int error = SSL_get_error(conn->ssl, ret);
+    if (error == SSL_ERROR_WANT_WRITE) {
+      full = 1;
+      break;
+    }
+    struct polytls_result result = libssl_failed(conn, error);
+    ERR_clear_error();
+    return result;
+  }
+  ERR_clear_error();
+  if (n == 0 && full) {
+    return libssl_step_result(conn, POLYTLS_WANT_OUTPUT, 0);
+  }
+  return libssl_step_result(conn, POLYTLS_OK, n);
+}
+
+static struct polytls_result libssl_close_notify(struct polytls_conn *head) {
+  struct libssl_conn *conn = (struct libssl_conn *)head;
+  if (conn->failed) {
+    /* The alert has said it, or says it now. */
+    libssl_release_held(conn);
+    return libssl_step_result(conn, POLYTLS_OK, 0);
+  }
+  if (conn->close_sent || !conn->handshake_done) {
+    return libssl_step_result(conn, POLYTLS_OK, 0);
+  }
+  ERR_clear_error();
+  int ret = SSL_shutdown(conn->ssl);
+  struct polytls_result result;
+  if (ret >= 0) {
+    conn->close_sent = 1;
+    result = libssl_step_result(conn, POLYTLS_OK, 0);
+  } else {
+    int error = SSL_get_error(conn->ssl, ret);
+    result = error == SSL_ERROR_WANT_WRITE ? libssl_step_result(conn, POLYTLS_WANT_OUTPUT, 0)
+                                           : libssl_failed(conn, error);
+  }
+  ERR_clear_error();
+  return result;
+}
+
+/* ---- queries ---- */
+
+/* Answers with bytes, which stay the caller's. */
+static struct polytls_result libssl_answer(const uint8_t *bytes, size_t bytes_len, uint8_t *buf, size_t len) {
+  struct polytls_result result = libssl_result(POLYTLS_OK);
+  result.n = bytes_len;
+  if (bytes_len > 0 && bytes_len <= len && buf != NULL) {
+    memcpy(buf, bytes, bytes_len);
+  }
+  return result;
+}
+
+static struct polytls_result libssl_absent(void) { return libssl_result(POLYTLS_OK); }
+
+/* Answers with a value of a registry, in which 0 is nothing. */
+static struct polytls_result libssl_answer_uint16(uint16_t value, uint8_t *buf, size_t len) {
+  const uint8_t bytes[2] = {(uint8_t)(value >> 8), (uint8_t)value};
+  return value == 0 ? libssl_absent() : libssl_answer(bytes, 2, buf, len);
+}
+
+static struct polytls_result libssl_answer_uint8(int value, uint8_t *buf, size_t len) {
+  const uint8_t byte = value ? 1 : 0;
+  return libssl_answer(&byte, 1, buf, len);
+}
+
+static uint16_t libssl_negotiated_group(SSL *ssl) {
+  if (SSL_version(ssl) < TLS1_3_VERSION && SSL_session_reused(ssl)) {
+    return 0;
+  }
+#ifdef OPENSSL_IS_BORINGSSL
+#if LIBSSL_HAS_GROUP_IDS
+  return SSL_get_group_id(ssl);
+#else
+  return SSL_get_curve_id(ssl);
+#endif
+#else
+  int nid = (int)SSL_get_negotiated_group(ssl);
+  if (nid <= 0) {
+    return 0;
+  }
+  if (nid & TLSEXT_nid_unknown) {
+    return (uint16_t)(nid & 0xffff);
+  }
+  switch (nid) {
+    case NID_X9_62_prime256v1:
+      return 23;
+    case NID_secp384r1:
+      return 24;
+    case NID_secp521r1:
+      return 25;
+    case NID_X25519:
+      return 29;
+    case NID_X448:
+      return 30;
+    case NID_ffdhe2048:
+      return 256;
+    case NID_ffdhe3072:
+      return 257;
+    case NID_ffdhe4096:
+      return 258;
+    case NID_ffdhe6144:
+      return 259;
+    case NID_ffdhe8192:
+      return 260;
+    default:
+      return 0;
+  }
+#endif
+}
+
+static uint16_t libssl_peer_scheme(SSL *ssl) {
+#ifdef OPENSSL_IS_BORINGSSL
+  return SSL_get_peer_signature_algorithm(ssl);
+#else
+  int type = NID_undef;
+  int hash = NID_undef;
+  if (!SSL_get_peer_signature_type_nid(ssl, &type)) {
+    return 0;
+  }
+  (void)SSL_get_peer_signature_nid(ssl, &hash);
+  int step = hash == NID_sha256 ? 0 : hash == NID_sha384 ? 1 : hash == NID_sha512 ? 2 : -1;
+  switch (type) {
+    case NID_ED25519:
+      return 0x0807;
+    case NID_ED448:
+      return 0x0808;
+    default:
+      break;
+  }
+  if (step < 0) {
+    return 0;
+  }
+  switch (type) {
+    case EVP_PKEY_EC:
+      return (uint16_t)(0x0403 + 0x0100 * step);
+    case EVP_PKEY_RSA:
+      return (uint16_t)(0x0401 + 0x0100 * step);
+    case EVP_PKEY_RSA_PSS: {
+      /* The code point says which kind of key it was. */
+      X509 *certificate = SSL_get1_peer_certificate(ssl);
+      EVP_PKEY *key = certificate == NULL ? NULL : X509_get0_pubkey(certificate);
+      int pss_key = key != NULL && EVP_PKEY_get_base_id(key) == EVP_PKEY_RSA_PSS;
+      X509_free(certificate);
+      return (uint16_t)((pss_key ? 0x0809 : 0x0804) + step);
+    }
+    default:
+      return 0;
+  }
+#endif
+}
+
+/* RFC 5705 section 4 keeps these to TLS itself; an exporter for them would give
+ * the connection's own keys away. */
+static int libssl_label_is_reserved(const uint8_t *label, size_t len) {
+  static const char *const reserved[] = {"client finished", "server finished", "master secret", "extended master secret",
+                                         "key expansion"};
+  for (size_t i = 0; i < sizeof(reserved) / sizeof(reserved[0]); i++) {
+    if (len == strlen(reserved[i]) && memcmp(label, reserved[i], len) == 0) {
+      return 1;
+    }
+  }
+  return 0;
+}
+
+/* buf is both question and answer, see POLYTLS_GET_EXPORTER. */
+static struct polytls_result libssl_export(struct libssl_conn *conn, uint8_t *buf, size_t len) {
+  char *text = conn->head.error_text;
+  if (!conn->handshake_done || conn->failed) {
+    return libssl_fail(text, POLYTLS_FAIL_CONFIG, 0, "there are no secrets before the handshake or after a failure");
+  }
+  if (len < 2 || buf == NULL) {
+    return libssl_fail(text, POLYTLS_FAIL_CONFIG, 0, "exporter: the request is malformed");
+  }
+  size_t label_len = libssl_uint16(buf);
+  if (len < 2 + label_len + 3) {
+    return libssl_fail(text, POLYTLS_FAIL_CONFIG, 0, "exporter: the request is malformed");
+  }
+  const uint8_t *label = buf + 2;
+  int has_context = label[label_len] != 0;
+  size_t context_len = libssl_uint16(label + label_len + 1);
+  const uint8_t *context = label + label_len + 3;
+  if (len < 2 + label_len + 3 + context_len + 2) {
+    return libssl_fail(text, POLYTLS_FAIL_CONFIG, 0, "exporter: the request is malformed");
+  }
+  size_t wanted = libssl_uint16(context + context_len);
+  if (label_len == 0 || wanted == 0 || libssl_label_is_reserved(label, label_len)) {
+    return libssl_fail(text, POLYTLS_FAIL_CONFIG, 0, "exporter: the label is empty or reserved, or no bytes are wanted");
+  }
+  if (wanted > len) {
+    struct polytls_result result = libssl_result(POLYTLS_OK);
+    result.n = wanted;
+    return result;
+  }
+  if (SSL_version(conn->ssl) < TLS1_3_VERSION && SSL_get_extms_support(conn->ssl) != 1) {
+    return libssl_fail(text, POLYTLS_FAIL_UNSUPPORTED, 0,
+                       "exporter: this connection is neither TLS 1.3 nor has it an extended master secret");
+  }
+  uint8_t *secret = malloc(wanted);
+  if (secret == NULL) {
+    return libssl_fail(text, POLYTLS_FAIL_INTERNAL, 0, "out of memory");
+  }
+  ERR_clear_error();
+  struct polytls_result result;
+  if (SSL_export_keying_material(conn->ssl, secret, wanted, (const char *)label, label_len, context, context_len,
+                                 has_context) == 1) {
+    result = libssl_answer(secret, wanted, buf, len);
+  } else {
+    struct libssl_error error = libssl_take_error();
+    result = libssl_fail(text, POLYTLS_FAIL_INTERNAL, error.code, "exporter: %s", error.text);
+  }
+  OPENSSL_cleanse(secret, wanted);
+  free(secret);
+  return result;
+}
+
+static struct polytls_result libssl_ocsp_response(SSL *ssl, uint8_t *buf, size_t len) {
+  const uint8_t *response = NULL;
+#ifdef OPENSSL_IS_BORINGSSL
+  size_t response_len = 0;
+  SSL_get0_ocsp_response(ssl, &response, &response_len);
+#else
+  uint8_t *pointer = NULL;
+  long signed_len = (long)SSL_get_tlsext_status_ocsp_resp(ssl, &pointer);
+  size_t response_len = pointer == NULL || signed_len < 0 ? 0 : (size_t)signed_len;
+  response = pointer;
+#endif
+  return libssl_answer(response, response_len, buf, len);
+}
+
+/* Nothing is negotiated before there is a suite; the library would answer with
+ * what it hopes for. */
+static struct polytls_result libssl_query_negotiated(struct libssl_conn *conn, int what, uint8_t *buf, size_t len) {
+  SSL *ssl = conn->ssl;
+  const SSL_CIPHER *cipher = SSL_get_current_cipher(ssl);
+  if (cipher == NULL) {
+    return libssl_absent();
+  }
+  switch (what) {
+    case POLYTLS_GET_VERSION:
+      return libssl_answer_uint16((uint16_t)SSL_version(ssl), buf, len);
+    case POLYTLS_GET_CIPHER_SUITE:
+      return libssl_answer_uint16((uint16_t)SSL_CIPHER_get_protocol_id(cipher), buf, len);
+    case POLYTLS_GET_GROUP:
+      return libssl_answer_uint16(libssl_negotiated_group(ssl), buf, len);
+    default:
+      return libssl_answer_uint16(libssl_peer_scheme(ssl), buf, len);
+  }
+}
+
+/* Writes the answer to buf; nothing of the connection changes hands. */
+static struct polytls_result libssl_query(struct polytls_conn *head, int what, uint8_t *buf, size_t len) {
+  struct libssl_conn *conn = (struct libssl_conn *)head;
+  struct polytls_result result;
+  ERR_clear_error();
+  switch (what) {
+    case POLYTLS_GET_VERSION:
+    case POLYTLS_GET_CIPHER_SUITE:
+    case POLYTLS_GET_GROUP:
+    case POLYTLS_GET_SIGNATURE_SCHEME:
+      result = libssl_query_negotiated(conn, what, buf, len);
+      break;
+    case POLYTLS_GET_ALPN: {
+      const unsigned char *selected = NULL;
+      unsigned int selected_len = 0;
+      SSL_get0_alpn_selected(conn->ssl, &selected, &selected_len);
+      result = libssl_answer(selected, selected_len, buf, len);
+      break;
+    }
+    case POLYTLS_GET_SERVER_NAME: {
+      const char *name = conn->ctx->role == POLYTLS_SERVER ? SSL_get_servername(conn->ssl, TLSEXT_NAMETYPE_host_name) : NULL;
+      result = libssl_answer((const uint8_t *)name, name == NULL ? 0 : strlen(name), buf, len);
+      break;
+    }
+    case POLYTLS_GET_PEER_CHAIN:
+      result = libssl_result(POLYTLS_OK);
+      result.n = polytls_chain_encode(conn->outcome.sent, buf, len);
+      break;
+    case POLYTLS_GET_VERIFIED_CHAIN:
+      result = libssl_result(POLYTLS_OK);
+      result.n = polytls_chain_encode(conn->outcome.verified, buf, len);
+      break;
+    case POLYTLS_GET_RESUMED:
+      result = libssl_answer_uint8(conn->handshake_done && SSL_session_reused(conn->ssl), buf, len);
+      break;
+    case POLYTLS_GET_HELLO_RETRY:
+#ifdef OPENSSL_IS_BORINGSSL
+      result = libssl_answer_uint8(SSL_used_hello_retry_request(conn->ssl), buf, len);
+#else
+      result = libssl_answer_uint8(conn->hello_retry, buf, len);
+#endif
+      break;
+    case POLYTLS_GET_OCSP_RESPONSE:
+      result = libssl_ocsp_response(conn->ssl, buf, len);
+      break;
+    case POLYTLS_GET_EXPORTER:
+      result = libssl_export(conn, buf, len);
+      break;
+    default:
+      result = libssl_fail(conn->head.error_text, POLYTLS_FAIL_CONFIG, 0, "unknown query %d", what);
+      break;
+  }
+  ERR_clear_error();
+  return result;
+}
+
+/* ---- the table ---- */
+
+const struct polytls_library *POLYTLS_LIBSSL_FUNCTION(void);
+
+const struct polytls_library *POLYTLS_LIBSSL_FUNCTION(void) {
+  static const struct polytls_library library = {
+      .unavailable = NULL,
+      .name = POLYTLS_LIBSSL_NAME,
+#ifdef OPENSSL_IS_BORINGSSL
+      .header_version = POLYTLS_LIBSSL_SOURCE_VERSION,
+#else
+      .header_version = OPENSSL_VERSION_STR,
+#endif
+      .version = libssl_version,
+      .init = libssl_init,
+      .ctx_new = libssl_ctx_new,
+      .ctx_set = libssl_ctx_set,
+      .ctx_finish = libssl_ctx_finish,
+      .ctx_free = libssl_ctx_free,
+      .conn_new = libssl_conn_new,
+      .conn_set = libssl_conn_set,
+      .handshake = libssl_handshake,
+      .read = libssl_read,
+      .write = libssl_write,
+      .close_notify = libssl_close_notify,
+      .query = libssl_query,
+      .conn_free = libssl_conn_free,
+  };
+  return &library;
+}
+
+#endif /* POLYTLS_LIBSSL_H */
