@@ -9,31 +9,44 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/crypto/cryptobyte"
+
 	"github.com/polytls/polytls/tlsapi"
 )
 
-// helloRecorder collects the first ClientHello from the bytes of a connection.
+const (
+	recordHeader    = 5
+	handshakeHeader = 4
+	recordHandshake = 22
+	clientHello     = 1
+
+	extensionGroups   = 10
+	extensionKeyShare = 51
+
+	// maxHello bounds what is kept; crypto/tls refuses a ClientHello above
+	// 64 KiB as well.
+	maxHello = 80 << 10
+)
+
+// offer is what a ClientHello offers for the key exchange.
+type offer struct {
+	// groups are those of supported_groups, shares those of key_share.
+	groups, shares []tlsapi.CurveID
+}
+
+// secondShare reports whether there is a post-quantum and a classical share.
+func (o offer) secondShare() bool {
+	return slices.ContainsFunc(o.shares, tlsapi.PostQuantum) &&
+		slices.ContainsFunc(o.shares, func(id tlsapi.CurveID) bool { return !tlsapi.PostQuantum(id) })
+}
+
+// helloRecorder reads the first ClientHello from the bytes of a connection. Its
+// zero value is ready.
 type helloRecorder struct {
 	records []byte
 	done    bool
-	shares  []uint16
-	groups  []uint16
+	offer   offer
 }
-
-const (
-	// maxHello bounds what is kept; crypto/tls refuses handshake messages
-	// above 64 KiB as well.
-	maxHello = 80 << 10
-
-	recordHandshake      = 22
-	messageClientHello   = 1
-	extensionGroups      = 10
-	extensionKeyShare    = 51
-	helloFixed           = 2 + 32 // version, random
-	handshakeHeader      = 4
-	recordHeader         = 5
-	extensionHeaderBytes = 4
-)
 
 // add takes the next bytes of the direction that carries the ClientHello.
 func (h *helloRecorder) add(b []byte) {
@@ -41,21 +54,17 @@ func (h *helloRecorder) add(b []byte) {
 		return
 	}
 	h.records = append(h.records, b...)
-	message, complete := firstMessage(h.records)
-	if !complete && len(h.records) < maxHello {
+	message, done := firstMessage(h.records)
+	if !done && len(h.records) < maxHello {
 		return
 	}
 	h.done, h.records = true, nil
-	if complete {
-		h.groups, h.shares = parseClientHello(message)
-	}
+	h.offer = parseClientHello(message)
 }
 
-func (h *helloRecorder) keyShares() []uint16 { return h.shares }
-
 // firstMessage puts the first handshake message together from records. It is
-// complete, with nil, too when the bytes are no handshake at all.
-func firstMessage(records []byte) (message []byte, complete bool) {
+// done, without one, too when the bytes are no handshake.
+func firstMessage(records []byte) (message []byte, done bool) {
 	for len(records) >= recordHeader {
 		if records[0] != recordHandshake {
 			return nil, true
@@ -67,93 +76,59 @@ func firstMessage(records []byte) (message []byte, complete bool) {
 		message = append(message, records[recordHeader:recordHeader+n]...)
 		records = records[recordHeader+n:]
 		if len(message) >= handshakeHeader {
-			size := int(message[1])<<16 | int(message[2])<<8 | int(message[3])
-			if len(message) >= handshakeHeader+size {
-				return message[:handshakeHeader+size], true
+			end := handshakeHeader + (int(message[1])<<16 | int(message[2])<<8 | int(message[3]))
+			if len(message) >= end {
+				return message[:end], true
 			}
 		}
 	}
 	return nil, false
 }
 
-// parseClientHello returns the contents of supported_groups and the groups of
-// key_share (RFC 8446 section 4.1.2); nil for what is absent or malformed.
-func parseClientHello(message []byte) (groups, shares []uint16) {
-	r := reader(message)
-	kind, ok := r.take(handshakeHeader)
-	if !ok || kind[0] != messageClientHello {
-		return nil, nil
+// parseClientHello reads a ClientHello (RFC 8446 section 4.1.2); what is absent
+// or malformed is left out.
+func parseClientHello(message []byte) offer {
+	s := cryptobyte.String(message)
+	var kind uint8
+	var body, session, suites, compressions, extensions cryptobyte.String
+	if !s.ReadUint8(&kind) || kind != clientHello || !s.ReadUint24LengthPrefixed(&body) ||
+		!body.Skip(2+32) || !body.ReadUint8LengthPrefixed(&session) || !body.ReadUint16LengthPrefixed(&suites) ||
+		!body.ReadUint8LengthPrefixed(&compressions) || !body.ReadUint16LengthPrefixed(&extensions) {
+		return offer{}
 	}
-	if _, ok = r.take(helloFixed); !ok {
-		return nil, nil
-	}
-	for _, lengthBytes := range []int{1, 2, 1} { // session id, suites, compression
-		if _, ok = r.vector(lengthBytes); !ok {
-			return nil, nil
-		}
-	}
-	extensions, ok := r.vector(2)
-	if !ok {
-		return nil, nil
-	}
-	for len(extensions) >= extensionHeaderBytes {
-		id := uint16(extensions[0])<<8 | uint16(extensions[1])
-		extensions = extensions[2:]
-		body, ok := extensions.vector(2)
-		if !ok {
-			return nil, nil
-		}
-		list, ok := body.vector(2)
-		if !ok {
-			continue
+	var o offer
+	for !extensions.Empty() {
+		var id uint16
+		var data cryptobyte.String
+		if !extensions.ReadUint16(&id) || !extensions.ReadUint16LengthPrefixed(&data) {
+			return offer{}
 		}
 		switch id {
 		case extensionGroups:
-			for len(list) >= 2 {
-				groups = append(groups, uint16(list[0])<<8|uint16(list[1]))
-				list = list[2:]
-			}
+			o.groups = readGroups(data, false)
 		case extensionKeyShare:
-			for len(list) >= 2 {
-				group := uint16(list[0])<<8 | uint16(list[1])
-				list = list[2:]
-				if _, ok := list.vector(2); !ok {
-					return nil, nil
-				}
-				shares = append(shares, group)
-			}
+			o.shares = readGroups(data, true)
 		}
 	}
-	return groups, shares
+	return o
 }
 
-// reader consumes TLS vectors from the front of a byte string.
-type reader []byte
-
-func (r *reader) take(n int) (reader, bool) {
-	if len(*r) < n {
-		return nil, false
+// readGroups reads a list of groups, each with a key behind it or not.
+func readGroups(data cryptobyte.String, withKeys bool) []tlsapi.CurveID {
+	var list cryptobyte.String
+	if !data.ReadUint16LengthPrefixed(&list) {
+		return nil
 	}
-	out := (*r)[:n]
-	*r = (*r)[n:]
-	return out, true
-}
-
-func (r *reader) vector(lengthBytes int) (reader, bool) {
-	length, ok := r.take(lengthBytes)
-	if !ok {
-		return nil, false
+	var groups []tlsapi.CurveID
+	for !list.Empty() {
+		var group uint16
+		var key cryptobyte.String
+		if !list.ReadUint16(&group) || withKeys && !list.ReadUint16LengthPrefixed(&key) {
+			return nil
+		}
+		groups = append(groups, tlsapi.CurveID(group))
 	}
-	n := 0
-	for _, b := range length {
-		n = n<<8 | int(b)
-	}
-	return r.take(n)
-}
-
-// offer is what crypto/tls puts into a first ClientHello.
-type offer struct {
-	groups, shares []tlsapi.CurveID
+	return groups
 }
 
 // offered returns what crypto/tls really offers with a list of curves (nil: its
@@ -176,7 +151,7 @@ func offered(curves []tlsapi.CurveID, maxVersion uint16) offer {
 		MaxVersion:         maxVersion,
 		CurvePreferences:   curves,
 	}).Handshake()
-	o := offer{curveIDs(sink.hello.groups), curveIDs(sink.hello.shares)}
+	o := sink.hello.offer
 	// A program may make up lists at will.
 	if offers.known == nil || len(offers.known) >= maxOffers {
 		offers.known = make(map[string]offer)
@@ -190,21 +165,6 @@ const maxOffers = 256
 var offers struct {
 	sync.Mutex
 	known map[string]offer
-}
-
-// secondShare reports whether the offer holds a post-quantum and a classical
-// share.
-func (o offer) secondShare() bool {
-	return slices.ContainsFunc(o.shares, tlsapi.PostQuantum) &&
-		slices.ContainsFunc(o.shares, func(id tlsapi.CurveID) bool { return !tlsapi.PostQuantum(id) })
-}
-
-func curveIDs(ids []uint16) []tlsapi.CurveID {
-	var out []tlsapi.CurveID
-	for _, id := range ids {
-		out = append(out, tlsapi.CurveID(id))
-	}
-	return out
 }
 
 // helloSink is a net.Conn that records the ClientHello and then ends.

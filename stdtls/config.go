@@ -206,11 +206,10 @@ func clientVerifier(c *tlsapi.ClientConfig) (*verifier, error) {
 		return nil, err
 	}
 	v := newVerifier(anchors, x509.ExtKeyUsageServerAuth)
-	if !c.SkipHostnameVerification {
-		for _, name := range []string{c.ServerName, c.AlternativeName} {
-			if name != "" {
-				v.names = append(v.names, name)
-			}
+	v.skipNames = c.SkipHostnameVerification
+	for _, name := range []string{c.ServerName, c.AlternativeName} {
+		if name != "" {
+			v.names = append(v.names, name)
 		}
 	}
 	return v, nil
@@ -250,7 +249,9 @@ func serverVerifier(c *tlsapi.ServerConfig) (*verifier, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newVerifier(anchors, x509.ExtKeyUsageClientAuth), nil
+	v := newVerifier(anchors, x509.ExtKeyUsageClientAuth)
+	v.skipNames = true
+	return v, nil
 }
 
 // chooseCertificate asks the hook, then takes the first certificate that suits

@@ -2,10 +2,8 @@ package stdtls
 
 import (
 	"context"
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -196,12 +194,13 @@ func (c *conn) HandshakeContext(ctx context.Context) error {
 // handshake returns a typed error, for callers that add nothing to it.
 func (c *conn) handshake(ctx context.Context) *tlsapi.Error {
 	if c.isClosed() {
+		if c.complete() {
+			return nil
+		}
 		return closed(opHandshake)
 	}
-	select {
-	case <-c.done:
+	if c.isDone() {
 		return c.handshakeErr
-	default:
 	}
 	if c.started.CompareAndSwap(false, true) {
 		c.runHandshake(ctx)
@@ -226,22 +225,27 @@ func (c *conn) handshake(ctx context.Context) *tlsapi.Error {
 }
 
 func (c *conn) runHandshake(ctx context.Context) {
+	over := sync.OnceFunc(func() {
+		c.transport.handshakeOver()
+		c.end()
+		close(c.done)
+	})
 	// What stays if a hook panics.
 	c.handshakeErr = &tlsapi.Error{Provider: providerName, Op: opHandshake, Kind: tlsapi.KindInternal, Err: errors.New("a hook panicked")}
-	defer close(c.done)
-	defer c.end()
+	defer over()
 
 	c.handshakeErr = c.tryHandshake(ctx)
-	c.transport.handshakeOver()
-	if c.handshakeErr != nil {
-		c.verifiedChains = nil
-		if hook := c.settings.HandshakeFailed; hook != nil {
-			hook(c.handshakeErr)
+	if c.handshakeErr == nil {
+		if hook := c.settings.HandshakeComplete; hook != nil {
+			hook(c.describe(c.finalState()))
 		}
 		return
 	}
-	if hook := c.settings.HandshakeComplete; hook != nil {
-		hook(c.describe(c.finalState()))
+	c.verifiedChains = nil
+	// The handshake is over before the hook runs: it may use the connection.
+	over()
+	if hook := c.settings.HandshakeFailed; hook != nil {
+		hook(c.handshakeErr)
 	}
 }
 
@@ -312,6 +316,9 @@ func (c *conn) abort(cause error) bool {
 }
 
 func (c *conn) Read(b []byte) (int, error) {
+	if c.isClosed() {
+		return 0, closed(opRead)
+	}
 	if err := c.handshake(context.Background()); err != nil {
 		return 0, err
 	}
@@ -358,13 +365,8 @@ func (c *conn) CloseWrite() error {
 		return closed(opClose)
 	}
 	defer c.endWrite()
-	select {
-	case <-c.done:
-	default:
+	if !c.complete() {
 		return &tlsapi.Error{Provider: providerName, Op: opClose, Kind: tlsapi.KindProtocol, Err: errors.New("CloseWrite before the handshake has completed")}
-	}
-	if c.handshakeErr != nil {
-		return c.handshakeErr
 	}
 	c.mu.Lock()
 	failed := c.failed
@@ -456,15 +458,17 @@ func (c *conn) Close() error {
 // closeTransport sends a close_notify first where one is due: not before the
 // handshake, not after a fatal error, not into the middle of a record.
 func (c *conn) closeTransport(writing bool) error {
-	select {
-	case <-c.done:
-	default:
+	switch {
+	case !c.isDone():
 		return c.transport.Close()
+	case c.handshakeErr != nil:
+		// Its alert may still be on its way.
+		return c.transport.finish()
 	}
 	c.mu.Lock()
 	silent := c.failed || c.writeErr != nil && c.writeErr.Kind != tlsapi.KindClosed
 	c.mu.Unlock()
-	if writing || silent || c.handshakeErr != nil || !c.transport.withhold() {
+	if writing || silent || !c.transport.withhold() {
 		return c.transport.Close()
 	}
 	if err := c.tls.CloseWrite(); err != nil {
@@ -493,11 +497,21 @@ func (c *conn) setDeadline(set func(time.Time) error, t time.Time) error {
 	return nil
 }
 
-func (c *conn) ConnectionState() tls.ConnectionState {
+// isDone reports whether the handshake is over, complete whether it succeeded.
+func (c *conn) isDone() bool {
 	select {
 	case <-c.done:
-		return c.finalState()
+		return true
 	default:
+		return false
+	}
+}
+
+func (c *conn) complete() bool { return c.isDone() && c.handshakeErr == nil }
+
+func (c *conn) ConnectionState() tls.ConnectionState {
+	if c.isDone() {
+		return c.finalState()
 	}
 	// crypto/tls's own method would wait for the handshake.
 	if known := c.early.Load(); known != nil {
@@ -530,18 +544,10 @@ func (c *conn) describe(state tls.ConnectionState) tlsapi.ConnectionInfo {
 		ServerName:        state.ServerName,
 		Verified:          len(state.VerifiedChains) > 0,
 		Resumed:           state.DidResume,
-		KeyShares:         curveIDs(c.transport.keyShares()),
+		KeyShares:         c.transport.keyShares(),
 		HelloRetryRequest: state.HelloRetryRequest,
 	}
-	if len(state.PeerCertificates) > 0 {
-		leaf := state.PeerCertificates[0]
-		if len(leaf.Subject.Organization) > 0 {
-			info.PeerOrganization = leaf.Subject.Organization[0]
-		}
-		info.PeerSerial = leaf.SerialNumber.Text(16)
-		sum := sha256.Sum256(leaf.Raw)
-		info.PeerSHA256 = hex.EncodeToString(sum[:])
-	}
+	info.DescribePeer(state.PeerCertificates)
 	return info
 }
 
@@ -549,21 +555,18 @@ func (c *conn) describe(state tls.ConnectionState) tlsapi.ConnectionInfo {
 // is at most 255 bytes with its prefix; RFC 5869: at most 255 hashes).
 const (
 	maxExportLabel  = 255 - len("tls13 ")
-	maxExportLength = 255 * sha256.Size
+	maxExportLength = 255 * 32
 )
 
 func (c *conn) ExportKeyingMaterial(label string, context []byte, length int) ([]byte, error) {
 	fail := func(kind tlsapi.Kind, format string, args ...any) ([]byte, error) {
 		return nil, &tlsapi.Error{Provider: providerName, Op: opExport, Kind: kind, Err: fmt.Errorf(format, args...)}
 	}
-	select {
-	case <-c.done:
-	default:
-		return fail(tlsapi.KindProtocol, "the handshake has not completed")
-	}
 	switch {
-	case c.handshakeErr != nil:
-		return nil, c.handshakeErr
+	case c.isClosed():
+		return nil, closed(opExport)
+	case !c.complete():
+		return fail(tlsapi.KindProtocol, "the handshake has not completed")
 	case len(label) > maxExportLabel:
 		return fail(tlsapi.KindConfig, "the label has %d bytes; the most is %d", len(label), maxExportLabel)
 	case length < 0 || length > maxExportLength:

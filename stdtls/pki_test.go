@@ -162,6 +162,7 @@ func connect(t testing.TB, pair func(testing.TB) (net.Conn, net.Conn), cc *tlsap
 	require.NoError(t, err)
 	server, err = Provider.Server(st, sc)
 	require.NoError(t, err)
+	t.Cleanup(func() { client.Close(); server.Close() })
 	limit := time.Now().Add(10 * time.Second)
 	require.NoError(t, client.SetDeadline(limit))
 	require.NoError(t, server.SetDeadline(limit))
@@ -190,6 +191,5 @@ func connected(t testing.TB, pair func(testing.TB) (net.Conn, net.Conn), cc *tls
 	require.NoError(t, serverErr)
 	require.NoError(t, client.SetDeadline(time.Time{}))
 	require.NoError(t, server.SetDeadline(time.Time{}))
-	t.Cleanup(func() { client.Close(); server.Close() })
 	return client, server
 }

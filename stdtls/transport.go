@@ -1,25 +1,30 @@
 package stdtls
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"net"
 	"sync"
 	"time"
+
+	"github.com/polytls/polytls/tlsapi"
 )
 
 const (
-	// closeGrace is how long Close itself tries to send the close_notify.
-	closeGrace = 10 * time.Millisecond
-	// closeTail is how long the background sender may go on after that.
-	closeTail = 5 * time.Second
+	// tailWait is how long a failing handshake or Close waits for its last
+	// bytes to go out: enough for a transport that takes them, not noticed
+	// where it does not.
+	tailWait = 50 * time.Millisecond
+	// tailLimit is how long they may take in the background.
+	tailLimit = 5 * time.Second
 )
 
 // transport stands between crypto/tls and the caller's net.Conn. It makes the
 // two ends of a stream tell apart (crypto/tls reports a connection cut between
 // records and a close_notify alike), marks errors that come from below, sees
-// the first ClientHello and the plaintext alerts, and takes the close_notify
-// out of crypto/tls without waiting for the network.
+// the first ClientHello and the alerts, and sends the last bytes, an alert of
+// the handshake or the close_notify, without waiting for the peer.
 type transport struct {
 	net.Conn
 	client bool
@@ -38,10 +43,14 @@ type transport struct {
 	// withheld takes all output when withholding.
 	withholding bool
 	withheld    []byte
+	// tailSent is not nil when the last bytes are on their way, and closed
+	// when they are out or lost.
+	tailSent chan struct{}
 	// watching is true during the handshake.
 	watching bool
 	hello    helloRecorder
-	alert    int
+	// alert is the last one sent in the clear, -1 for none.
+	alert int
 }
 
 func newTransport(inner net.Conn, client bool) *transport {
@@ -76,15 +85,24 @@ func (t *transport) Write(b []byte) (int, error) {
 		t.mu.Unlock()
 		return len(b), nil
 	}
-	t.writing++
+	if t.tailSent != nil {
+		t.mu.Unlock()
+		return 0, markTransport(errAfterTail)
+	}
 	if t.watching {
 		if t.client {
 			t.hello.add(b)
 		}
-		if a := plaintextAlert(b); a >= 0 {
-			t.alert = a
+		if alert, last := lastAlert(b); last {
+			t.alert = alert
+			t.mu.Unlock()
+			// The peer may be writing, too, and not read before that is done:
+			// over a transport without buffers both would wait forever.
+			t.sendTail(b)
+			return len(b), nil
 		}
 	}
+	t.writing++
 	t.mu.Unlock()
 
 	n, err := t.Conn.Write(b)
@@ -98,6 +116,8 @@ func (t *transport) Write(b []byte) (int, error) {
 	}
 	return n, nil
 }
+
+var errAfterTail = errors.New("the connection has failed and its alert was the last to be sent")
 
 // SetWriteDeadline is called by crypto/tls for a close_notify. While that is
 // withheld, the deadlines are this type's own affair.
@@ -133,10 +153,10 @@ func (t *transport) handshakeOver() {
 }
 
 // keyShares returns the groups with a share in the first ClientHello.
-func (t *transport) keyShares() []uint16 {
+func (t *transport) keyShares() []tlsapi.CurveID {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.hello.keyShares()
+	return t.hello.offer.shares
 }
 
 // sentAlert returns the alert that was sent in the clear, or -1.
@@ -158,60 +178,59 @@ func (t *transport) withhold() bool {
 	return true
 }
 
-// finish sends what was withheld and closes. It returns at once: what the peer
-// does not take is sent in the background for at most closeTail.
+// finish sends what was withheld and closes, as soon as the last bytes are out.
+// It returns at once: what the peer does not take is sent in the background for
+// at most tailLimit.
 func (t *transport) finish() error {
 	t.mu.Lock()
 	tail := t.withheld
 	t.withheld = nil
 	t.mu.Unlock()
-	if len(tail) == 0 {
+	if len(tail) > 0 {
+		t.sendTail(tail)
+	}
+
+	t.mu.Lock()
+	sent := t.tailSent
+	t.mu.Unlock()
+	if sent == nil {
 		return t.Close()
 	}
-
-	switch t.Conn.(type) {
-	case *net.TCPConn, *net.UnixConn:
-		// The usual case: the socket takes the few bytes right away.
-		if err := t.Conn.SetWriteDeadline(time.Now().Add(closeGrace)); err != nil {
-			return t.Close()
-		}
-		n, err := t.Conn.Write(tail)
-		if err == nil || !timedOut(err) {
-			return t.Close()
-		}
-		t.wakeReaders()
-		go t.sendTail(tail[n:])
-		return nil
-	}
-
-	// Another transport may wait for the peer, and may not know deadlines.
-	t.wakeReaders()
-	sent := make(chan struct{})
-	go func() {
-		defer close(sent)
-		t.sendTail(tail)
-	}()
-	grace := time.NewTimer(closeGrace)
-	defer grace.Stop()
 	select {
 	case <-sent:
-		return t.closeErr
-	case <-grace.C:
-		return nil
+		return t.Close()
+	default:
 	}
+	// This ends a Read that waits for the peer while the transport is open.
+	_ = t.Conn.SetReadDeadline(time.Unix(1, 0))
+	// The timer is for transports that ignore deadlines.
+	limit := time.AfterFunc(tailLimit, func() { _ = t.Close() })
+	go func() {
+		<-sent
+		limit.Stop()
+		_ = t.Close()
+	}()
+	return nil
 }
 
-// wakeReaders ends a Read that waits for the peer, while the transport is
-// still open for the tail.
-func (t *transport) wakeReaders() { _ = t.Conn.SetReadDeadline(time.Unix(1, 0)) }
-
-func (t *transport) sendTail(tail []byte) {
-	// The timer is for transports that ignore deadlines.
-	limit := time.AfterFunc(closeTail, func() { _ = t.Close() })
-	defer limit.Stop()
-	_ = t.Conn.SetWriteDeadline(time.Now().Add(closeTail))
-	_, _ = t.Conn.Write(tail)
-	_ = t.Close()
+// sendTail sends the last bytes in the background and waits for tailWait.
+func (t *transport) sendTail(b []byte) {
+	tail := bytes.Clone(b)
+	sent := make(chan struct{})
+	t.mu.Lock()
+	t.tailSent = sent
+	t.mu.Unlock()
+	_ = t.Conn.SetWriteDeadline(time.Now().Add(tailLimit))
+	go func() {
+		defer close(sent)
+		_, _ = t.Conn.Write(tail)
+	}()
+	wait := time.NewTimer(tailWait)
+	defer wait.Stop()
+	select {
+	case <-sent:
+	case <-wait.C:
+	}
 }
 
 // transportError marks an error of the caller's net.Conn on its way through
@@ -235,24 +254,31 @@ func timedOut(err error) bool {
 	return errors.As(err, &t) && t.Timeout()
 }
 
-// plaintextAlert returns the description of the last alert among the
-// unencrypted records in b, or -1. Encrypted alerts are longer or of another
-// record type.
-func plaintextAlert(b []byte) int {
+// lastAlert reports whether the last of the records in b is an alert, and which
+// one: -1 when it is encrypted. It holds for handshakes only: no handshake
+// message is so short that its record could be that of an encrypted alert in
+// TLS 1.3, which hides its type.
+func lastAlert(b []byte) (alert int, last bool) {
 	const (
-		header    = 5
-		alertType = 21
+		recordAlert       = 21
+		recordApplication = 23
+		alertBytes        = 2
+		// The alert, its record type and the tag of every AEAD of TLS 1.3.
+		encryptedAlertBytes = alertBytes + 1 + 16
 	)
-	found := -1
-	for len(b) >= header {
+	for len(b) >= recordHeader {
 		n := int(b[3])<<8 | int(b[4])
-		if len(b) < header+n {
-			break
+		if len(b) < recordHeader+n {
+			return -1, false
 		}
-		if b[0] == alertType && n == 2 {
-			found = int(b[header+1])
+		alert, last = -1, false
+		switch {
+		case b[0] == recordAlert && n == alertBytes:
+			alert, last = int(b[recordHeader+1]), true
+		case b[0] == recordAlert || b[0] == recordApplication && n == encryptedAlertBytes:
+			last = true
 		}
-		b = b[header+n:]
+		b = b[recordHeader+n:]
 	}
-	return found
+	return alert, last
 }

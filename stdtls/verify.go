@@ -6,12 +6,14 @@ import (
 	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/asn1"
 	"errors"
 	"fmt"
 	"net/netip"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 	"weak"
@@ -36,9 +38,15 @@ type verifier struct {
 	anchors *anchors
 	// usage is ExtKeyUsageServerAuth or ExtKeyUsageClientAuth.
 	usage x509.ExtKeyUsage
-	// names are accepted, any of them; none at all: the name is not checked.
-	names []string
-	now   func() time.Time
+	// names are accepted, any of them. They are not checked when skipNames is
+	// set; it is for clients' certificates, too, which have no name to check.
+	names     []string
+	skipNames bool
+	now       func() time.Time
+}
+
+func newVerifier(a *anchors, usage x509.ExtKeyUsage) *verifier {
+	return &verifier{anchors: a, usage: usage, now: time.Now}
 }
 
 // verify returns the chains from the leaf to an anchor, or an *tlsapi.Error.
@@ -70,12 +78,8 @@ func (v *verifier) verify(sent []*x509.Certificate) ([][]*x509.Certificate, erro
 	if len(accepted) == 0 {
 		return nil, refused(sent, worst)
 	}
-	if len(v.names) > 0 && !slices.ContainsFunc(v.names, func(n string) bool { return matchesName(leaf, n) }) {
-		var err error = x509.HostnameError{Certificate: leaf, Host: v.names[0]}
-		for _, n := range v.names[1:] {
-			err = fmt.Errorf("%w; nor for the alternative name %s", err, n)
-		}
-		return nil, refused(sent, &problem{rankHostname, tlsapi.KindHostname, err})
+	if !v.skipNames && !slices.ContainsFunc(v.names, func(n string) bool { return matchesName(leaf, n) }) {
+		return nil, refused(sent, &problem{rankHostname, tlsapi.KindHostname, v.hostnameError(leaf)})
 	}
 	return accepted, nil
 }
@@ -232,18 +236,12 @@ func (v *verifier) allowsUsage(c *x509.Certificate, leaf bool) bool {
 	if restricted && !slices.Contains(c.ExtKeyUsage, x509.ExtKeyUsageAny) && !slices.Contains(c.ExtKeyUsage, v.usage) {
 		return false
 	}
-	hasKeyUsage := false
-	for _, e := range c.Extensions {
-		hasKeyUsage = hasKeyUsage || e.Id.Equal(oidKeyUsage)
-	}
-	if !leaf || !hasKeyUsage {
+	if !leaf {
 		return true
 	}
-	allowed := x509.KeyUsageDigitalSignature | x509.KeyUsageKeyAgreement
-	if v.usage == x509.ExtKeyUsageServerAuth {
-		allowed |= x509.KeyUsageKeyEncipherment
-	}
-	return c.KeyUsage&allowed != 0
+	// TLS 1.3 and the forward-secret suites of TLS 1.2 always sign.
+	hasKeyUsage := slices.ContainsFunc(c.Extensions, func(e pkix.Extension) bool { return e.Id.Equal(oidKeyUsage) })
+	return !hasKeyUsage || c.KeyUsage&x509.KeyUsageDigitalSignature != 0
 }
 
 func weakSignature(a x509.SignatureAlgorithm) bool {
@@ -268,12 +266,23 @@ func keyError(c *x509.Certificate) error {
 	return nil
 }
 
+func (v *verifier) hostnameError(leaf *x509.Certificate) error {
+	if len(v.names) == 0 {
+		return x509.HostnameError{Certificate: leaf}
+	}
+	var err error = x509.HostnameError{Certificate: leaf, Host: v.names[0]}
+	for _, n := range v.names[1:] {
+		err = fmt.Errorf("%w; nor for the alternative name %s", err, n)
+	}
+	return err
+}
+
 // matchesName matches IP literals with IP SANs and DNS names with DNS SANs,
 // never the common name.
 func matchesName(c *x509.Certificate, name string) bool {
 	addr, err := netip.ParseAddr(name)
 	if err != nil {
-		return c.VerifyHostname(name) == nil
+		return matchesDNSName(c, name)
 	}
 	addr = addr.Unmap().WithZone("")
 	for _, ip := range c.IPAddresses {
@@ -284,14 +293,26 @@ func matchesName(c *x509.Certificate, name string) bool {
 	return false
 }
 
+// matchesDNSName is crypto/x509's matching, and as strict as OpenSSL's where
+// that is stricter: a wildcard has two labels behind it, and a name that looks
+// like an address or a pattern matches nothing.
+func matchesDNSName(c *x509.Certificate, name string) bool {
+	if strings.Trim(name, "0123456789.") == "" || strings.ContainsAny(name, "*:") {
+		return false
+	}
+	names := &x509.Certificate{}
+	for _, san := range c.DNSNames {
+		if !strings.HasPrefix(san, "*.") || strings.Count(san, ".") >= 2 {
+			names.DNSNames = append(names.DNSNames, san)
+		}
+	}
+	return names.VerifyHostname(name) == nil
+}
+
 // anchors are trust anchors in the forms that building and explaining need.
 type anchors struct {
 	pool         *x509.CertPool
 	certificates []*x509.Certificate
-}
-
-func newVerifier(a *anchors, usage x509.ExtKeyUsage) *verifier {
-	return &verifier{anchors: a, usage: usage, now: time.Now}
 }
 
 func newAnchors(certificates []*x509.Certificate) *anchors {
