@@ -1,0 +1,251 @@
+package tlstest
+
+import (
+	"crypto/tls"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/polytls/polytls/tlsapi"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+)
+
+const (
+	// patience is how long a case may take before its transport is broken.
+	patience = 30 * time.Second
+	// promptly is how long an operation may take that must not wait for
+	// anything. It leaves room for a busy machine.
+	promptly = 5 * time.Second
+)
+
+var versions = []uint16{tls.VersionTLS12, tls.VersionTLS13}
+
+// Run tests that a provider does what package tlsapi promises. A provider that
+// is not available is skipped. The calling test must not run in parallel with
+// others: Run checks that no goroutine is left.
+func Run(t *testing.T, p tlsapi.Provider) {
+	s := newSuite(t, p)
+	t.Run("provider", s.testProvider)
+	t.Run("options", s.testOptions)
+	t.Run("verification", s.testVerification)
+	t.Run("system-roots", s.testSystemRoots)
+	t.Run("client-authentication", s.testClientAuthentication)
+	t.Run("server-certificates", s.testServerCertificates)
+	t.Run("alpn", s.testALPN)
+	t.Run("curves", s.testCurves)
+	t.Run("versions", s.testVersions)
+	t.Run("cipher-suites", s.testCipherSuites)
+	t.Run("signature-schemes", s.testSignatureSchemes)
+	t.Run("policies", s.testPolicies)
+	t.Run("session-tickets", s.testSessionTickets)
+	t.Run("key-log", s.testKeyLog)
+	t.Run("close", s.testClose)
+	t.Run("deadlines", s.testDeadlines)
+	t.Run("cancellation", s.testCancellation)
+	t.Run("information", s.testInformation)
+	t.Run("hooks", s.testHooks)
+	t.Run("transfer", s.testTransfer)
+	t.Run("bad-input", s.testBadInput)
+	t.Run("self", func(t *testing.T) { runPair(t, s, s) })
+}
+
+// RunPair tests a provider's client against another provider's server.
+func RunPair(t *testing.T, client, server tlsapi.Provider) {
+	runPair(t, newSuite(t, client), newSuite(t, server))
+}
+
+// suite is one run over one provider.
+type suite struct {
+	p     tlsapi.Provider
+	cells map[tlsapi.Feature]tlsapi.FeatureSupport
+	// ca issued the certificates of certs and clientCert; both hold under the
+	// names of validSpec.
+	ca         *Authority
+	certs      map[KeyType]tls.Certificate
+	clientCert tls.Certificate
+}
+
+// serverName is the name that the suite's valid server certificates have.
+const serverName = "server.example"
+
+func newSuite(t *testing.T, p tlsapi.Provider) *suite {
+	t.Helper()
+	require.NotEmpty(t, p.Name())
+	if err := p.Available(); err != nil {
+		require.ErrorIs(t, err, tlsapi.KindUnavailable)
+		t.Skipf("%s: %v", p.Name(), err)
+	}
+	// Connections may use up to 5 s in the background after Close.
+	before := goleak.IgnoreCurrent()
+	t.Cleanup(func() {
+		var err error
+		for end := time.Now().Add(8 * time.Second); time.Now().Before(end); {
+			if err = goleak.Find(before); err == nil {
+				return
+			}
+		}
+		t.Errorf("goroutines are left when all connections are closed: %v", err)
+	})
+	s := &suite{p: p, cells: make(map[tlsapi.Feature]tlsapi.FeatureSupport), certs: make(map[KeyType]tls.Certificate)}
+	for _, cell := range p.Features() {
+		s.cells[cell.Feature] = cell
+	}
+	s.ca = NewAuthority(t, Spec{CommonName: "Polytls Test CA"})
+	for _, kind := range []KeyType{ECDSA, RSA, Ed25519} {
+		s.certs[kind] = s.ca.Leaf(t, validSpec(kind))
+	}
+	s.clientCert = s.ca.Leaf(t, Spec{CommonName: "client", Organization: "Client Organization", DNSNames: []string{"client.example"}})
+	return s
+}
+
+func validSpec(kind KeyType) Spec {
+	return Spec{
+		Key:          kind,
+		CommonName:   serverName,
+		Organization: "Server Organization",
+		DNSNames:     []string{serverName},
+		IPAddresses:  []string{"127.0.0.1", "::1"},
+	}
+}
+
+// native reports whether the provider's library itself has the feature, so
+// that it must hold to the letter.
+func (s *suite) native(feature tlsapi.Feature) bool {
+	return s.cells[feature].Support == tlsapi.Native
+}
+
+func (s *suite) supported(feature tlsapi.Feature) bool {
+	cell, ok := s.cells[feature]
+	return ok && cell.Support != tlsapi.Unsupported
+}
+
+// need skips the test when the provider declares one of the features as
+// unsupported. That the feature is then refused is tested with the options.
+func (s *suite) need(t *testing.T, features ...tlsapi.Feature) {
+	t.Helper()
+	for _, f := range features {
+		if !s.supported(f) {
+			t.Skipf("%s declares %s unsupported: %s", s.p.Name(), f, s.cells[f].Note)
+		}
+	}
+}
+
+// declares reports whether the note of one of the provider's features with the
+// given prefix ("client.", "server.") names a limit.
+func (s *suite) declares(prefix, limit string) bool {
+	for f, cell := range s.cells {
+		if strings.HasPrefix(string(f), prefix) && strings.Contains(strings.ToLower(cell.Note), strings.ToLower(limit)) {
+			return true
+		}
+	}
+	return false
+}
+
+// acceptRefusal skips the test when a configuration was refused for a declared
+// limit: with an error that matches errors.ErrUnsupported and names an option
+// whose feature is not native, or has a note that names one of the values. It
+// fails the test with any other error.
+func (s *suite) acceptRefusal(t *testing.T, err error, used []tlsapi.FeatureUse, values ...string) {
+	t.Helper()
+	if err == nil {
+		return
+	}
+	var e *tlsapi.Error
+	require.ErrorAs(t, err, &e)
+	require.Equal(t, tlsapi.KindUnsupported, e.Kind, "the configuration is right, but was refused: %v", err)
+	for _, use := range used {
+		cell := s.cells[use.Feature]
+		named := slices.ContainsFunc(values, func(v string) bool {
+			return strings.Contains(strings.ToLower(cell.Note), strings.ToLower(v))
+		})
+		if use.Option == e.Option && (cell.Support != tlsapi.Native || named) {
+			t.Skipf("refused as declared: %v", err)
+		}
+	}
+	require.NoError(t, err, "the refusal is not declared by the provider's features")
+}
+
+// clientConfig returns a valid configuration of a client, changed by change.
+func (s *suite) clientConfig(change ...func(*tlsapi.ClientConfig)) *tlsapi.ClientConfig {
+	c := &tlsapi.ClientConfig{ServerName: serverName, RootCAs: Pool(s.ca)}
+	if s.supported(tlsapi.ClientBlinding) {
+		// Tests of failures would wait for the default delay.
+		c.MaxBlindingDelay = -1
+	}
+	for _, f := range change {
+		f(c)
+	}
+	return c
+}
+
+// serverConfig returns a valid configuration of a server, changed by change.
+func (s *suite) serverConfig(change ...func(*tlsapi.ServerConfig)) *tlsapi.ServerConfig {
+	c := &tlsapi.ServerConfig{Certificates: []tls.Certificate{s.certs[ECDSA]}}
+	if s.supported(tlsapi.ServerBlinding) {
+		c.MaxBlindingDelay = -1
+	}
+	for _, f := range change {
+		f(c)
+	}
+	return c
+}
+
+// referenceServer returns crypto/tls's configuration of a server that suits
+// clientConfig.
+func (s *suite) referenceServer(change ...func(*tls.Config)) *tls.Config {
+	c := &tls.Config{Certificates: []tls.Certificate{s.certs[ECDSA]}}
+	for _, f := range change {
+		f(c)
+	}
+	return c
+}
+
+// referenceClient is the same for a client that suits serverConfig.
+func (s *suite) referenceClient(change ...func(*tls.Config)) *tls.Config {
+	c := &tls.Config{ServerName: serverName, RootCAs: X509Pool(s.ca)}
+	for _, f := range change {
+		f(c)
+	}
+	return c
+}
+
+// only restricts crypto/tls to one protocol version.
+func only(version uint16) func(*tls.Config) {
+	return func(c *tls.Config) { c.MinVersion, c.MaxVersion = version, version }
+}
+
+func eachVersion(t *testing.T, f func(t *testing.T, version uint16)) {
+	for _, v := range versions {
+		t.Run(versionName(v), func(t *testing.T) { f(t, v) })
+	}
+}
+
+// versionName returns the version without a space, for test names.
+func versionName(version uint16) string {
+	return strings.ReplaceAll(tlsapi.VersionName(version), " ", "-")
+}
+
+// role is the end that the provider under test has.
+type role string
+
+const (
+	client role = "client"
+	server role = "server"
+)
+
+func eachRole(t *testing.T, f func(t *testing.T, r role)) {
+	for _, r := range []role{client, server} {
+		t.Run(string(r), func(t *testing.T) { f(t, r) })
+	}
+}
+
+func eachRoleAndVersion(t *testing.T, f func(t *testing.T, r role, version uint16)) {
+	eachRole(t, func(t *testing.T, r role) {
+		eachVersion(t, func(t *testing.T, version uint16) { f(t, r, version) })
+	})
+}
+
+// feature returns the feature of that name on the role's side.
+func (r role) feature(name string) tlsapi.Feature { return tlsapi.Feature(string(r) + "." + name) }

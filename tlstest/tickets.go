@@ -1,0 +1,168 @@
+package tlstest
+
+import (
+	"bytes"
+	"crypto/tls"
+	"encoding/hex"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/polytls/polytls/tlsapi"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// countingCache is crypto/tls's session cache, which counts what a server
+// issues.
+type countingCache struct {
+	tls.ClientSessionCache
+	mu   sync.Mutex
+	puts int
+}
+
+func newCountingCache() *countingCache {
+	return &countingCache{ClientSessionCache: tls.NewLRUClientSessionCache(8)}
+}
+
+func (c *countingCache) Put(key string, session *tls.ClientSessionState) {
+	c.mu.Lock()
+	if session != nil {
+		c.puts++
+	}
+	c.mu.Unlock()
+	c.ClientSessionCache.Put(key, session)
+}
+
+func (c *countingCache) issued() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.puts
+}
+
+func (s *suite) testSessionTickets(t *testing.T) {
+	connect := func(t *testing.T, config *tlsapi.ServerConfig, version uint16, cache tls.ClientSessionCache, change ...func(*tls.Config)) *duo {
+		t.Helper()
+		reference := s.referenceClient(only(version), func(c *tls.Config) { c.ClientSessionCache = cache })
+		for _, f := range change {
+			f(reference)
+		}
+		d := s.serverDuo(t, config, reference)
+		d.mustHandshake(t)
+		d.mustEcho(t)
+		return d
+	}
+	t.Run("server", func(t *testing.T) {
+		eachVersion(t, func(t *testing.T, version uint16) {
+			t.Run("resumption", func(t *testing.T) {
+				s.need(t, tlsapi.ServerSessionTickets)
+				config, cache := s.serverConfig(), newCountingCache()
+				first := connect(t, config, version, cache)
+				assert.False(t, first.conn.Info().Resumed)
+				require.NotZero(t, cache.issued())
+				second := connect(t, config, version, cache)
+				assert.True(t, second.conn.Info().Resumed)
+				assert.True(t, second.conn.ConnectionState().DidResume)
+				assert.True(t, second.peer.ConnectionState().DidResume)
+			})
+			t.Run("off", func(t *testing.T) {
+				s.need(t, tlsapi.ServerSessionTicketsOff)
+				config := s.serverConfig(func(c *tlsapi.ServerConfig) { c.SessionTicketsDisabled = true })
+				cache := newCountingCache()
+				for range 2 {
+					d := connect(t, config, version, cache)
+					assert.False(t, d.peer.ConnectionState().DidResume)
+					assert.False(t, d.conn.Info().Resumed)
+				}
+				assert.Zero(t, cache.issued())
+			})
+			t.Run("keys", func(t *testing.T) {
+				s.need(t, tlsapi.ServerSessionTicketKeys)
+				with := func(keys ...byte) *tlsapi.ServerConfig {
+					return s.serverConfig(func(c *tlsapi.ServerConfig) {
+						for _, k := range keys {
+							c.SessionTicketKeys = append(c.SessionTicketKeys, [32]byte(bytes.Repeat([]byte{k}, 32)))
+						}
+					})
+				}
+				cache := newCountingCache()
+				connect(t, with(1), version, cache)
+				rotated := connect(t, with(2, 1), version, cache)
+				assert.True(t, rotated.conn.Info().Resumed, "an old key decrypts")
+				fresh := connect(t, with(3), version, cache)
+				assert.False(t, fresh.conn.Info().Resumed, "a key that is gone does not")
+			})
+			t.Run("never across another client authentication", func(t *testing.T) {
+				s.need(t, tlsapi.ServerSessionTickets, tlsapi.ServerClientAuth)
+				keys := [][32]byte(nil)
+				if s.supported(tlsapi.ServerSessionTicketKeys) {
+					keys = [][32]byte{{9}}
+				}
+				cache := newCountingCache()
+				connect(t, s.serverConfig(func(c *tlsapi.ServerConfig) { c.SessionTicketKeys = keys }), version, cache)
+				config := s.serverConfig(func(c *tlsapi.ServerConfig) {
+					c.SessionTicketKeys = keys
+					c.ClientAuth, c.ClientCAs = tls.RequireAndVerifyClientCert, Pool(s.ca)
+				})
+				d := connect(t, config, version, cache, sending(&s.clientCert))
+				assert.False(t, d.conn.Info().Resumed)
+				assert.NotEmpty(t, d.conn.ConnectionState().PeerCertificates)
+			})
+		})
+	})
+	t.Run("client", func(t *testing.T) {
+		t.Run("off", func(t *testing.T) {
+			s.need(t, tlsapi.ClientSessionTicketsOff)
+			d := s.clientDuo(t, s.clientConfig(func(c *tlsapi.ClientConfig) { c.SessionTicketsDisabled = true }), s.referenceServer())
+			d.mustHandshake(t)
+			d.mustEcho(t)
+			hello := d.hello(t)
+			assert.False(t, hello.Has(extensionSessionTicket))
+			assert.False(t, hello.Has(extensionPreSharedKey))
+		})
+		t.Run("never without a cache", func(t *testing.T) {
+			config, reference := s.clientConfig(), s.referenceServer()
+			for range 2 {
+				d := s.clientDuo(t, config, reference)
+				d.mustHandshake(t)
+				d.mustEcho(t)
+				assert.False(t, d.peer.ConnectionState().DidResume)
+				assert.False(t, d.conn.Info().Resumed)
+			}
+		})
+	})
+}
+
+func (s *suite) testKeyLog(t *testing.T) {
+	eachRoleAndVersion(t, func(t *testing.T, r role, version uint16) {
+		s.need(t, r.feature("key-log"))
+		var log lockedBuffer
+		d := s.connected(t, r, version, func(c *tlsapi.Settings) { c.KeyLogWriter = &log })
+		label := "CLIENT_RANDOM"
+		if version == tls.VersionTLS13 {
+			label = "CLIENT_TRAFFIC_SECRET_0"
+		}
+		assert.Contains(t, log.String(), fmt.Sprintf("%s %s ", label, hex.EncodeToString(d.hello(t).Random)))
+		for line := range strings.Lines(log.String()) {
+			assert.Len(t, strings.Fields(line), 3, "%q", line)
+		}
+	})
+}
+
+type lockedBuffer struct {
+	mu     sync.Mutex
+	buffer bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buffer.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buffer.String()
+}
