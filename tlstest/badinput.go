@@ -164,6 +164,12 @@ func (s *suite) testCutHandshake(t *testing.T) {
 					}
 					wire.CutAfter(n)
 					err, _ := d.handshakes()
+					if err == nil && len(wire.Written()) < n {
+						// Signatures vary in length: this handshake was
+						// shorter than the first.
+						end()
+						continue
+					}
 					if err == nil {
 						// This end had finished before the cut.
 						_, err = d.conn.Read(make([]byte, 1))

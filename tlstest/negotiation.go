@@ -57,7 +57,7 @@ func (s *suite) testALPN(t *testing.T) {
 		})
 		t.Run("alert 120", func(t *testing.T) {
 			eachVersion(t, func(t *testing.T, version uint16) {
-				d := s.clientDuo(t, offering("http/1.1"), s.referenceServer(only(version), func(r *tls.Config) { r.NextProtos = []string{"h2"} }))
+				d := s.clientDuo(t, offering("a"), s.referenceServer(only(version), func(r *tls.Config) { r.NextProtos = []string{"b"} }))
 				err, _ := d.handshakes()
 				e := s.requireKind(t, err, tlsapi.KindPeerAlert)
 				assert.Equal(t, alertNoALPN, e.Alert)

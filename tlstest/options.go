@@ -124,7 +124,7 @@ func (s *suite) testOptions(t *testing.T) {
 				config := s.clientConfig(set)
 				t.Run(exampleName(field, config.Features()), func(t *testing.T) {
 					require.NoError(t, config.Validate(), "the example is wrong")
-					s.requireHonest(t, field, config.Features(), func(w *Transport) (tlsapi.Conn, error) {
+					s.requireHonest(t, config.Features(), switchesOff(field, &config.Settings), func(w *Transport) (tlsapi.Conn, error) {
 						return s.p.Client(w, config)
 					})
 				})
@@ -139,7 +139,7 @@ func (s *suite) testOptions(t *testing.T) {
 				config := s.serverConfig(set)
 				t.Run(exampleName(field, config.Features()), func(t *testing.T) {
 					require.NoError(t, config.Validate(), "the example is wrong")
-					s.requireHonest(t, field, config.Features(), func(w *Transport) (tlsapi.Conn, error) {
+					s.requireHonest(t, config.Features(), switchesOff(field, &config.Settings), func(w *Transport) (tlsapi.Conn, error) {
 						return s.p.Server(w, config)
 					})
 				})
@@ -149,14 +149,23 @@ func (s *suite) testOptions(t *testing.T) {
 	t.Run("wrong", s.testWrongOptions)
 }
 
-// requireHonest fails the test unless make accepts or refuses the option as
+// switchesOff reports whether the option's value turns something off: a provider
+// that does not have it honours that as well as one that refuses it.
+func switchesOff(option string, c *tlsapi.Settings) bool {
+	return option == "MaxBlindingDelay" && c.MaxBlindingDelay < 0 || option == "ConfigCacheSize" && c.ConfigCacheSize < 0
+}
+
+// requireHonest fails the test unless make accepts or refuses the options as
 // the provider declares.
-func (s *suite) requireHonest(t *testing.T, option string, used []tlsapi.FeatureUse, make func(*Transport) (tlsapi.Conn, error)) {
+func (s *suite) requireHonest(t *testing.T, used []tlsapi.FeatureUse, off bool, make func(*Transport) (tlsapi.Conn, error)) {
 	t.Helper()
 	wire, _ := newWire(t)
 	conn, err := make(wire)
-	if i := slices.IndexFunc(used, func(u tlsapi.FeatureUse) bool { return !s.supported(u.Feature) }); i >= 0 {
-		require.Nil(t, conn)
+	if i := slices.IndexFunc(used, func(u tlsapi.FeatureUse) bool { return !s.supported(u.Feature) }); i >= 0 && !(off && err == nil) {
+		if conn != nil {
+			t.Cleanup(func() { conn.Close() })
+			require.Fail(t, "an option that is declared as unsupported was accepted", "%v", used[i])
+		}
 		e := s.requireKind(t, err, tlsapi.KindUnsupported)
 		require.True(t, errors.Is(err, errors.ErrUnsupported))
 		refused := slices.ContainsFunc(used, func(u tlsapi.FeatureUse) bool {

@@ -193,9 +193,15 @@ func (t *Transport) Write(p []byte) (int, error) {
 		case s.broken != nil:
 			s.mu.Unlock()
 			return written, s.broken
-		case s.ended || s.refused:
+		case s.ended || s.refused && s.lost >= s.capacity:
 			s.mu.Unlock()
 			return written, syscall.EPIPE
+		case s.refused:
+			// TCP takes data until the peer's reset has arrived.
+			s.record = append(s.record, p[written:]...)
+			s.lost += len(p) - written
+			s.mu.Unlock()
+			return len(p), nil
 		}
 		if room := s.capacity - len(s.buffered); room > 0 && written < len(p) {
 			s.accept(p[written : written+min(room, len(p)-written)])
@@ -283,9 +289,11 @@ type stream struct {
 	// never; other is then the other direction.
 	cutAfter int
 	other    *stream
-	// ended is the writer's end of file; refused says that nobody will read.
+	// ended is the writer's end of file; refused says that nobody will read;
+	// lost counts what was written since.
 	ended   bool
 	refused bool
+	lost    int
 	broken  error
 }
 

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"syscall"
 	"testing"
 	"time"
 
@@ -53,8 +54,11 @@ func TestTransport(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, "hello", string(got))
 		assert.Equal(t, "hello", string(client.Written()))
+		n, err := server.Write(make([]byte, 64<<10))
+		assert.NoError(t, err, "nobody has said yet that the data is lost")
+		assert.Equal(t, 64<<10, n)
 		_, err = server.Write([]byte("x"))
-		assert.Error(t, err)
+		assert.ErrorIs(t, err, syscall.EPIPE)
 	})
 	t.Run("cut", func(t *testing.T) {
 		client, server := Pipe()
