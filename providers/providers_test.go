@@ -1,6 +1,7 @@
 package providers
 
 import (
+	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -58,6 +59,21 @@ func TestAvailability(t *testing.T) {
 			_, err = p.Client(nil, &tlsapi.ClientConfig{ServerName: "example.com"})
 			assert.ErrorIs(t, err, tlsapi.KindUnavailable)
 		})
+	}
+}
+
+// Tests of a provider that is not available are skipped. Where the native
+// libraries were built they must not be: POLYTLS_REQUIRE_PROVIDERS lists the
+// names of those that have to be there.
+func TestRequiredProvidersAreAvailable(t *testing.T) {
+	required := strings.Fields(os.Getenv("POLYTLS_REQUIRE_PROVIDERS"))
+	if len(required) == 0 {
+		t.Skip("POLYTLS_REQUIRE_PROVIDERS is not set")
+	}
+	for _, name := range required {
+		p, err := Lookup(name)
+		require.NoError(t, err)
+		assert.NoError(t, p.Available(), name)
 	}
 }
 
