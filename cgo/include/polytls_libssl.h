@@ -67,8 +67,8 @@
 #define LIBSSL_MAX_PLAINTEXT 16384
 /* OpenSSL sends no more key shares than this. */
 #define LIBSSL_MAX_KEY_SHARES 4
-/* The longest name of a group, scheme or suite with its separators. */
-#define LIBSSL_NAME_SIZE 48
+/* One per type of key: more than there are types. */
+#define LIBSSL_MAX_CERTIFICATES 8
 
 struct libssl_ids {
   uint16_t *values; /* malloc memory */
@@ -97,6 +97,7 @@ struct libssl_ctx {
   STACK_OF(X509_NAME) *ca_names; /* until ctx_finish gives it to ssl_ctx */
   EVP_MD_CTX *trust_digest;      /* of all that trust depends on */
   size_t certificates;
+  int key_types[LIBSSL_MAX_CERTIFICATES]; /* of the certificates */
 #ifdef HAVE_SSL_CREDENTIAL
   SSL_CREDENTIAL **credentials; /* until ctx_finish gives them to ssl_ctx */
 #endif
@@ -824,6 +825,15 @@ static struct polytls_result libssl_read_identity(struct libssl_ctx *ctx, const 
     return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_CONFIG, 0,
                        "the private key does not belong to the certificate");
   }
+  for (size_t i = 0; i < ctx->certificates; i++) {
+    if (ctx->key_types[i] == EVP_PKEY_id(identity->key)) {
+      return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_CONFIG, 0, "there are two certificates for one type of key");
+    }
+  }
+  if (ctx->certificates == LIBSSL_MAX_CERTIFICATES) {
+    return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_UNSUPPORTED, 0, "there are more than %d certificates",
+                       LIBSSL_MAX_CERTIFICATES);
+  }
   if (polytls_key_strength(identity->leaf) != POLYTLS_VERIFY_OK) {
     ERR_clear_error();
     return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_CONFIG, 0,
@@ -853,7 +863,7 @@ static struct polytls_result libssl_add_certificate(struct libssl_ctx *ctx, cons
     SSL_CREDENTIAL_free(credential);
     result = libssl_ctx_library_failure(ctx, POLYTLS_FAIL_CONFIG, "the certificate cannot be used");
   } else {
-    credentials[ctx->certificates++] = credential;
+    credentials[ctx->certificates] = credential;
   }
 #elif defined(OPENSSL_IS_BORINGSSL)
   if (ctx->certificates > 0) {
@@ -863,17 +873,16 @@ static struct polytls_result libssl_add_certificate(struct libssl_ctx *ctx, cons
              !SSL_CTX_use_PrivateKey(ctx->ssl_ctx, identity.key) ||
              !SSL_CTX_set1_chain(ctx->ssl_ctx, identity.issuers)) {
     result = libssl_ctx_library_failure(ctx, POLYTLS_FAIL_CONFIG, "the certificate cannot be used");
-  } else {
-    ctx->certificates++;
   }
 #else
   /* The last argument forbids to replace a certificate of the same key type. */
   if (SSL_CTX_use_cert_and_key(ctx->ssl_ctx, identity.leaf, identity.key, identity.issuers, 0) != 1) {
     result = libssl_ctx_library_failure(ctx, POLYTLS_FAIL_CONFIG, "the certificate cannot be used");
-  } else {
-    ctx->certificates++;
   }
 #endif
+  if (result.status == POLYTLS_OK) {
+    ctx->key_types[ctx->certificates++] = EVP_PKEY_id(identity.key);
+  }
   libssl_identity_free(&identity);
   return result;
 }
@@ -1251,32 +1260,69 @@ static int libssl_give_groups(SSL_CTX *ssl_ctx, int server, const uint16_t *ids,
 }
 
 #if LIBSSL_HAS_KEY_SHARE_SYNTAX
-/* Fills ctx->groups with the library's default list, which key shares are to be
- * chosen from. */
+/* Copies the supported_groups of a ClientHello into the ids. bytes is the
+ * handshake message. Returns 1 or 0. */
+static int libssl_hello_groups(const uint8_t *bytes, size_t len, struct libssl_ids *ids) {
+  /* Type and length, version, random; then session, suites, compression. */
+  size_t at = 4 + 2 + 32;
+  if (at >= len || (at += 1 + (size_t)bytes[at]) + 2 > len || (at += 2 + (size_t)libssl_uint16(bytes + at)) >= len ||
+      (at += 1 + (size_t)bytes[at]) + 2 > len) {
+    return 0;
+  }
+  for (at += 2; len - at >= 4;) {
+    size_t type = libssl_uint16(bytes + at);
+    size_t size = libssl_uint16(bytes + at + 2);
+    at += 4;
+    if (size > len - at) {
+      return 0;
+    }
+    if (type == TLSEXT_TYPE_supported_groups && size > 2 && size % 2 == 0) {
+      ids->values = calloc(size / 2, sizeof(*ids->values));
+      for (size_t i = 2; ids->values != NULL && i < size; i += 2) {
+        ids->values[ids->count++] = libssl_uint16(bytes + at + i);
+      }
+      return ids->count > 0;
+    }
+    at += size;
+  }
+  return 0;
+}
+
+static void libssl_capture_groups(int write, int version, int type, const void *bytes, size_t len, SSL *ssl,
+                                  void *argument) {
+  (void)version;
+  (void)ssl;
+  struct libssl_ids *ids = argument;
+  if (write && type == SSL3_RT_HANDSHAKE && ids->count == 0) {
+    (void)libssl_hello_groups(bytes, len, ids);
+  }
+}
+
+/* Fills ctx->groups with the groups that the library offers by itself, which key
+ * shares are to be chosen from. No call tells them; a ClientHello that goes
+ * nowhere does. */
 static struct polytls_result libssl_default_groups(struct libssl_ctx *ctx) {
   SSL *ssl = SSL_new(ctx->ssl_ctx);
-  int count = ssl == NULL ? 0 : (int)SSL_get1_groups(ssl, NULL);
-  int *nids = count <= 0 ? NULL : calloc((size_t)count, sizeof(*nids));
-  ctx->groups.values = count <= 0 ? NULL : calloc((size_t)count, sizeof(*ctx->groups.values));
-  int ok = nids != NULL && ctx->groups.values != NULL && SSL_get1_groups(ssl, nids) == count;
-  for (int i = 0; ok && i < count; i++) {
-    uint16_t id = 0;
-    for (size_t k = 0; k < sizeof(libssl_groups) / sizeof(libssl_groups[0]); k++) {
-      const char *name = SSL_group_to_name(ssl, nids[i]);
-      const char *known = SSL_group_to_name(ssl, TLSEXT_nid_unknown | libssl_groups[k].id);
-      if (name != NULL && known != NULL && strcmp(name, known) == 0) {
-        id = libssl_groups[k].id;
-      }
-    }
-    ok = id != 0;
-    ctx->groups.values[ctx->groups.count++] = id;
+  BIO *nowhere = BIO_new(BIO_s_mem());
+  if (ssl == NULL || nowhere == NULL) {
+    SSL_free(ssl);
+    BIO_free(nowhere);
+    return libssl_ctx_out_of_memory(ctx);
   }
-  free(nids);
+  SSL_set_bio(ssl, nowhere, nowhere);
+  SSL_set_msg_callback(ssl, libssl_capture_groups);
+  SSL_set_msg_callback_arg(ssl, &ctx->groups);
+  SSL_set_connect_state(ssl);
+  (void)SSL_do_handshake(ssl);
   SSL_free(ssl);
+  int known = ctx->groups.count > 0;
+  for (size_t i = 0; known && i < ctx->groups.count; i++) {
+    known = libssl_find_group(ctx->groups.values[i]) != NULL;
+  }
   ERR_clear_error();
-  if (!ok) {
+  if (!known) {
     return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_UNSUPPORTED, 0,
-                       "the library's default groups cannot be read; name the groups together with the key shares");
+                       "the library's default groups cannot be named; name the groups together with the key shares");
   }
   return libssl_result(POLYTLS_OK);
 }

@@ -435,14 +435,74 @@ static inline int polytls_verify_refuse(X509_STORE_CTX *ctx, struct polytls_outc
   return 0;
 }
 
+/* Reports whether the candidate has signed the certificate: 1 or 0. */
+static inline int polytls_has_signed(X509 *candidate, X509 *certificate) {
+  if (X509_NAME_cmp(X509_get_subject_name(candidate), X509_get_issuer_name(certificate)) != 0) {
+    return 0;
+  }
+  EVP_PKEY *key = X509_get_pubkey(candidate);
+  int signed_it = key != NULL && X509_verify(certificate, key) == 1;
+  EVP_PKEY_free(key);
+  return signed_it;
+}
+
+/* Reports whether one of the candidates has signed the certificate but may not:
+ * 1 or 0. */
+static inline int polytls_signed_by_non_ca(STACK_OF(X509) *candidates, X509 *certificate) {
+  int count = candidates == NULL ? 0 : (int)sk_X509_num(candidates);
+  for (int i = 0; i < count; i++) {
+    X509 *candidate = sk_X509_value(candidates, i);
+    int may_issue = X509_check_ca(candidate) != 0 && (X509_get_key_usage(candidate) & KU_KEY_CERT_SIGN);
+    if (!may_issue && polytls_has_signed(candidate, certificate)) {
+      return 1;
+    }
+  }
+  return 0;
+}
+
+/* Copies the store's certificates with this subject. The caller frees them;
+ * NULL for none. The context's verification must have run. */
+static inline STACK_OF(X509) *polytls_anchors_named(X509_STORE_CTX *ctx, X509_NAME *subject) {
+#ifdef OPENSSL_IS_BORINGSSL
+  return X509_STORE_get1_certs(ctx, subject);
+#else
+  return X509_STORE_CTX_get1_certs(ctx, subject);
+#endif
+}
+
+/* Says more precisely why X509_verify_cert has failed. BoringSSL takes no
+ * certificate for an issuer that may not issue, its own issuer included, and
+ * reports all of that as a missing issuer. *depth is corrected with it. */
+static inline enum polytls_verify_code polytls_verify_cause(X509_STORE_CTX *ctx, STACK_OF(X509) *sent,
+                                                            enum polytls_verify_code code, int *depth) {
+  X509 *culprit = X509_STORE_CTX_get_current_cert(ctx);
+  if (culprit == NULL) {
+    return code;
+  }
+  /* A library without MD5 or SHA-1 calls such a signature wrong. */
+  if (code == POLYTLS_VERIFY_BAD_SIGNATURE && polytls_signature_strength(culprit) != POLYTLS_VERIFY_OK) {
+    return POLYTLS_VERIFY_WEAK_SIGNATURE;
+  }
+  if (code != POLYTLS_VERIFY_UNTRUSTED) {
+    return code;
+  }
+  if (*depth == 0 && polytls_has_signed(culprit, culprit)) {
+    return POLYTLS_VERIFY_SELF_SIGNED;
+  }
+  STACK_OF(X509) *anchors = polytls_anchors_named(ctx, X509_get_issuer_name(culprit));
+  int non_ca = polytls_signed_by_non_ca(sent, culprit) || polytls_signed_by_non_ca(anchors, culprit);
+  sk_X509_pop_free(anchors, X509_free);
+  if (non_ca) {
+    (*depth)++;
+    return POLYTLS_VERIFY_INVALID_CA;
+  }
+  return code;
+}
+
 /* Reports whether the certificate is byte for byte one of the store's: 1 or 0.
  * Uses the store context, whose verification must have run. */
 static inline int polytls_is_anchor(X509_STORE_CTX *ctx, X509 *certificate) {
-#ifdef OPENSSL_IS_BORINGSSL
-  STACK_OF(X509) *candidates = X509_STORE_get1_certs(ctx, X509_get_subject_name(certificate));
-#else
-  STACK_OF(X509) *candidates = X509_STORE_CTX_get1_certs(ctx, X509_get_subject_name(certificate));
-#endif
+  STACK_OF(X509) *candidates = polytls_anchors_named(ctx, X509_get_subject_name(certificate));
   int found = 0;
   int count = candidates == NULL ? 0 : (int)sk_X509_num(candidates);
   for (int i = 0; i < count && !found; i++) {
@@ -452,16 +512,9 @@ static inline int polytls_is_anchor(X509_STORE_CTX *ctx, X509 *certificate) {
   return found;
 }
 
-/* Checks what X509_verify_cert checks of a certificate on its own, for a leaf
- * that is itself an anchor: extensions understood, valid now, right purpose.
- * Returns 1, or refuses. */
-static inline int polytls_verify_lone_anchor(X509_STORE_CTX *ctx, X509 *leaf, int purpose,
-                                             struct polytls_outcome *outcome) {
-  uint32_t flags = X509_get_extension_flags(leaf);
-  if (flags & EXFLAG_INVALID) {
-    return polytls_verify_refuse(ctx, outcome, POLYTLS_VERIFY_MALFORMED, 0, X509_V_ERR_INVALID_EXTENSION,
-                                 "an extension of the certificate is malformed");
-  }
+/* Checks the validity of a leaf that is itself an anchor, as X509_verify_cert
+ * would; polytls_verify_chain does the rest. Returns 1, or refuses. */
+static inline int polytls_verify_lone_anchor(X509_STORE_CTX *ctx, X509 *leaf, struct polytls_outcome *outcome) {
   int before = X509_cmp_current_time(X509_get0_notBefore(leaf));
   int after = X509_cmp_current_time(X509_get0_notAfter(leaf));
   if (before == 0 || after == 0) {
@@ -475,10 +528,6 @@ static inline int polytls_verify_lone_anchor(X509_STORE_CTX *ctx, X509 *leaf, in
   if (after < 0) {
     return polytls_verify_refuse(ctx, outcome, POLYTLS_VERIFY_EXPIRED, 0, X509_V_ERR_CERT_HAS_EXPIRED,
                                  "the certificate has expired");
-  }
-  if (X509_check_purpose(leaf, purpose, 0) != 1) {
-    return polytls_verify_refuse(ctx, outcome, POLYTLS_VERIFY_KEY_USAGE, 0, X509_V_ERR_INVALID_PURPOSE,
-                                 "the certificate does not allow this use");
   }
   return 1;
 }
@@ -514,15 +563,16 @@ static inline int polytls_verify_chain(X509_STORE_CTX *ctx, STACK_OF(X509) *chai
         return polytls_verify_refuse(ctx, outcome, POLYTLS_VERIFY_INVALID_CA, i, X509_V_ERR_KEYUSAGE_NO_CERTSIGN,
                                      "the issuer's key usage does not allow it to sign certificates");
       }
-      if (X509_check_purpose(certificate, purpose, 1) <= 0) {
-        return polytls_verify_refuse(ctx, outcome, POLYTLS_VERIFY_KEY_USAGE, i, X509_V_ERR_INVALID_PURPOSE,
-                                     "the issuer does not allow this use of certificates");
-      }
       long path_length = X509_get_pathlen(certificate);
       if (path_length >= 0 && i > 1 && below - 1 > path_length) {
         return polytls_verify_refuse(ctx, outcome, POLYTLS_VERIFY_INVALID_CA, i, X509_V_ERR_PATH_LENGTH_EXCEEDED,
                                      "the chain is longer than the issuer allows");
       }
+    }
+    if (X509_check_purpose(certificate, purpose, i > 0) <= 0) {
+      return polytls_verify_refuse(ctx, outcome, POLYTLS_VERIFY_KEY_USAGE, i, X509_V_ERR_INVALID_PURPOSE,
+                                   i > 0 ? "the issuer does not allow this use of certificates"
+                                         : "the certificate does not allow this use");
     }
     if (i == 0 || !(flags & EXFLAG_SI)) {
       below++;
@@ -590,7 +640,7 @@ static inline int polytls_verify(X509_STORE_CTX *ctx, enum polytls_role peer, co
   } else if (polytls_is_anchor(ctx, leaf)) {
     /* The user trusts exactly this certificate, so its issuers do not matter.
      * BoringSSL refuses a self-signed one that is no CA. */
-    if (!polytls_verify_lone_anchor(ctx, leaf, purpose, outcome)) {
+    if (!polytls_verify_lone_anchor(ctx, leaf, outcome)) {
       return 0;
     }
     outcome->verified = sk_X509_new_null();
@@ -601,13 +651,11 @@ static inline int polytls_verify(X509_STORE_CTX *ctx, enum polytls_role peer, co
   } else {
     int depth = X509_STORE_CTX_get_error_depth(ctx);
     enum polytls_verify_code code = polytls_verify_code_of(error);
-    X509 *culprit = X509_STORE_CTX_get_current_cert(ctx);
-    /* A library without MD5 or SHA-1 calls such a signature wrong. */
-    if (code == POLYTLS_VERIFY_BAD_SIGNATURE && culprit != NULL &&
-        polytls_signature_strength(culprit) != POLYTLS_VERIFY_OK) {
-      code = POLYTLS_VERIFY_WEAK_SIGNATURE;
+    if (depth < 0) {
+      depth = 0;
     }
-    return polytls_verify_refuse(ctx, outcome, code, depth < 0 ? 0 : depth, error,
+    code = polytls_verify_cause(ctx, outcome->sent, code, &depth);
+    return polytls_verify_refuse(ctx, outcome, code, depth, error,
                                  X509_verify_cert_error_string(error));
   }
   if (outcome->verified == NULL || sk_X509_num(outcome->verified) == 0) {
