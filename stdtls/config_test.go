@@ -167,6 +167,31 @@ func TestSwitchedOff(t *testing.T) {
 		&tlsapi.ServerConfig{Settings: off, Certificates: []tls.Certificate{ca.leaf(t, "server.test")}, SessionTicketsDisabled: true})
 }
 
+// No ticket is issued, whatever the client would do with it.
+func TestNoTickets(t *testing.T) {
+	ca := newAuthority(t, "CA")
+	cert := ca.leaf(t, "server.test")
+	for _, version := range versions {
+		sessions := &countingSessions{}
+		for range 2 {
+			ct, st := tcpPair(t)
+			server := newEnd(t, st, false, nil, &tlsapi.ServerConfig{Settings: tlsapi.Settings{MaxVersion: version}, Certificates: []tls.Certificate{cert}})
+			go server.Write([]byte("x"))
+			client := tls.Client(ct, &tls.Config{InsecureSkipVerify: true, ServerName: "server.test", ClientSessionCache: sessions})
+			_, err := client.Read(make([]byte, 1))
+			require.NoError(t, err)
+			require.False(t, client.ConnectionState().DidResume)
+			require.NoError(t, client.Close())
+		}
+		require.Zero(t, sessions.stored)
+	}
+}
+
+type countingSessions struct{ stored int }
+
+func (*countingSessions) Get(string) (*tls.ClientSessionState, bool) { return nil, false }
+func (c *countingSessions) Put(string, *tls.ClientSessionState)      { c.stored++ }
+
 // clientOffer returns what is in the ClientHello that a configuration sends.
 func clientOffer(t *testing.T, config *tlsapi.ClientConfig) offer {
 	t.Helper()

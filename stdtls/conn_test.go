@@ -396,6 +396,14 @@ func TestPeersThatDoNotSpeakTLS(t *testing.T) {
 			})
 		}
 	}
+	t.Run("a record of TLS that is too long", func(t *testing.T) {
+		for _, isClient := range []bool{true, false} {
+			ours, theirs := tcpPair(t)
+			_, err := theirs.Write([]byte{22, 3, 1, 0xff, 0xff, 1})
+			require.NoError(t, err)
+			requireKind(t, newEnd(t, ours, isClient, cc, sc).Handshake(), tlsapi.KindBadRecord, opHandshake)
+		}
+	})
 	t.Run("random bytes", func(t *testing.T) {
 		for range 200 {
 			b := make([]byte, 1+rand.IntN(200))
@@ -472,6 +480,43 @@ func TestBadRecord(t *testing.T) {
 		require.Error(t, err, "nothing follows a fatal alert")
 		require.NoError(t, server.Close())
 	})
+}
+
+// After a fatal error nothing is sent, no close_notify either.
+func TestCloseAfterFailureIsSilent(t *testing.T) {
+	ca := newAuthority(t, "CA")
+	var counter *countingConn
+	_, server := connected(t, func(t testing.TB) (net.Conn, net.Conn) {
+		ct, st := tcpPair(t)
+		counter = &countingConn{Conn: st}
+		return ct, counter
+	}, &tlsapi.ClientConfig{ServerName: "server.test", RootCAs: ca.pool()}, &tlsapi.ServerConfig{Certificates: []tls.Certificate{ca.leaf(t, "server.test")}})
+	counter.cut.Store(true)
+	_, err := server.Read(make([]byte, 1))
+	requireKind(t, err, tlsapi.KindTransport, opRead)
+	before := counter.written.Load()
+	require.NoError(t, server.Close())
+	require.Equal(t, before, counter.written.Load())
+}
+
+// countingConn counts what is written, and can end its Reads.
+type countingConn struct {
+	net.Conn
+	written atomic.Int64
+	cut     atomic.Bool
+}
+
+func (c *countingConn) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	c.written.Add(int64(n))
+	return n, err
+}
+
+func (c *countingConn) Read(b []byte) (int, error) {
+	if c.cut.Load() {
+		return 0, io.EOF
+	}
+	return c.Conn.Read(b)
 }
 
 func TestReadDeadlineIsNotSticky(t *testing.T) {
