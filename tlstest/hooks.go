@@ -129,10 +129,10 @@ func (s *suite) testHooks(t *testing.T) {
 			require.Error(t, err)
 			calls.require(t, 0, 0, 1)
 		})
+		if r == server {
+			return // it does not verify by default
+		}
 		t.Run("without verification", func(t *testing.T) {
-			if r == server {
-				t.Skip("a server does not verify by default")
-			}
 			errVerdict := errors.New("pinned otherwise")
 			for _, verdict := range []error{nil, errVerdict} {
 				var calls hookCalls

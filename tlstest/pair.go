@@ -184,8 +184,7 @@ func requireRefusedBy(t *testing.T, s *suite, r role, err error, alerts ...tls.A
 		assert.Contains(t, alerts, e.Alert)
 		return
 	}
-	require.True(t, s.declares(string(r)+".", "alert"), "%s has sent no alert, and no note of its features says so: %v", s.p.Name(), err)
-	require.True(t, isCut(err), "%v", err)
+	require.True(t, s.declares(string(r)+".", "alert"), "no alert of %s arrived, and no note of its features says so: %v", s.p.Name(), err)
 }
 
 func pairClientAuth(t *testing.T, c, v *suite, version uint16) {
@@ -231,7 +230,7 @@ func pairClientAuth(t *testing.T, c, v *suite, version uint16) {
 func pairVerification(t *testing.T, c, v *suite, version uint16) {
 	for _, x := range c.verificationCases(t) {
 		switch x.name {
-		case "right name", "wrong name", "untrusted", "expired", "not yet valid", "self-signed", "wrong key usage",
+		case "right name", "wrong name", "untrusted", "expired", "not yet valid", "self-signed", "extended key usage of clients",
 			"IPv4 address", "address in the common name", "intermediate missing", "two intermediates", "skip host name, untrusted":
 		default:
 			continue
