@@ -67,6 +67,8 @@
 #define LIBSSL_MAX_PLAINTEXT 16384
 /* OpenSSL sends no more key shares than this. */
 #define LIBSSL_MAX_KEY_SHARES 4
+/* The longest name of the registry's values, with the value behind it. */
+#define LIBSSL_NAME_SIZE 64
 /* One per type of key: more than there are types. */
 #define LIBSSL_MAX_CERTIFICATES 8
 
@@ -367,13 +369,13 @@ static const struct libssl_group *libssl_find_group(uint16_t id) {
   return NULL;
 }
 
-struct libssl_scheme {
+struct libssl_named_id {
   uint16_t id;
   const char *name;
 };
 
 /* The schemes that an option may name; none with SHA-1. */
-static const struct libssl_scheme libssl_schemes[] = {
+static const struct libssl_named_id libssl_schemes[] = {
     {0x0403, "ecdsa_secp256r1_sha256"}, {0x0503, "ecdsa_secp384r1_sha384"}, {0x0603, "ecdsa_secp521r1_sha512"},
     {0x0807, "ed25519"},                {0x0808, "ed448"},                  {0x0804, "rsa_pss_rsae_sha256"},
     {0x0805, "rsa_pss_rsae_sha384"},    {0x0806, "rsa_pss_rsae_sha512"},    {0x0809, "rsa_pss_pss_sha256"},
@@ -388,6 +390,44 @@ static const char *libssl_scheme_name(uint16_t id) {
     }
   }
   return NULL;
+}
+
+/* The names of the suites that options may name, for errors: a library has none
+ * for a suite that it does not know. */
+static const struct libssl_named_id libssl_suites[] = {
+    {0x1301, "TLS_AES_128_GCM_SHA256"},
+    {0x1302, "TLS_AES_256_GCM_SHA384"},
+    {0x1303, "TLS_CHACHA20_POLY1305_SHA256"},
+    {0xc02b, "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"},
+    {0xc02f, "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"},
+    {0xc02c, "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"},
+    {0xc030, "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384"},
+    {0xcca9, "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256"},
+    {0xcca8, "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256"},
+    {0x009e, "TLS_DHE_RSA_WITH_AES_128_GCM_SHA256"},
+    {0x009f, "TLS_DHE_RSA_WITH_AES_256_GCM_SHA384"},
+    {0xccaa, "TLS_DHE_RSA_WITH_CHACHA20_POLY1305_SHA256"},
+};
+
+/* Writes "name (0x1234)", or the number alone without a name, and returns
+ * text. */
+static const char *libssl_label(char text[LIBSSL_NAME_SIZE], const char *name, uint16_t id) {
+  if (name == NULL) {
+    snprintf(text, LIBSSL_NAME_SIZE, "0x%04x", id);
+  } else {
+    snprintf(text, LIBSSL_NAME_SIZE, "%s (0x%04x)", name, id);
+  }
+  return text;
+}
+
+static const char *libssl_suite_label(char text[LIBSSL_NAME_SIZE], uint16_t id) {
+  const char *name = NULL;
+  for (size_t i = 0; i < sizeof(libssl_suites) / sizeof(libssl_suites[0]); i++) {
+    if (libssl_suites[i].id == id) {
+      name = libssl_suites[i].name;
+    }
+  }
+  return libssl_label(text, name, id);
 }
 
 static int libssl_ids_contain(const struct libssl_ids *ids, uint16_t id) {
@@ -1049,8 +1089,9 @@ static struct polytls_result libssl_set_suites(struct libssl_ctx *ctx, SSL *ssl,
     uint16_t id = ctx->suites.values[i];
     const char *name = libssl_suite_name(ssl, id);
     if (name == NULL) {
-      return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_UNSUPPORTED, 0, "%s has no cipher suite 0x%04x",
-                         POLYTLS_LIBSSL_NAME, id);
+      char label[LIBSSL_NAME_SIZE];
+      return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_UNSUPPORTED, 0, "%s %s has no cipher suite %s",
+                         POLYTLS_LIBSSL_NAME, libssl_version(), libssl_suite_label(label, id));
     }
     if (!libssl_list_append(libssl_suite_is_tls13(id) ? tls13 : tls12, ':', "", name)) {
       return libssl_ctx_out_of_memory(ctx);
@@ -1140,9 +1181,10 @@ static struct polytls_result libssl_check_suites(struct libssl_ctx *ctx) {
       }
       const SSL_CIPHER *cipher = enabled != NULL && at < sk_SSL_CIPHER_num(enabled) ? sk_SSL_CIPHER_value(enabled, at) : NULL;
       if (result.status == POLYTLS_OK && (cipher == NULL || SSL_CIPHER_get_protocol_id(cipher) != id)) {
+        char label[LIBSSL_NAME_SIZE];
         result = libssl_fail(ctx->head.error_text, POLYTLS_FAIL_UNSUPPORTED, 0,
-                             "cipher suite 0x%04x cannot be used: the library's policy or the signature schemes rule it out",
-                             id);
+                             "cipher suite %s cannot be used: the library's policy or the signature schemes rule it out",
+                             libssl_suite_label(label, id));
       }
       at++;
     }
@@ -1162,9 +1204,10 @@ static struct polytls_result libssl_check_suites(struct libssl_ctx *ctx) {
 
 static struct polytls_result libssl_no_group(struct libssl_ctx *ctx, uint16_t id) {
   const struct libssl_group *group = libssl_find_group(id);
+  char label[LIBSSL_NAME_SIZE];
   ERR_clear_error();
-  return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_UNSUPPORTED, 0, "%s %s has no group %s (0x%04x)",
-                     POLYTLS_LIBSSL_NAME, libssl_version(), group == NULL ? "" : group->name, id);
+  return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_UNSUPPORTED, 0, "%s %s has no group %s", POLYTLS_LIBSSL_NAME,
+                     libssl_version(), libssl_label(label, group == NULL ? NULL : group->name, id));
 }
 
 #if defined(SSL_GROUP_FLAG_EQUAL_PREFERENCE_WITH_NEXT) || LIBSSL_HAS_KEY_SHARE_SYNTAX
@@ -1409,6 +1452,13 @@ static struct polytls_result libssl_finish_groups(struct libssl_ctx *ctx) {
   return libssl_apply_groups(ctx);
 }
 
+static struct polytls_result libssl_no_scheme(struct libssl_ctx *ctx, uint16_t id) {
+  char label[LIBSSL_NAME_SIZE];
+  ERR_clear_error();
+  return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_UNSUPPORTED, 0, "%s %s has no signature scheme %s",
+                     POLYTLS_LIBSSL_NAME, libssl_version(), libssl_label(label, libssl_scheme_name(id), id));
+}
+
 #ifdef OPENSSL_IS_BORINGSSL
 
 /* BoringSSL's defaults leave Ed25519 out when verifying and SHA-1 in. */
@@ -1425,8 +1475,7 @@ static struct polytls_result libssl_finish_schemes(struct libssl_ctx *ctx) {
   for (size_t i = 0; i < count; i++) {
     const char *name = libssl_scheme_name(schemes[i]);
     if (name == NULL || SSL_get_signature_algorithm_key_type(schemes[i]) == EVP_PKEY_NONE) {
-      return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_UNSUPPORTED, 0, "BoringSSL has no signature scheme %s (0x%04x)",
-                         name == NULL ? "" : name, schemes[i]);
+      return libssl_no_scheme(ctx, schemes[i]);
     }
   }
   int ok = SSL_CTX_set_verify_algorithm_prefs(ctx->ssl_ctx, schemes, count) == 1;
@@ -1454,9 +1503,7 @@ static struct polytls_result libssl_finish_schemes(struct libssl_ctx *ctx) {
     /* One by one first, to name the one that is missing. */
     if (name == NULL || SSL_CTX_set1_sigalgs_list(ctx->ssl_ctx, name) != 1) {
       free(list.text);
-      ERR_clear_error();
-      return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_UNSUPPORTED, 0, "OpenSSL %s has no signature scheme %s (0x%04x)",
-                         libssl_version(), name == NULL ? "" : name, ctx->schemes.values[i]);
+      return libssl_no_scheme(ctx, ctx->schemes.values[i]);
     }
     if (!libssl_list_append(&list, ':', "", name)) {
       free(list.text);
