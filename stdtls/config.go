@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 
 	"github.com/polytls/polytls/tlsapi"
 )
@@ -35,6 +36,9 @@ func checkClient(config *tlsapi.ClientConfig) error {
 	p := parametersOf(&config.Settings)
 	if p.maxVersion == tls.VersionTLS12 && slices.ContainsFunc(p.curves, tlsapi.PostQuantum) {
 		return unsupportedOption("Curves", "crypto/tls does not offer post-quantum groups when TLS 1.2 is the highest version")
+	}
+	if config.SecondKeyShare == tlsapi.SecondKeyShareDefault {
+		return nil
 	}
 	second := offered(p.curves, p.maxVersion).secondShare()
 	switch {
@@ -76,10 +80,12 @@ func checkFeatures(used []tlsapi.FeatureUse, s *tlsapi.Settings) error {
 
 func checkSettings(s *tlsapi.Settings) error {
 	p := parametersOf(s)
-	known := offered(nil, tls.VersionTLS13).groups
-	for _, c := range p.curves {
-		if !slices.Contains(known, c) {
-			return unsupportedOption("Curves", "crypto/tls has no %s here", tlsapi.CurveName(c))
+	if p.curves != nil {
+		known := offered(nil, tls.VersionTLS13).groups
+		for _, c := range p.curves {
+			if !slices.Contains(known, c) {
+				return unsupportedOption("Curves", "crypto/tls does not offer %s; it has %s", tlsapi.CurveName(c), curveNames(known))
+			}
 		}
 	}
 	if p.maxVersion == tls.VersionTLS12 && p.curves != nil && !slices.ContainsFunc(p.curves, func(c tlsapi.CurveID) bool { return !tlsapi.PostQuantum(c) }) {
@@ -98,6 +104,14 @@ func checkSettings(s *tlsapi.Settings) error {
 		}
 	}
 	return nil
+}
+
+func curveNames(curves []tlsapi.CurveID) string {
+	var names []string
+	for _, c := range curves {
+		names = append(names, tlsapi.CurveName(c))
+	}
+	return strings.Join(names, ", ")
 }
 
 var (
@@ -256,7 +270,7 @@ func serverVerifier(c *tlsapi.ServerConfig) (*verifier, error) {
 
 // chooseCertificate asks the hook, then takes the first certificate that suits
 // the client's SNI and signature schemes, or the first of all, as crypto/tls
-// does.
+// does. Finding out takes time, which a single certificate need not.
 func chooseCertificate(c *tlsapi.ServerConfig, hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	if c.GetCertificate != nil {
 		if t, ok := hello.Conn.(*transport); ok {
@@ -274,7 +288,7 @@ func chooseCertificate(c *tlsapi.ServerConfig, hello *tls.ClientHelloInfo) (*tls
 		}
 	}
 	for i := range c.Certificates {
-		if hello.SupportsCertificate(&c.Certificates[i]) == nil {
+		if len(c.Certificates) == 1 || hello.SupportsCertificate(&c.Certificates[i]) == nil {
 			return &c.Certificates[i], nil
 		}
 	}

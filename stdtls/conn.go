@@ -371,6 +371,10 @@ func (c *conn) CloseWrite() error {
 	c.mu.Lock()
 	failed := c.failed
 	previous := c.writeErr
+	if previous == nil && !failed {
+		// A Write that comes between is too late already.
+		c.writeErr = closed(opWrite)
+	}
 	c.mu.Unlock()
 	if previous != nil {
 		if previous.Kind == tlsapi.KindClosed {
@@ -381,13 +385,15 @@ func (c *conn) CloseWrite() error {
 	if failed {
 		return &tlsapi.Error{Provider: providerName, Op: opClose, Kind: tlsapi.KindProtocol, Err: errors.New("the connection has failed")}
 	}
-	if err := c.tls.CloseWrite(); err != nil {
-		return c.writeFailed(err)
+	err := c.tls.CloseWrite()
+	if err != nil && c.isClosed() {
+		return closed(opClose)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.writeErr == nil {
-		c.writeErr = closed(opWrite)
+	if err != nil {
+		c.writeErr = classify(opClose, err)
+		return c.writeErr
 	}
 	return nil
 }

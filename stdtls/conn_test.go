@@ -900,6 +900,44 @@ func TestRefusalOverUnbufferedTransport(t *testing.T) {
 	}
 }
 
+// The errors of a TLS connection that is the transport of another one are
+// those of a transport.
+func TestTLSInsideTLS(t *testing.T) {
+	ca := newAuthority(t, "CA")
+	cc, sc := &tlsapi.ClientConfig{ServerName: "server.test", RootCAs: ca.pool()}, &tlsapi.ServerConfig{Certificates: []tls.Certificate{ca.leaf(t, "server.test")}}
+	var outer tlsapi.Conn
+	client, server := connected(t, func(t testing.TB) (net.Conn, net.Conn) {
+		c, s := connected(t, tcpPair, cc, sc)
+		outer = s
+		return c, s
+	}, cc, sc)
+	require.NoError(t, client.SetReadDeadline(time.Now().Add(20*time.Millisecond)))
+	_, err := client.Read(make([]byte, 1))
+	requireTimeout(t, err, opRead)
+	require.NoError(t, client.SetReadDeadline(time.Time{}))
+	go server.Write([]byte("x"))
+	_, err = client.Read(make([]byte, 1))
+	require.NoError(t, err)
+
+	require.NoError(t, outer.Close(), "with a close_notify of the outer connection only")
+	_, err = client.Read(make([]byte, 1))
+	requireKind(t, err, tlsapi.KindTransport, opRead)
+	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+}
+
+// CloseWrite is a Write: it obeys the caller's deadline, not one of its own.
+func TestCloseWriteObeysDeadline(t *testing.T) {
+	ca := newAuthority(t, "CA")
+	client, _ := connected(t, pipePair, &tlsapi.ClientConfig{ServerName: "server.test", RootCAs: ca.pool()},
+		&tlsapi.ServerConfig{Certificates: []tls.Certificate{ca.leaf(t, "server.test")}})
+	require.NoError(t, client.SetWriteDeadline(time.Now().Add(20*time.Millisecond)))
+	var err error
+	within(t, promptly, "CloseWrite", func() { err = client.CloseWrite() })
+	requireTimeout(t, err, opClose)
+	_, writeErr := client.Write([]byte("x"))
+	require.Same(t, err, writeErr)
+}
+
 // Everything at once, for the race detector.
 func TestConcurrentUse(t *testing.T) {
 	overAll(t, func(t *testing.T, client, server tlsapi.Conn) {

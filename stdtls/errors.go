@@ -60,14 +60,7 @@ func ended(cause error) *tlsapi.Error {
 func classify(op string, err error) *tlsapi.Error {
 	e := &tlsapi.Error{Provider: providerName, Op: op, Err: err}
 
-	// A hook's, verifier's or key log's: crypto/tls passes them on.
-	var own *tlsapi.Error
-	if errors.As(err, &own) {
-		*e = *own
-		e.Provider, e.Op = providerName, op
-		return e
-	}
-
+	// First of all, because the transport may be a TLS connection itself.
 	var below *transportError
 	if errors.As(err, &below) {
 		e.Kind, e.Err = tlsapi.KindTransport, below.err
@@ -77,6 +70,14 @@ func classify(op string, err error) *tlsapi.Error {
 				e.Err = fmt.Errorf("%w: %w", os.ErrDeadlineExceeded, below.err)
 			}
 		}
+		return e
+	}
+
+	// A hook's, verifier's or key log's: crypto/tls passes them on.
+	var own *tlsapi.Error
+	if errors.As(err, &own) {
+		*e = *own
+		e.Provider, e.Op = providerName, op
 		return e
 	}
 

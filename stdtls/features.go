@@ -80,7 +80,7 @@ var cells = map[tlsapi.Feature]cell{
 	tlsapi.ServerCertificatesByName: native,
 	tlsapi.ServerExternalSigner:     native,
 	tlsapi.ServerGetCertificate:     native,
-	tlsapi.ServerGetConfig:          native,
+	tlsapi.ServerGetConfig:          {tlsapi.Native, "the GetConfigForClient of the chosen configuration is not called"},
 	tlsapi.ServerClientAuth:         emulated(noteVerification),
 	tlsapi.ServerClientCAs:          emulated(noteVerification),
 	tlsapi.ServerALPN:               emulated("crypto/tls fails without a protocol in common; the list is withheld from it then"),

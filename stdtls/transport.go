@@ -38,8 +38,9 @@ type transport struct {
 
 	mu      sync.Mutex
 	writing int
-	// broken is set when a write failed: a part of a record may be out.
-	broken bool
+	// broken is the error of a failed write. A part of a record may be out, so
+	// it was the last write.
+	broken *transportError
 	// withheld takes all output when withholding.
 	withholding bool
 	withheld    []byte
@@ -85,6 +86,10 @@ func (t *transport) Write(b []byte) (int, error) {
 		t.mu.Unlock()
 		return len(b), nil
 	}
+	if t.broken != nil {
+		t.mu.Unlock()
+		return 0, t.broken
+	}
 	if t.tailSent != nil {
 		t.mu.Unlock()
 		return 0, markTransport(errAfterTail)
@@ -111,25 +116,17 @@ func (t *transport) Write(b []byte) (int, error) {
 	defer t.mu.Unlock()
 	t.writing--
 	if err != nil {
-		t.broken = true
-		return n, markTransport(err)
+		t.broken = markTransport(err)
+		return n, t.broken
 	}
 	return n, nil
 }
 
 var errAfterTail = errors.New("the connection has failed and its alert was the last to be sent")
 
-// SetWriteDeadline is called by crypto/tls for a close_notify. While that is
-// withheld, the deadlines are this type's own affair.
-func (t *transport) SetWriteDeadline(d time.Time) error {
-	t.mu.Lock()
-	withholding := t.withholding
-	t.mu.Unlock()
-	if withholding {
-		return nil
-	}
-	return t.Conn.SetWriteDeadline(d)
-}
+// SetWriteDeadline does nothing: crypto/tls would replace the caller's deadline
+// when it sends a close_notify.
+func (t *transport) SetWriteDeadline(time.Time) error { return nil }
 
 // Close closes the caller's net.Conn, once.
 func (t *transport) Close() error {
@@ -171,7 +168,7 @@ func (t *transport) sentAlert() int {
 func (t *transport) withhold() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.writing > 0 || t.broken {
+	if t.writing > 0 || t.broken != nil {
 		return false
 	}
 	t.withholding = true

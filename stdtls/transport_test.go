@@ -80,6 +80,36 @@ func TestTransportKeepsDataThatComesWithAnError(t *testing.T) {
 	}
 }
 
+// A write that failed may have torn a record: nothing may follow it.
+func TestTransportStopsAfterAFailedWrite(t *testing.T) {
+	boom := errors.New("boom")
+	inner := &failingConn{recorder: newRecorder(), err: boom}
+	tr := newTransport(inner, true)
+	tr.handshakeOver()
+	n, err := tr.Write([]byte("abc"))
+	require.Equal(t, 1, n)
+	require.ErrorIs(t, err, boom)
+	inner.err = nil
+	_, err = tr.Write([]byte("def"))
+	require.ErrorIs(t, err, boom)
+	require.False(t, tr.withhold())
+	require.Equal(t, "a", string(inner.bytes()))
+}
+
+// failingConn writes one byte and fails, as long as err is set.
+type failingConn struct {
+	*recorder
+	err error
+}
+
+func (f *failingConn) Write(b []byte) (int, error) {
+	if f.err == nil {
+		return f.recorder.Write(b)
+	}
+	n, _ := f.recorder.Write(b[:1])
+	return n, f.err
+}
+
 func TestLastAlert(t *testing.T) {
 	record := func(kind byte, n int, fill byte) []byte {
 		b := []byte{kind, 3, 3, byte(n >> 8), byte(n)}
