@@ -218,7 +218,7 @@ choose() {
   folder=$(source_folder "$library")
   if [ -n "$folder" ]; then
     K_FOLDER=$(cd "$folder" && pwd -P)
-    K_VERSION=$(source_version "$library" "$K_FOLDER" source)
+    K_VERSION=$(source_version "$library" "$K_FOLDER" unknown)
     K_TEXT=$K_FOLDER
     K_KEY=$(library_key "$library" "folder $K_FOLDER $(folder_text "$K_FOLDER")" "$crypto")
     [ -d "$CACHE/$library-$K_KEY" ] && K_BUILT=$CACHE/$library-$K_KEY

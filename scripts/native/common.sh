@@ -53,17 +53,17 @@ run_logged() {
 }
 
 # try LIBRARY WHAT COMMAND...: one line of progress with its time; a failure is
-# told to the caller.
+# told to the caller, who may have something else to try.
 try() {
   local library=$1 what=$2 start status=0 ms
   shift 2
-  printf '%-10s %-58s' "$library" "$what"
+  printf '%-10s %-64s' "$library" "$what"
   printf '\n== %s\n' "$what" >>"$LOG"
   start=$(now_ms)
   run_logged "$@" || status=$?
   ms=$(($(now_ms) - start))
   if [ "$status" -ne 0 ]; then
-    printf '%5d.%d s  failed\n' $((ms / 1000)) $((ms % 1000 / 100))
+    printf '%5d.%d s  %s\n' $((ms / 1000)) $((ms % 1000 / 100)) "$([ -n "${STEP:-}" ] && echo failed || echo no)"
     return "$status"
   fi
   printf '%5d.%d s\n' $((ms / 1000)) $((ms % 1000 / 100))
@@ -71,7 +71,7 @@ try() {
 
 # step is try, except that a failure shows the log's end and ends the script.
 step() {
-  try "$@" && return
+  STEP=1 try "$@" && return
   {
     printf '\n-- the last lines of the log:\n'
     tail -n 20 "$LOG"

@@ -48,11 +48,8 @@ s2n_install() {
     printf 'X509_verify_cert is used by %s objects of s2n, not by 1: look at how this version verifies\n' "$count"
     return 1
   }
-  {
-    awk '$1 != "X509_verify_cert"' "$BUILD/crypto.symbols"
-    printf 'X509_verify_cert polytls_s2n_x509_verify_cert\n'
-    s2n_redirects
-  } >"$BUILD/s2n.symbols"
+  s2n_redirects >"$BUILD/redirects"
+  awk 'NR == FNR { print; seen[$1] = 1; next } !($1 in seen)' "$BUILD/redirects" "$BUILD/crypto.symbols" >"$BUILD/s2n.symbols"
   objcopy --redefine-syms="$BUILD/s2n.symbols" "$archive"
   s2n_extras "$archive"
   hide_symbols "$archive" "$crypto"
@@ -79,8 +76,9 @@ s2n_check_symbols() {
 # with the name alone. The two are linked to each other here and nowhere else,
 # so s2n is given the name alone.
 s2n_redirects() {
+  printf 'X509_verify_cert polytls_s2n_x509_verify_cert\n'
   [ "$CRYPTO_NAME" = awslc ] || return 0
-  printf 'OpenSSL_version polytls_s2n_libcrypto_name\nSSLeay_version polytls_s2n_libcrypto_name\n'
+  printf 'OpenSSL_version polytls_s2n_libcrypto_name\nSSLeay_version polytls_s2n_libcrypto_name_2\n'
 }
 
 s2n_extras() {
@@ -88,6 +86,8 @@ s2n_extras() {
   cat >"$BUILD/polytls_s2n_name.c" <<'EOC'
 const char *polytls_s2n_libcrypto_name(int what);
 const char *polytls_s2n_libcrypto_name(int what) { (void)what; return "AWS-LC"; }
+const char *polytls_s2n_libcrypto_name_2(int what);
+const char *polytls_s2n_libcrypto_name_2(int what) { (void)what; return "AWS-LC"; }
 EOC
   (cd "$BUILD" && "$CC" -O2 -fPIC -fvisibility=hidden -c polytls_s2n_name.c && ar qc "$1" polytls_s2n_name.o && ranlib "$1")
 }
