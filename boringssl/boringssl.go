@@ -11,12 +11,14 @@ import (
 var Provider tlsapi.Provider = native.New(&native.Provider{
 	ProviderName: "boringssl",
 	LibraryName:  "BoringSSL",
-	Cells:        support().Cells(),
+	Cells:        matrix().Cells(),
 }, library())
 
-func support() native.Support {
-	s := native.LibsslSupport()
-	s.Move(tlsapi.Emulated, "TLS 1.2 suites exactly; the TLS 1.3 suites are always all three, in the library's order: another choice of them is refused",
+func matrix() native.Matrix {
+	m := native.LibsslMatrix()
+	m.Set(tlsapi.Emulated, "TLS 1.2 suites exactly; the TLS 1.3 suites are always all three, in the library's order: another choice of them is refused",
 		tlsapi.ClientCipherSuites, tlsapi.ServerCipherSuites)
-	return s
+	m.Set(tlsapi.Native, "the library has neither X448 nor SecP256r1MLKEM768 nor SecP384r1MLKEM1024",
+		tlsapi.ClientCurves, tlsapi.ServerCurves)
+	return m
 }

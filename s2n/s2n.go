@@ -14,21 +14,31 @@ import (
 var Provider tlsapi.Provider = native.New(&native.Provider{
 	ProviderName: "s2n",
 	LibraryName:  "s2n-tls",
-	Cells:        support().Cells(),
+	Cells:        matrix().Cells(),
 	NoCANames:    true,
 	Policy:       selectPolicy,
 }, library())
 
-func support() native.Support {
-	const policies = "honoured when one of the library's security policies matches exactly; refused otherwise"
-	s := native.LibsslSupport()
-	s.Move(tlsapi.Emulated, policies,
-		tlsapi.ClientVersions, tlsapi.ServerVersions, tlsapi.ClientCipherSuites, tlsapi.ServerCipherSuites,
-		tlsapi.ClientCurves, tlsapi.ServerCurves, tlsapi.ClientSignatureSchemes, tlsapi.ServerSignatureSchemes)
-	s.Move(tlsapi.Native, "", tlsapi.ClientPolicyNamed, tlsapi.ServerPolicyNamed)
-	s.Move(tlsapi.Unsupported, "the library stops reading once it has sent a close_notify",
+func matrix() native.Matrix {
+	m := native.LibsslMatrix()
+	m.Set(tlsapi.Emulated, exactNote, tlsapi.ClientCipherSuites, tlsapi.ServerCipherSuites,
+		tlsapi.ClientCurves, tlsapi.ServerCurves)
+	m.Set(tlsapi.Emulated, exactNote+"; "+oldNote, tlsapi.ClientVersions, tlsapi.ServerVersions)
+	m.Set(tlsapi.Emulated, exactNote+"; "+schemeNote, tlsapi.ClientSignatureSchemes, tlsapi.ServerSignatureSchemes)
+	m.Set(tlsapi.Emulated, "the library's policy that comes nearest without being weaker; "+schemeNote,
+		tlsapi.ClientPolicyPreset, tlsapi.ServerPolicyPreset)
+	m.Set(tlsapi.Native, "refused are policies with TLS below 1.2 or broken suites, and those made for tests",
+		tlsapi.ClientPolicyNamed, tlsapi.ServerPolicyNamed)
+	m.Set(tlsapi.Native, "RSA and ECDSA keys; Ed25519 keys are refused",
+		tlsapi.ClientCertificate, tlsapi.ServerCertificates)
+	m.Set(tlsapi.Native, "the CertificateRequest does not name the CAs", tlsapi.ServerClientCAs)
+	m.Set(tlsapi.Native, "protocols with a NUL byte are refused", tlsapi.ClientALPN, tlsapi.ServerALPN)
+	m.Set(tlsapi.Emulated, "decided from the ClientHello before the library answers", tlsapi.ServerALPNStrict)
+	m.Set(tlsapi.Unsupported, "the library stops reading once it has sent a close_notify",
 		tlsapi.ClientCloseWrite, tlsapi.ServerCloseWrite)
-	s.Move(tlsapi.Unsupported, "this version of the library has no exporter",
+	m.Set(tlsapi.Unsupported, "this version of the library has no exporter",
 		tlsapi.ClientExporter, tlsapi.ServerExporter)
-	return s
+	m.Set(tlsapi.Emulated, "the library sends none: an alert goes out in its place as long as this end writes plaintext, none in TLS 1.3 after that",
+		tlsapi.ClientAlerts, tlsapi.ServerAlerts)
+	return m
 }

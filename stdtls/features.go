@@ -75,6 +75,7 @@ var cells = map[tlsapi.Feature]cell{
 	tlsapi.ClientHandshakeHooks:     emulated(noteHooks),
 	tlsapi.ClientCloseWrite:         native,
 	tlsapi.ClientExporter:           {tlsapi.Native, noteExporter},
+	tlsapi.ClientAlerts:             native,
 
 	tlsapi.ServerCertificates:       native,
 	tlsapi.ServerCertificatesByName: native,
@@ -106,4 +107,5 @@ var cells = map[tlsapi.Feature]cell{
 	tlsapi.ServerHandshakeHooks:     emulated(noteHooks),
 	tlsapi.ServerCloseWrite:         native,
 	tlsapi.ServerExporter:           {tlsapi.Native, noteExporter},
+	tlsapi.ServerAlerts:             native,
 }

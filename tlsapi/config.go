@@ -82,7 +82,8 @@ type Settings struct {
 
 	// VerifyConnection, if not nil, is called once per handshake, after the
 	// provider's own verification and before this end's last flight goes out;
-	// an error fails the handshake with KindRejected and alert bad_certificate.
+	// an error fails the handshake with KindRejected, and with alert
+	// bad_certificate where the provider can send one (see ClientAlerts).
 	// It is also called when a session was resumed. It may block: the
 	// handshake's deadline goes on.
 	VerifyConnection func(tls.ConnectionState) error

@@ -41,6 +41,9 @@ const (
 	ClientHandshakeHooks     Feature = "client.handshake-hooks"
 	ClientCloseWrite         Feature = "client.close-write"
 	ClientExporter           Feature = "client.exporter"
+	// ClientAlerts is no option: the fatal alert of a failed handshake
+	// reaches the peer in a form that it can read.
+	ClientAlerts Feature = "client.alerts"
 
 	ServerCertificates       Feature = "server.certificates"
 	ServerCertificatesByName Feature = "server.certificates-by-name"
@@ -72,6 +75,7 @@ const (
 	ServerHandshakeHooks     Feature = "server.handshake-hooks"
 	ServerCloseWrite         Feature = "server.close-write"
 	ServerExporter           Feature = "server.exporter"
+	ServerAlerts             Feature = "server.alerts"
 )
 
 // AllFeatures returns every feature in the order of the matrix.
@@ -83,13 +87,13 @@ var allFeatures = []Feature{
 	ClientSecondKeyShareOff, ClientVersions, ClientCipherSuites, ClientSignatureSchemes, ClientPolicyPreset,
 	ClientPolicyNamed, ClientPSKExternal, ClientPSKImported, ClientPSKTLS12, ClientRequirePSK, ClientBlinding,
 	ClientConfigCache, ClientSessionTicketsOff, ClientSessionCache, ClientHandshakeTimeout, ClientKeyLog,
-	ClientVerifyConnection, ClientHandshakeHooks, ClientCloseWrite, ClientExporter,
+	ClientVerifyConnection, ClientHandshakeHooks, ClientCloseWrite, ClientExporter, ClientAlerts,
 	ServerCertificates, ServerCertificatesByName, ServerExternalSigner, ServerGetCertificate, ServerGetConfig,
 	ServerClientAuth, ServerClientCAs, ServerALPN, ServerALPNStrict, ServerCurves, ServerVersions,
 	ServerCipherSuites, ServerSignatureSchemes, ServerPolicyPreset, ServerPolicyNamed, ServerPSKExternal,
 	ServerPSKImported, ServerPSKTLS12, ServerRequirePSK, ServerBlinding, ServerConfigCache,
 	ServerSessionTicketsOff, ServerSessionTickets, ServerSessionTicketKeys, ServerHandshakeTimeout,
-	ServerKeyLog, ServerVerifyConnection, ServerHandshakeHooks, ServerCloseWrite, ServerExporter,
+	ServerKeyLog, ServerVerifyConnection, ServerHandshakeHooks, ServerCloseWrite, ServerExporter, ServerAlerts,
 }
 
 // Support says how a provider has a feature.

@@ -33,6 +33,9 @@ var failureKinds = map[Failure]tlsapi.Kind{
 	FailBadRecord:     tlsapi.KindBadRecord,
 }
 
+// alertNoApplicationProtocol is from RFC 7301.
+const alertNoApplicationProtocol = 120
+
 // ResultError turns a failed result into the error that the caller sees.
 func ResultError(provider, op string, res Result, text string) *tlsapi.Error {
 	kind, ok := failureKinds[res.Failure]
@@ -40,6 +43,9 @@ func ResultError(provider, op string, res Result, text string) *tlsapi.Error {
 		kind = tlsapi.KindInternal
 	}
 	e := &tlsapi.Error{Provider: provider, Op: op, Kind: kind, Code: res.Code, Text: text}
+	if res.Failure == FailProtocol && res.AlertSent == alertNoApplicationProtocol {
+		e.Kind = tlsapi.KindNoALPN
+	}
 	switch {
 	case res.Failure == FailPeerAlert && res.AlertReceived >= 0:
 		e.Alert, e.HasAlert = tls.AlertError(res.AlertReceived), true

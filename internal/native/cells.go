@@ -6,118 +6,70 @@ import (
 	"github.com/polytls/polytls/tlsapi"
 )
 
-// Support is a provider's capability matrix in a form that is easy to write
-// down: a feature stands in exactly one of the three.
-type Support struct {
-	Native      []tlsapi.Feature
-	Emulated    map[tlsapi.Feature]string
-	Unsupported map[tlsapi.Feature]string
+// Matrix is a provider's capability matrix in a form that is easy to write
+// down.
+type Matrix map[tlsapi.Feature]tlsapi.FeatureSupport
+
+// Set gives features their place in the matrix, replacing an older one.
+func (m Matrix) Set(support tlsapi.Support, note string, features ...tlsapi.Feature) {
+	for _, f := range features {
+		m[f] = tlsapi.FeatureSupport{Feature: f, Support: support, Note: note}
+	}
 }
 
 // Cells returns the matrix in the order of tlsapi.AllFeatures. It panics when a
-// feature stands nowhere or twice: a mistake of the provider's author that
-// shows when the program starts.
-func (s Support) Cells() []tlsapi.FeatureSupport {
+// feature is missing: a mistake of the provider's author that shows when the
+// program starts.
+func (m Matrix) Cells() []tlsapi.FeatureSupport {
 	var cells []tlsapi.FeatureSupport
-	native := make(map[tlsapi.Feature]bool)
-	for _, f := range s.Native {
-		native[f] = true
-	}
 	for _, f := range tlsapi.AllFeatures() {
-		emulated, isEmulated := s.Emulated[f]
-		unsupported, isUnsupported := s.Unsupported[f]
-		switch {
-		case native[f] && !isEmulated && !isUnsupported:
-			cells = append(cells, tlsapi.FeatureSupport{Feature: f, Support: tlsapi.Native})
-		case isEmulated && !native[f] && !isUnsupported:
-			cells = append(cells, tlsapi.FeatureSupport{Feature: f, Support: tlsapi.Emulated, Note: emulated})
-		case isUnsupported && !native[f] && !isEmulated:
-			cells = append(cells, tlsapi.FeatureSupport{Feature: f, Support: tlsapi.Unsupported, Note: unsupported})
-		default:
-			panic(fmt.Sprintf("feature %s must stand in the matrix exactly once", f))
+		cell, ok := m[f]
+		if !ok {
+			panic(fmt.Sprintf("feature %s is missing in the matrix", f))
 		}
+		cells = append(cells, cell)
 	}
 	return cells
 }
 
-// LibsslSupport is the matrix of the libssl family, which its members copy and
-// change with Move.
-func LibsslSupport() Support {
+// LibsslMatrix is the matrix of the libssl family; its members change it with
+// Set.
+func LibsslMatrix() Matrix {
 	const (
-		notYet  = "not implemented yet"
-		engine  = "done by the state machine around the library"
-		tickets = "sessions are never resumed: no ticket is issued, offered or accepted"
+		notYet       = "not implemented yet"
+		stateMachine = "done by the state machine around the library"
+		sessions     = "sessions are never resumed: no ticket is issued, offered or accepted"
+		preset       = "set as versions, cipher suites and groups; without the DHE suites of Mozilla's intermediate"
+		named        = "only s2n has named policies; others take intermediate and modern"
+		cacheSize    = "the cache keeps 64 contexts; its size cannot be set yet"
+		memory       = "a private key must be in memory: external signers are " + notYet
 	)
-	return Support{
-		Native: []tlsapi.Feature{
-			tlsapi.ClientServerName, tlsapi.ClientAlternativeName, tlsapi.ClientInsecureSkipVerify,
-			tlsapi.ClientSkipHostname, tlsapi.ClientRootCAs, tlsapi.ClientCertificate, tlsapi.ClientALPN,
-			tlsapi.ClientCurves, tlsapi.ClientVersions, tlsapi.ClientCipherSuites, tlsapi.ClientSignatureSchemes,
-			tlsapi.ClientSessionTicketsOff, tlsapi.ClientCloseWrite, tlsapi.ClientExporter,
-			tlsapi.ServerCertificates, tlsapi.ServerClientAuth, tlsapi.ServerClientCAs, tlsapi.ServerALPN,
-			tlsapi.ServerALPNStrict, tlsapi.ServerCurves, tlsapi.ServerVersions, tlsapi.ServerCipherSuites,
-			tlsapi.ServerSignatureSchemes, tlsapi.ServerSessionTicketsOff, tlsapi.ServerCloseWrite,
-			tlsapi.ServerExporter,
-		},
-		Emulated: map[tlsapi.Feature]string{
-			tlsapi.ClientPolicyPreset:     "set as versions, cipher suites and groups; without the DHE suites of Mozilla's intermediate",
-			tlsapi.ServerPolicyPreset:     "set as versions, cipher suites and groups; without the DHE suites of Mozilla's intermediate",
-			tlsapi.ClientHandshakeTimeout: engine,
-			tlsapi.ServerHandshakeTimeout: engine,
-			tlsapi.ClientVerifyConnection: engine,
-			tlsapi.ServerVerifyConnection: engine,
-			tlsapi.ClientHandshakeHooks:   engine,
-			tlsapi.ServerHandshakeHooks:   engine,
-		},
-		Unsupported: map[tlsapi.Feature]string{
-			tlsapi.ClientExternalSigner:     "a private key must be in memory: " + notYet,
-			tlsapi.ServerExternalSigner:     "a private key must be in memory: " + notYet,
-			tlsapi.ClientSecondKeyShareOn:   notYet,
-			tlsapi.ClientSecondKeyShareOff:  notYet,
-			tlsapi.ClientPolicyNamed:        "only s2n has named policies; others take intermediate and modern",
-			tlsapi.ServerPolicyNamed:        "only s2n has named policies; others take intermediate and modern",
-			tlsapi.ClientPSKExternal:        notYet,
-			tlsapi.ServerPSKExternal:        notYet,
-			tlsapi.ClientPSKImported:        notYet,
-			tlsapi.ServerPSKImported:        notYet,
-			tlsapi.ClientPSKTLS12:           notYet,
-			tlsapi.ServerPSKTLS12:           notYet,
-			tlsapi.ClientRequirePSK:         notYet,
-			tlsapi.ServerRequirePSK:         notYet,
-			tlsapi.ClientBlinding:           notYet,
-			tlsapi.ServerBlinding:           notYet,
-			tlsapi.ClientConfigCache:        "the cache keeps 64 contexts; its size cannot be set yet",
-			tlsapi.ServerConfigCache:        "the cache keeps 64 contexts; its size cannot be set yet",
-			tlsapi.ClientSessionCache:       tickets,
-			tlsapi.ServerSessionTickets:     tickets,
-			tlsapi.ServerSessionTicketKeys:  tickets,
-			tlsapi.ClientKeyLog:             notYet,
-			tlsapi.ServerKeyLog:             notYet,
-			tlsapi.ServerCertificatesByName: "one certificate per server: choosing by name is " + notYet,
-			tlsapi.ServerGetCertificate:     notYet,
-			tlsapi.ServerGetConfig:          notYet,
-		},
-	}
-}
-
-// Move puts a feature into another place of the matrix.
-func (s *Support) Move(to tlsapi.Support, note string, features ...tlsapi.Feature) {
-	for _, f := range features {
-		for i, n := range s.Native {
-			if n == f {
-				s.Native = append(s.Native[:i:i], s.Native[i+1:]...)
-				break
-			}
-		}
-		delete(s.Emulated, f)
-		delete(s.Unsupported, f)
-		switch to {
-		case tlsapi.Native:
-			s.Native = append(s.Native, f)
-		case tlsapi.Emulated:
-			s.Emulated[f] = note
-		case tlsapi.Unsupported:
-			s.Unsupported[f] = note
-		}
-	}
+	m := make(Matrix)
+	m.Set(tlsapi.Native, "",
+		tlsapi.ClientServerName, tlsapi.ClientAlternativeName, tlsapi.ClientInsecureSkipVerify,
+		tlsapi.ClientSkipHostname, tlsapi.ClientRootCAs, tlsapi.ClientCertificate, tlsapi.ClientALPN,
+		tlsapi.ClientCurves, tlsapi.ClientVersions, tlsapi.ClientCipherSuites, tlsapi.ClientSignatureSchemes,
+		tlsapi.ClientSessionTicketsOff, tlsapi.ClientCloseWrite, tlsapi.ClientExporter, tlsapi.ClientAlerts,
+		tlsapi.ServerCertificates, tlsapi.ServerClientAuth, tlsapi.ServerClientCAs, tlsapi.ServerALPN,
+		tlsapi.ServerALPNStrict, tlsapi.ServerCurves, tlsapi.ServerVersions, tlsapi.ServerCipherSuites,
+		tlsapi.ServerSignatureSchemes, tlsapi.ServerSessionTicketsOff, tlsapi.ServerCloseWrite,
+		tlsapi.ServerExporter, tlsapi.ServerAlerts)
+	m.Set(tlsapi.Emulated, preset, tlsapi.ClientPolicyPreset, tlsapi.ServerPolicyPreset)
+	m.Set(tlsapi.Emulated, stateMachine,
+		tlsapi.ClientHandshakeTimeout, tlsapi.ServerHandshakeTimeout,
+		tlsapi.ClientHandshakeHooks, tlsapi.ServerHandshakeHooks)
+	m.Set(tlsapi.Emulated, stateMachine+"; a rejection closes the connection without an alert",
+		tlsapi.ClientVerifyConnection, tlsapi.ServerVerifyConnection)
+	m.Set(tlsapi.Unsupported, memory, tlsapi.ClientExternalSigner, tlsapi.ServerExternalSigner)
+	m.Set(tlsapi.Unsupported, named, tlsapi.ClientPolicyNamed, tlsapi.ServerPolicyNamed)
+	m.Set(tlsapi.Unsupported, cacheSize, tlsapi.ClientConfigCache, tlsapi.ServerConfigCache)
+	m.Set(tlsapi.Unsupported, sessions, tlsapi.ClientSessionCache, tlsapi.ServerSessionTickets, tlsapi.ServerSessionTicketKeys)
+	m.Set(tlsapi.Unsupported, "one certificate per server: choosing by name is "+notYet, tlsapi.ServerCertificatesByName)
+	m.Set(tlsapi.Unsupported, notYet,
+		tlsapi.ClientSecondKeyShareOn, tlsapi.ClientSecondKeyShareOff,
+		tlsapi.ClientPSKExternal, tlsapi.ServerPSKExternal, tlsapi.ClientPSKImported, tlsapi.ServerPSKImported,
+		tlsapi.ClientPSKTLS12, tlsapi.ServerPSKTLS12, tlsapi.ClientRequirePSK, tlsapi.ServerRequirePSK,
+		tlsapi.ClientBlinding, tlsapi.ServerBlinding, tlsapi.ClientKeyLog, tlsapi.ServerKeyLog,
+		tlsapi.ServerGetCertificate, tlsapi.ServerGetConfig)
+	return m
 }
