@@ -240,7 +240,7 @@ choose() {
 
 MISSING_TOOLS='' MISSING_PACKAGES=''
 missing() { # TOOL DEBIAN-PACKAGES
-  case " $MISSING_TOOLS " in *" $1 "*) return ;; esac
+  case " $MISSING_TOOLS " in *" $1 "*) return 0 ;; esac
   MISSING_TOOLS="$MISSING_TOOLS $1"
   local package
   for package in $2; do
@@ -484,9 +484,11 @@ go_flags() {
 
 # put FILE replaces a file by standard input if that differs.
 put() {
-  local new=$1.new
-  cat >"$new"
-  if cmp -s "$new" "$1"; then rm -f "$new"; else mv "$new" "$1"; fi
+  local text
+  text=$(cat)
+  printf '%s\n' "$text" | cmp -s - "$1" && return
+  printf '%s\n' "$text" >"$1.new"
+  mv "$1.new" "$1"
 }
 
 # connect_tree LIBRARY writes the package's generated files and the link.
