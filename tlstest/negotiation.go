@@ -27,12 +27,13 @@ func (s *suite) testALPN(t *testing.T) {
 			{"preset HTTP/1.1", tlsapi.ALPNH1(), []string{"http/1.1"}, "http/1.1"},
 			{"preset HTTP/2", tlsapi.ALPNH2(), []string{"h2"}, "h2"},
 			{"preset both", tlsapi.ALPNH2H1(), []string{"http/1.1", "h2"}, "http/1.1"},
-			{"any bytes", []string{"a", string([]byte{0, 1, 0xff}), strings.Repeat("x", 255)}, []string{strings.Repeat("x", 255)}, strings.Repeat("x", 255)},
+			{"any bytes", []string{"alpha", string([]byte{0, 1, 0xff}), strings.Repeat("x", 255)}, []string{strings.Repeat("x", 255)}, strings.Repeat("x", 255)},
+			{"name of one byte", []string{"b"}, []string{"b"}, "b"},
 			{"server without", []string{"http/1.1", "h3"}, nil, ""},
 		} {
 			t.Run(c.name, func(t *testing.T) {
 				eachVersion(t, func(t *testing.T, version uint16) {
-					d := s.clientDuo(t, offering(c.offered...), s.referenceServer(only(version), func(r *tls.Config) { r.NextProtos = c.known }), "NUL")
+					d := s.clientDuo(t, offering(c.offered...), s.referenceServer(only(version), func(r *tls.Config) { r.NextProtos = c.known }), "NUL", "one byte")
 					d.mustHandshake(t)
 					d.mustEcho(t)
 					assert.Equal(t, c.offered, d.hello(t).ALPN)
@@ -65,7 +66,7 @@ func (s *suite) testALPN(t *testing.T) {
 		})
 		t.Run("alert 120", func(t *testing.T) {
 			eachVersion(t, func(t *testing.T, version uint16) {
-				d := s.clientDuo(t, offering("a"), s.referenceServer(only(version), func(r *tls.Config) { r.NextProtos = []string{"b"} }))
+				d := s.clientDuo(t, offering("alpha"), s.referenceServer(only(version), func(r *tls.Config) { r.NextProtos = []string{"beta"} }))
 				err, _ := d.handshakes()
 				e := s.requireKind(t, err, tlsapi.KindPeerAlert)
 				assert.Equal(t, alertNoALPN, e.Alert)
@@ -82,17 +83,18 @@ func (s *suite) testALPN(t *testing.T) {
 			known, offered []string
 			selected       string
 		}{
-			{"own preference", []string{"a", "b"}, []string{"b", "a"}, "a"},
-			{"own preference reversed", []string{"b", "a"}, []string{"a", "b"}, "b"},
-			{"one in common", []string{"a", "b", "c"}, []string{"x", "c"}, "c"},
+			{"own preference", []string{"alpha", "beta"}, []string{"beta", "alpha"}, "alpha"},
+			{"own preference reversed", []string{"beta", "alpha"}, []string{"alpha", "beta"}, "beta"},
+			{"one in common", []string{"alpha", "beta", "gamma"}, []string{"xi", "gamma"}, "gamma"},
 			{"prefixes are no match", []string{"h2c", "h"}, []string{"h2", "h"}, "h"},
-			{"none in common goes on without", []string{"a"}, []string{"b"}, ""},
-			{"client without", []string{"a"}, nil, ""},
-			{"server without", nil, []string{"a"}, ""},
+			{"name of one byte", []string{"b"}, []string{"b"}, "b"},
+			{"none in common goes on without", []string{"alpha"}, []string{"beta"}, ""},
+			{"client without", []string{"alpha"}, nil, ""},
+			{"server without", nil, []string{"alpha"}, ""},
 		} {
 			t.Run(c.name, func(t *testing.T) {
 				eachVersion(t, func(t *testing.T, version uint16) {
-					d := s.serverDuo(t, knowing(false, c.known...), s.referenceClient(only(version), func(r *tls.Config) { r.NextProtos = c.offered }))
+					d := s.serverDuo(t, knowing(false, c.known...), s.referenceClient(only(version), func(r *tls.Config) { r.NextProtos = c.offered }), "one byte")
 					d.mustHandshake(t)
 					d.mustEcho(t)
 					assert.Equal(t, c.selected, d.conn.Info().ALPN)
@@ -108,7 +110,7 @@ func (s *suite) testALPN(t *testing.T) {
 					return s.referenceClient(only(version), func(r *tls.Config) { r.NextProtos = protocols })
 				}
 				t.Run("none in common", func(t *testing.T) {
-					err, peerErr := s.serverDuo(t, knowing(true, "a"), offering("b")).handshakes()
+					err, peerErr := s.serverDuo(t, knowing(true, "alpha"), offering("beta")).handshakes()
 					e := s.requireKind(t, err, tlsapi.KindNoALPN)
 					if e.HasAlert {
 						assert.Equal(t, alertNoALPN, e.Alert)
@@ -116,12 +118,12 @@ func (s *suite) testALPN(t *testing.T) {
 					s.requireAlertSeen(t, server, peerErr, alertNoALPN)
 				})
 				t.Run("in common", func(t *testing.T) {
-					d := s.serverDuo(t, knowing(true, "a", "b"), offering("b"))
+					d := s.serverDuo(t, knowing(true, "alpha", "beta"), offering("beta"))
 					d.mustHandshake(t)
-					assert.Equal(t, "b", d.conn.Info().ALPN)
+					assert.Equal(t, "beta", d.conn.Info().ALPN)
 				})
 				t.Run("client without", func(t *testing.T) {
-					s.serverDuo(t, knowing(true, "a"), offering()).mustHandshake(t)
+					s.serverDuo(t, knowing(true, "alpha"), offering()).mustHandshake(t)
 				})
 			})
 		})

@@ -142,10 +142,10 @@ func pairALPN(t *testing.T, c, v *suite, version uint16) {
 		selected        string
 		clientK, serveK tlsapi.Kind
 	}{
-		{name: "server's preference", client: []string{"a", "b"}, server: []string{"b", "a"}, selected: "b"},
-		{name: "none in common", client: []string{"a"}, server: []string{"b"}},
-		{name: "HTTP/2 only", client: []string{"h2"}, server: []string{"b"}, clientK: tlsapi.KindNoALPN},
-		{name: "strict", client: []string{"a"}, server: []string{"b"}, strict: true, clientK: tlsapi.KindPeerAlert, serveK: tlsapi.KindNoALPN},
+		{name: "server's preference", client: []string{"alpha", "beta"}, server: []string{"beta", "alpha"}, selected: "beta"},
+		{name: "none in common", client: []string{"alpha"}, server: []string{"beta"}},
+		{name: "HTTP/2 only", client: []string{"h2"}, server: []string{"beta"}, clientK: tlsapi.KindNoALPN},
+		{name: "strict", client: []string{"alpha"}, server: []string{"beta"}, strict: true, clientK: tlsapi.KindPeerAlert, serveK: tlsapi.KindNoALPN},
 	} {
 		t.Run(x.name, func(t *testing.T) {
 			if x.strict {
