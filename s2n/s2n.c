@@ -440,8 +440,10 @@ static int alpn_each(const uint8_t *list, size_t len, int (*visit)(void *, const
 }
 
 static int alpn_append(void *config, const uint8_t *protocol, uint8_t len) {
-  /* s2n keeps the one that was selected as a C string. */
-  if (memchr(protocol, 0, len) != NULL) {
+  /* s2n keeps the one that was selected as a C string, and takes a list with
+   * one name of one byte for malformed: its clients would silently go on
+   * without what the server selected. */
+  if (len == 1 || memchr(protocol, 0, len) != NULL) {
     return 2;
   }
   return s2n_config_append_protocol_preference(config, protocol, len) == S2N_SUCCESS ? 0 : 3;
@@ -454,7 +456,7 @@ static struct polytls_result set_alpn(struct context *ctx, const uint8_t *data, 
     case -1:
       return config_error(ctx, POLYTLS_FAIL_CONFIG, "the list of protocols is malformed");
     case 2:
-      return config_error(ctx, POLYTLS_FAIL_UNSUPPORTED, "s2n-tls cannot tell protocols with a NUL byte in them apart");
+      return config_error(ctx, POLYTLS_FAIL_UNSUPPORTED, "s2n-tls cannot negotiate protocols whose name has one byte only or a NUL byte in it");
     default:
       return library_failure(ctx->base.error_text, POLYTLS_FAIL_CONFIG, "setting the protocols");
   }
