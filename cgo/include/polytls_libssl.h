@@ -69,6 +69,8 @@
 #define LIBSSL_MAX_KEY_SHARES 4
 /* The longest name of the registry's values, with the value behind it. */
 #define LIBSSL_NAME_SIZE 64
+/* The most values that a list may have; the registries' useful ones are fewer. */
+#define LIBSSL_MAX_IDS 64
 /* One per type of key: more than there are types. */
 #define LIBSSL_MAX_CERTIFICATES 8
 
@@ -122,6 +124,10 @@ struct libssl_conn {
   int close_sent;
   int out_of_memory;
   int alert_sent;     /* or -1 */
+#ifdef OPENSSL_IS_BORINGSSL
+  uint8_t *certificates; /* body of the peer's Certificate message, for a while */
+  size_t certificates_len;
+#endif
   /* The failure that every step reports from now on. */
   int failed;
   struct polytls_result failure;
@@ -471,6 +477,20 @@ static int libssl_list_append(struct libssl_list *list, char separator, const ch
   return 1;
 }
 
+/* Parses one certificate that takes up all of the bytes. The caller frees it. */
+static X509 *libssl_parse_certificate(const uint8_t *data, size_t len) {
+  if (len == 0 || len > LONG_MAX) {
+    return NULL;
+  }
+  const uint8_t *p = data;
+  X509 *certificate = d2i_X509(NULL, &p, (long)len);
+  if (certificate != NULL && p != data + len) {
+    X509_free(certificate);
+    return NULL;
+  }
+  return certificate;
+}
+
 /* ---- callbacks of the library; none of them leaves C ---- */
 
 /* Returns an error of X509_V_ERR_… for which both libraries send the alert. */
@@ -556,6 +576,63 @@ static void libssl_message(int write, int version, int type, const void *bytes, 
   if (type == SSL3_RT_HANDSHAKE && len >= 6 + sizeof(retry) && message[0] == SSL3_MT_SERVER_HELLO &&
       memcmp(message + 6, retry, sizeof(retry)) == 0) {
     conn->hello_retry = 1;
+  }
+}
+#endif
+
+#ifdef OPENSSL_IS_BORINGSSL
+static void libssl_forget_certificates(struct libssl_conn *conn) {
+  free(conn->certificates);
+  conn->certificates = NULL;
+  conn->certificates_len = 0;
+}
+
+/* Keeps the peer's Certificate message until the chain is verified: in TLS 1.3
+ * BoringSSL refuses a leaf for its key usage before anybody can see it. */
+static void libssl_message(int write, int version, int type, const void *bytes, size_t len, SSL *ssl, void *argument) {
+  (void)version;
+  (void)ssl;
+  struct libssl_conn *conn = argument;
+  const uint8_t *message = bytes;
+  if (write || type != SSL3_RT_HANDSHAKE || len < 4 || message[0] != SSL3_MT_CERTIFICATE || conn->accepted) {
+    return;
+  }
+  libssl_forget_certificates(conn);
+  conn->certificates = malloc(len - 4 + 1);
+  if (conn->certificates != NULL) {
+    memcpy(conn->certificates, message + 4, len - 4);
+    conn->certificates_len = len - 4;
+  }
+}
+
+/* Makes the chain as sent from the Certificate message of TLS 1.3 (RFC 8446
+ * section 4.4.2). What does not parse ends it. */
+static void libssl_recover_chain(struct libssl_conn *conn) {
+  const uint8_t *bytes = conn->certificates;
+  size_t len = conn->certificates_len;
+  if (conn->outcome.sent != NULL || bytes == NULL || len < 1 || SSL_version(conn->ssl) < TLS1_3_VERSION) {
+    return;
+  }
+  conn->outcome.sent = sk_X509_new_null();
+  /* The context and the length of the list; then length, certificate, length,
+   * extensions. */
+  size_t at = 1 + (size_t)bytes[0] + 3;
+  while (conn->outcome.sent != NULL && at < len && len - at >= 3) {
+    size_t size = (size_t)bytes[at] << 16 | (size_t)bytes[at + 1] << 8 | bytes[at + 2];
+    at += 3;
+    X509 *certificate = size > len - at ? NULL : libssl_parse_certificate(bytes + at, size);
+    if (certificate == NULL) {
+      return;
+    }
+    if (!sk_X509_push(conn->outcome.sent, certificate)) {
+      X509_free(certificate);
+      return;
+    }
+    at += size;
+    if (len - at < 2) {
+      return;
+    }
+    at += 2 + (size_t)libssl_uint16(bytes + at);
   }
 }
 #endif
@@ -694,7 +771,7 @@ static struct polytls_result libssl_malformed(struct libssl_ctx *ctx, const char
 /* Takes a list of uint16 values, not empty and without duplicates. */
 static struct polytls_result libssl_set_ids(struct libssl_ctx *ctx, const char *option, struct libssl_ids *ids,
                                             const uint8_t *data, size_t len) {
-  if (len == 0 || len % 2 != 0 || len > 2 * 256) {
+  if (len == 0 || len % 2 != 0 || len > 2 * LIBSSL_MAX_IDS) {
     return libssl_malformed(ctx, option);
   }
   ids->values = calloc(len / 2, sizeof(*ids->values));
@@ -727,20 +804,6 @@ static struct polytls_result libssl_set_alpn(struct libssl_ctx *ctx, const uint8
   memcpy(ctx->alpn, data, len);
   ctx->alpn_len = len;
   return libssl_result(POLYTLS_OK);
-}
-
-/* Parses one certificate that takes up all of the bytes. The caller frees it. */
-static X509 *libssl_parse_certificate(const uint8_t *data, size_t len) {
-  if (len == 0 || len > LONG_MAX) {
-    return NULL;
-  }
-  const uint8_t *p = data;
-  X509 *certificate = d2i_X509(NULL, &p, (long)len);
-  if (certificate != NULL && p != data + len) {
-    X509_free(certificate);
-    return NULL;
-  }
-  return certificate;
 }
 
 static struct polytls_result libssl_add_anchor(struct libssl_ctx *ctx, const uint8_t *data, size_t len) {
@@ -1210,7 +1273,7 @@ static struct polytls_result libssl_no_group(struct libssl_ctx *ctx, uint16_t id
                      libssl_version(), libssl_label(label, group == NULL ? NULL : group->name, id));
 }
 
-#if defined(SSL_GROUP_FLAG_EQUAL_PREFERENCE_WITH_NEXT) || LIBSSL_HAS_KEY_SHARE_SYNTAX
+#if defined(OPENSSL_IS_BORINGSSL) || LIBSSL_HAS_KEY_SHARE_SYNTAX
 static int libssl_is_post_quantum(uint16_t id) {
   const struct libssl_group *group = libssl_find_group(id);
   return group != NULL && group->post_quantum;
@@ -1219,54 +1282,111 @@ static int libssl_is_post_quantum(uint16_t id) {
 
 #ifdef OPENSSL_IS_BORINGSSL
 
-/* Gives a list of groups to a context; ssl_ctx is any. Returns 1 or 0. */
-static int libssl_give_groups(SSL_CTX *ssl_ctx, int server, const uint16_t *ids, size_t count) {
-#if LIBSSL_HAS_GROUP_IDS
-#ifdef SSL_GROUP_FLAG_EQUAL_PREFERENCE_WITH_NEXT
-  /* A server that ranks classical groups strictly would send a
-   * HelloRetryRequest although an acceptable share has come. */
-  if (server) {
-    uint32_t *flags = calloc(count, sizeof(*flags));
-    if (flags == NULL) {
+#if !LIBSSL_HAS_GROUP_IDS
+/* Translates for versions that take NIDs. Returns 1, or 0 for unknown groups or
+ * more than LIBSSL_MAX_IDS. */
+static int libssl_group_nids(int nids[LIBSSL_MAX_IDS], const uint16_t *ids, size_t count) {
+  for (size_t i = 0; i < count; i++) {
+    nids[i < LIBSSL_MAX_IDS ? i : 0] = ids[i] == 23   ? NID_X9_62_prime256v1
+                                       : ids[i] == 24 ? NID_secp384r1
+                                       : ids[i] == 25 ? NID_secp521r1
+                                       : ids[i] == 29 ? NID_X25519
+                                                      : NID_undef;
+    if (i >= LIBSSL_MAX_IDS || nids[i] == NID_undef) {
       return 0;
     }
-    for (size_t i = 0; i + 1 < count; i++) {
-      if (!libssl_is_post_quantum(ids[i]) && !libssl_is_post_quantum(ids[i + 1])) {
-        flags[i] = SSL_GROUP_FLAG_EQUAL_PREFERENCE_WITH_NEXT;
+  }
+  return 1;
+}
+#endif
+
+/* Reports whether a list of uint16 values with a length in front of it, of
+ * length_size bytes, contains the value. Malformed lists are the library's to
+ * refuse. */
+static int libssl_wire_list_contains(const uint8_t *bytes, size_t len, size_t length_size, uint16_t value) {
+  for (size_t at = length_size; at + 2 <= len; at += 2) {
+    if (libssl_uint16(bytes + at) == value) {
+      return 1;
+    }
+  }
+  return 0;
+}
+
+/* Reports whether the key_share extension has a share of the group. */
+static int libssl_has_share(const uint8_t *bytes, size_t len, uint16_t group) {
+  for (size_t at = 2; at + 4 <= len; at += 4 + (size_t)libssl_uint16(bytes + at + 2)) {
+    if (libssl_uint16(bytes + at) == group) {
+      return 1;
+    }
+  }
+  return 0;
+}
+
+/* Looks at a ClientHello before the library does. In TLS 1.3 BoringSSL takes the
+ * server's first group that the client has, even at the price of a
+ * HelloRetryRequest. Here a share that has come is taken first; only to get to a
+ * post-quantum group that stands further ahead another one is asked for. */
+static enum ssl_select_cert_result_t libssl_client_hello(const SSL_CLIENT_HELLO *hello) {
+  static const uint16_t library_default[3] = {29, 23, 24};
+  struct libssl_conn *conn = SSL_get_app_data(hello->ssl);
+  const uint8_t *versions = NULL;
+  const uint8_t *shares = NULL;
+  size_t versions_len = 0;
+  size_t shares_len = 0;
+  if (conn == NULL) {
+    return ssl_select_cert_error;
+  }
+  if (conn->ctx->max_version < TLS1_3_VERSION ||
+      !SSL_early_callback_ctx_extension_get(hello, TLSEXT_TYPE_supported_versions, &versions, &versions_len) ||
+      !libssl_wire_list_contains(versions, versions_len, 1, TLS1_3_VERSION) ||
+      !SSL_early_callback_ctx_extension_get(hello, TLSEXT_TYPE_key_share, &shares, &shares_len)) {
+    return ssl_select_cert_success;
+  }
+  const uint16_t *own = conn->ctx->groups.count > 0 ? conn->ctx->groups.values : library_default;
+  size_t count = conn->ctx->groups.count > 0 ? conn->ctx->groups.count : 3;
+  uint16_t order[LIBSSL_MAX_IDS];
+  size_t n = 0;
+  for (size_t first = 0; first < count && count <= LIBSSL_MAX_IDS;) {
+    /* One rank: up to where a classical group follows a post-quantum one. */
+    size_t end = first + 1;
+    while (end < count && !(libssl_is_post_quantum(own[end - 1]) && !libssl_is_post_quantum(own[end]))) {
+      end++;
+    }
+    for (int with_share = 1; with_share >= 0; with_share--) {
+      for (size_t i = first; i < end; i++) {
+        if (libssl_has_share(shares, shares_len, own[i]) == with_share) {
+          order[n++] = own[i];
+        }
       }
     }
-    int ok = SSL_CTX_set1_group_ids_with_flags(ssl_ctx, ids, flags, count);
-    free(flags);
-    return ok == 1;
+    first = end;
   }
+#if LIBSSL_HAS_GROUP_IDS
+  return n == count && SSL_set1_group_ids(hello->ssl, order, n) == 1 ? ssl_select_cert_success : ssl_select_cert_error;
+#else
+  int nids[LIBSSL_MAX_IDS];
+  return n == count && libssl_group_nids(nids, order, n) && SSL_set1_curves(hello->ssl, nids, n) == 1
+             ? ssl_select_cert_success
+             : ssl_select_cert_error;
 #endif
-  (void)server;
+}
+
+/* Gives a list of groups to a context; ssl_ctx is any. Returns 1 or 0. */
+static int libssl_give_groups(SSL_CTX *ssl_ctx, const uint16_t *ids, size_t count) {
+#if LIBSSL_HAS_GROUP_IDS
   return SSL_CTX_set1_group_ids(ssl_ctx, ids, count) == 1;
 #else
-  (void)server;
-  struct libssl_list list = {NULL, 0};
-  int ok = 1;
-  for (size_t i = 0; ok && i < count; i++) {
-    const struct libssl_group *group = libssl_find_group(ids[i]);
-    ok = group != NULL && libssl_list_append(&list, ':', "", group->name);
-  }
-  ok = ok && list.text != NULL && SSL_CTX_set1_curves_list(ssl_ctx, list.text) == 1;
-  free(list.text);
-  return ok;
+  int nids[LIBSSL_MAX_IDS];
+  return libssl_group_nids(nids, ids, count) && SSL_CTX_set1_curves(ssl_ctx, nids, count) == 1;
 #endif
 }
 
 static struct polytls_result libssl_apply_groups(struct libssl_ctx *ctx) {
-  static const uint16_t server_default[3] = {29, 23, 24};
-  if (ctx->groups.count == 0) {
-    /* BoringSSL's own list, with the ranks of libssl_give_groups. */
-    if (ctx->role == POLYTLS_SERVER && !libssl_give_groups(ctx->ssl_ctx, 1, server_default, 3)) {
-      return libssl_ctx_library_failure(ctx, POLYTLS_FAIL_INTERNAL, "the default groups cannot be set");
-    }
-  } else {
-    if (!libssl_give_groups(ctx->ssl_ctx, ctx->role == POLYTLS_SERVER, ctx->groups.values, ctx->groups.count)) {
-      return libssl_ctx_library_failure(ctx, POLYTLS_FAIL_UNSUPPORTED, "the groups cannot be set");
-    }
+  if (ctx->groups.count > 0 && !libssl_give_groups(ctx->ssl_ctx, ctx->groups.values, ctx->groups.count)) {
+    return libssl_ctx_library_failure(ctx, POLYTLS_FAIL_UNSUPPORTED, "the groups cannot be set");
+  }
+  if (ctx->role == POLYTLS_SERVER) {
+    SSL_CTX_set_select_certificate_cb(ctx->ssl_ctx, libssl_client_hello);
   }
   if (ctx->key_shares.count == 0) {
     return libssl_result(POLYTLS_OK);
@@ -1289,8 +1409,7 @@ static struct polytls_result libssl_apply_groups(struct libssl_ctx *ctx) {
 
 #else /* OpenSSL */
 
-static int libssl_give_groups(SSL_CTX *ssl_ctx, int server, const uint16_t *ids, size_t count) {
-  (void)server;
+static int libssl_give_groups(SSL_CTX *ssl_ctx, const uint16_t *ids, size_t count) {
   struct libssl_list list = {NULL, 0};
   int ok = 1;
   for (size_t i = 0; ok && i < count; i++) {
@@ -1441,7 +1560,7 @@ static struct polytls_result libssl_finish_groups(struct libssl_ctx *ctx) {
   for (size_t i = 0; i < ctx->groups.count; i++) {
     const struct libssl_group *group = libssl_find_group(ctx->groups.values[i]);
     /* One by one first, to name the one that is missing. */
-    if (group == NULL || !libssl_give_groups(ctx->ssl_ctx, 0, &ctx->groups.values[i], 1)) {
+    if (group == NULL || !libssl_give_groups(ctx->ssl_ctx, &ctx->groups.values[i], 1)) {
       return libssl_no_group(ctx, ctx->groups.values[i]);
     }
     if (group->tls13_only && ctx->role == POLYTLS_CLIENT && ctx->max_version < TLS1_3_VERSION) {
@@ -1583,9 +1702,18 @@ static struct polytls_result libssl_finish_tickets(struct libssl_ctx *ctx) {
 }
 
 static struct polytls_result libssl_finish_all(struct libssl_ctx *ctx) {
-  static struct polytls_result (*const parts[])(struct libssl_ctx *) = {
-      libssl_finish_versions, libssl_finish_suites, libssl_finish_groups,       libssl_finish_schemes,
-      libssl_finish_alpn,     libssl_finish_tickets, libssl_finish_verification, libssl_check_suites,
+  static const struct {
+    struct polytls_result (*finish)(struct libssl_ctx *);
+    size_t option; /* the one that its failures are about */
+  } parts[] = {
+      {libssl_finish_versions, POLYTLS_SET_MIN_VERSION},
+      {libssl_finish_suites, POLYTLS_SET_CIPHER_SUITES},
+      {libssl_finish_groups, POLYTLS_SET_GROUPS},
+      {libssl_finish_schemes, POLYTLS_SET_SIGNATURE_SCHEMES},
+      {libssl_finish_alpn, POLYTLS_SET_ALPN},
+      {libssl_finish_tickets, POLYTLS_SET_SESSION_TICKETS},
+      {libssl_finish_verification, POLYTLS_SET_VERIFY_MODE},
+      {libssl_check_suites, POLYTLS_SET_CIPHER_SUITES},
   };
   if (ctx->seen & (UINT32_C(1) << 31)) {
     return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_CONFIG, 0, "an option of the context was refused");
@@ -1594,8 +1722,9 @@ static struct polytls_result libssl_finish_all(struct libssl_ctx *ctx) {
     return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_CONFIG, 0, "a server needs a certificate");
   }
   for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
-    struct polytls_result result = parts[i](ctx);
+    struct polytls_result result = parts[i].finish(ctx);
     if (result.status != POLYTLS_OK) {
+      result.n = parts[i].option;
       return result;
     }
   }
@@ -1630,6 +1759,9 @@ static void libssl_conn_free(struct polytls_conn *head) {
   polytls_names_free(&conn->names);
   polytls_outcome_free(&conn->outcome);
   libssl_ctx_release(conn->ctx);
+#ifdef OPENSSL_IS_BORINGSSL
+  libssl_forget_certificates(conn);
+#endif
   free(conn->held);
   free(conn->head.in);
   free(conn->head.out);
@@ -1656,10 +1788,8 @@ static int libssl_conn_attach(struct libssl_conn *conn) {
     return 0;
   }
 #endif
-#ifndef OPENSSL_IS_BORINGSSL
   SSL_set_msg_callback(conn->ssl, libssl_message);
   SSL_set_msg_callback_arg(conn->ssl, conn);
-#endif
   if (conn->ctx->role == POLYTLS_CLIENT) {
     SSL_set_connect_state(conn->ssl);
   } else {
@@ -1862,6 +1992,10 @@ static struct polytls_result libssl_failed(struct libssl_conn *conn, int ssl_err
     conn->head.verify_code = POLYTLS_VERIFY_KEY_USAGE;
     conn->head.verify_depth = 0;
     conn->head.verify_library_code = X509_V_ERR_INVALID_PURPOSE;
+#ifdef OPENSSL_IS_BORINGSSL
+    libssl_recover_chain(conn);
+    libssl_forget_certificates(conn);
+#endif
     return libssl_set_failure(conn, POLYTLS_FAIL_VERIFY, error.code, error.text);
   }
 #endif
@@ -1901,8 +2035,9 @@ static struct polytls_result libssl_handshake_complete(struct libssl_conn *conn)
     }
   }
   conn->handshake_done = 1;
-#ifndef OPENSSL_IS_BORINGSSL
   SSL_set_msg_callback(conn->ssl, NULL); /* it has seen all that it looks for */
+#ifdef OPENSSL_IS_BORINGSSL
+  libssl_forget_certificates(conn);
 #endif
   return libssl_step_result(conn, POLYTLS_OK, 0);
 }

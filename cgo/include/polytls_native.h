@@ -240,7 +240,8 @@ struct polytls_library {
 
   struct polytls_result (*ctx_new)(enum polytls_role role, struct polytls_ctx **out);
   struct polytls_result (*ctx_set)(struct polytls_ctx *ctx, int option, const uint8_t *data, size_t len);
-  /* Ends the configuration: what needs all options is checked here. */
+  /* Ends the configuration: what needs all options is checked here. With a
+   * failure, n is the option that it is about, or 0. */
   struct polytls_result (*ctx_finish)(struct polytls_ctx *ctx);
   void (*ctx_free)(struct polytls_ctx *ctx);
 

@@ -191,12 +191,6 @@ func (c *Conn) handshake() error {
 			}
 			accepted = true
 		}
-		if res.Status == OK {
-			if err := c.checkALPN(); err != nil {
-				c.dropOutput()
-				return err
-			}
-		}
 		if err := c.send(); err != nil {
 			// A peer that has refused us may have closed its end before our
 			// flight was out; its alert says more than the failed write.
@@ -223,6 +217,9 @@ func (c *Conn) handshake() error {
 
 // accept runs what must agree before this end's last flight goes out.
 func (c *Conn) accept(complete bool) error {
+	if err := c.checkALPN(); err != nil {
+		return err
+	}
 	if c.options.VerifyConnection == nil {
 		return nil
 	}

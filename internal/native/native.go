@@ -80,9 +80,9 @@ func (p *Provider) Client(transport net.Conn, config *tlsapi.ClientConfig) (tlsa
 	}
 	c := &contextBuilder{provider: p, role: client}
 	c.settings(&config.Settings)
-	c.setUint8(optVerifyMode, verifyRequireAndVerify)
+	c.setUint8(optVerifyMode, "InsecureSkipVerify", verifyRequireAndVerify)
 	if config.InsecureSkipVerify {
-		c.setUint8(optVerifyMode, verifyNone)
+		c.setUint8(optVerifyMode, "InsecureSkipVerify", verifyNone)
 	} else {
 		c.anchors("RootCAs", config.RootCAs, true)
 	}
@@ -112,7 +112,7 @@ func (p *Provider) Server(transport net.Conn, config *tlsapi.ServerConfig) (tlsa
 	}
 	c := &contextBuilder{provider: p, role: server}
 	c.settings(&config.Settings)
-	c.setUint8(optVerifyMode, uint8(config.ClientAuth))
+	c.setUint8(optVerifyMode, "ClientAuth", uint8(config.ClientAuth))
 	if config.ClientAuth != tls.NoClientCert && !config.ClientCAs.Empty() {
 		c.anchors("ClientCAs", config.ClientCAs, false)
 	}
@@ -120,7 +120,7 @@ func (p *Provider) Server(transport net.Conn, config *tlsapi.ServerConfig) (tlsa
 		c.certificate("Certificates", &config.Certificates[i])
 	}
 	if config.ALPNStrict {
-		c.setUint8(optALPNStrict, 1)
+		c.setUint8(optALPNStrict, "ALPNStrict", 1)
 	}
 	return p.connect(transport, c, nil, engine.Options{
 		Verifies:  config.ClientAuth >= tls.VerifyClientCertIfGiven,
@@ -244,14 +244,14 @@ func (c *contextBuilder) set(option int, name string, data []byte) {
 	c.instructions = append(c.instructions, instruction{option: option, name: name, data: data})
 }
 
-func (c *contextBuilder) setUint8(option int, v uint8) {
+func (c *contextBuilder) setUint8(option int, name string, v uint8) {
 	for i := range c.instructions {
 		if c.instructions[i].option == option {
 			c.instructions[i].data = []byte{v}
 			return
 		}
 	}
-	c.set(option, "", []byte{v})
+	c.set(option, name, []byte{v})
 }
 
 func (c *contextBuilder) fail(err error) {
@@ -278,7 +278,7 @@ func (c *contextBuilder) settings(s *tlsapi.Settings) {
 		}
 		c.set(optALPN, "ALPN", wire)
 	}
-	c.setUint8(optSessionTickets, 0)
+	c.setUint8(optSessionTickets, "SessionTicketsDisabled", 0)
 }
 
 // explicit adds what a library without policies takes one by one.

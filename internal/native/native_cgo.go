@@ -137,7 +137,13 @@ func (b *contextBuilder) build() (*context, error) {
 		}
 	}
 	if res := C.ctx_finish(lib.c, c); res.status != C.POLYTLS_OK {
-		err := ctx.fault(res, "")
+		name := ""
+		for _, i := range b.instructions {
+			if i.option == int(res.n) {
+				name = i.name
+			}
+		}
+		err := ctx.fault(res, name)
 		ctx.release()
 		return nil, err
 	}
