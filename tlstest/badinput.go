@@ -300,7 +300,7 @@ func (s *suite) testChangedRecord(t *testing.T) {
 				// Where the library sends no alert, the close ends the wait.
 				assert.NoError(t, d.conn.Close())
 				_, peerErr := d.peer.Read(buf)
-				s.requireAlertSeen(t, r, peerErr, alertBadRecordMAC)
+				s.requireAlertSeen(t, r, encrypted, peerErr, alertBadRecordMAC)
 			})
 		}
 	})

@@ -102,7 +102,7 @@ func (s *suite) requireClientRefused(t *testing.T, d *duo, version uint16, kind 
 	if kind == tlsapi.KindNoCertificate {
 		alerts = append([]tls.AlertError{alertHandshakeFailure}, alerts...)
 	}
-	s.requireAlertSeen(t, server, peerErr, alerts...)
+	s.requireAlertSeen(t, server, certificateStage(version), peerErr, alerts...)
 }
 
 func (s *suite) testRefusedClients(t *testing.T) {

@@ -86,7 +86,7 @@ func (s *suite) testALPN(t *testing.T) {
 			{"own preference", []string{"alpha", "beta"}, []string{"beta", "alpha"}, "alpha"},
 			{"own preference reversed", []string{"beta", "alpha"}, []string{"alpha", "beta"}, "beta"},
 			{"one in common", []string{"alpha", "beta", "gamma"}, []string{"xi", "gamma"}, "gamma"},
-			{"prefixes are no match", []string{"h2c", "h"}, []string{"h2", "h"}, "h"},
+			{"prefixes are no match", []string{"h2c", "h2"}, []string{"h2cc", "h2"}, "h2"},
 			{"name of one byte", []string{"b"}, []string{"b"}, "b"},
 			{"none in common goes on without", []string{"alpha"}, []string{"beta"}, ""},
 			{"client without", []string{"alpha"}, nil, ""},
@@ -115,7 +115,7 @@ func (s *suite) testALPN(t *testing.T) {
 					if e.HasAlert {
 						assert.Equal(t, alertNoALPN, e.Alert)
 					}
-					s.requireAlertSeen(t, server, peerErr, alertNoALPN)
+					s.requireAlertSeen(t, server, inTheClear, peerErr, alertNoALPN)
 				})
 				t.Run("in common", func(t *testing.T) {
 					d := s.serverDuo(t, knowing(true, "alpha", "beta"), offering("beta"))
@@ -202,7 +202,7 @@ func (s *suite) testCurves(t *testing.T) {
 					r.CurvePreferences = []tls.CurveID{tls.X25519}
 				})).handshakes()
 				s.requireKind(t, err, tlsapi.KindProtocol)
-				s.requireAlertSeen(t, server, peerErr, alertHandshakeFailure, 47, 71)
+				s.requireAlertSeen(t, server, inTheClear, peerErr, alertHandshakeFailure, 47, 71)
 			})
 		})
 	})
@@ -388,7 +388,7 @@ func (s *suite) testVersions(t *testing.T) {
 							if !s.native(tlsapi.ServerVersions) {
 								alerts = append(alerts, alertHandshakeFailure)
 							}
-							s.requireAlertSeen(t, server, peerErr, alerts...)
+							s.requireAlertSeen(t, server, inTheClear, peerErr, alerts...)
 							return
 						}
 						e := s.requireKinds(t, err, tlsapi.KindPeerAlert, tlsapi.KindProtocol)
@@ -498,7 +498,7 @@ func (s *suite) testCipherSuites(t *testing.T) {
 			config := s.serverConfig(func(c *tlsapi.ServerConfig) { c.MaxVersion, c.CipherSuites = tls.VersionTLS12, tls12[:1] })
 			err, peerErr := s.serverDuo(t, config, s.referenceClient(only(tls.VersionTLS12), func(r *tls.Config) { r.CipherSuites = tls12[1:2] })).handshakes()
 			s.requireKind(t, err, tlsapi.KindProtocol)
-			s.requireAlertSeen(t, server, peerErr, alertHandshakeFailure, 71)
+			s.requireAlertSeen(t, server, inTheClear, peerErr, alertHandshakeFailure, 71)
 		})
 	})
 	// Whatever the defaults are, they must not hold what is unsafe.

@@ -48,7 +48,7 @@ func (s *suite) verify(t *testing.T, version uint16, c verificationCase) {
 	if c.kind != 0 {
 		s.requireKind(t, err, c.kind)
 		requireNoLastFlight(t, d.clientWire.Written(), version)
-		s.requireAlertSeen(t, client, peerErr, certificateAlerts...)
+		s.requireAlertSeen(t, client, certificateStage(version), peerErr, certificateAlerts...)
 		assert.False(t, d.conn.Info().Verified)
 		assert.False(t, d.conn.ConnectionState().HandshakeComplete)
 		return
