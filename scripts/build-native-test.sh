@@ -230,12 +230,14 @@ start_sleeping() {
 }
 
 interrupted_build() {
-  local signal status
+  local signal status start
   for signal in TERM HUP; do
     start_sleeping
+    start=$SECONDS
     kill -"$signal" "$builder"
     status=0
     wait "$builder" || status=$?
+    [ $((SECONDS - start)) -lt 10 ]
     [ "$status" -gt 128 ]
     nothing_left
     not kill -0 "$(cat "$TOY_BUILDS.pid")"

@@ -65,7 +65,7 @@ environment
   POLYTLS_CACHE      cache folder (default: ${XDG_CACHE_HOME:-~/.cache}/polytls)
   OPENSSL            static or system, as --openssl
   S2N_LIBCRYPTO      openssl (default) or awslc: the libcrypto built into s2n
-  CC                 C compiler for OpenSSL and s2n (default: gcc, cc or clang)
+  CC                 C compiler for OpenSSL and s2n (default: gcc, or else cc)
   CLANG, CLANGXX     compilers for BoringSSL (default: clang, clang++)
   POLYTLS_NO_INSTALL set to 1, missing tools are listed and never installed
 
@@ -137,7 +137,7 @@ if [ -z "$JOBS" ]; then
 fi
 if [ -z "${CC:-}" ]; then
   CC=gcc
-  have gcc || CC=cc
+  if ! have gcc && have cc; then CC=cc; fi
 fi
 CLANG=${CLANG:-clang} CLANGXX=${CLANGXX:-clang++}
 export CC CLANG CLANGXX JOBS
