@@ -532,12 +532,21 @@ static inline int polytls_verify_lone_anchor(X509_STORE_CTX *ctx, X509 *leaf, st
   return 1;
 }
 
+/* Reports whether the extended key usage of a certificate, leaf or issuer, lets
+ * it stand for such a peer: 1 or 0. Without the extension, and with
+ * anyExtendedKeyUsage, every use is allowed (RFC 5280 section 4.2.1.12), which
+ * the libraries' own purposes see differently. */
+static inline int polytls_allows_usage(X509 *certificate, enum polytls_role peer) {
+  uint32_t wanted = (peer == POLYTLS_SERVER ? XKU_SSL_SERVER : XKU_SSL_CLIENT) | XKU_ANYEKU;
+  return (X509_get_extended_key_usage(certificate) & wanted) != 0;
+}
+
 /* Checks the verified chain for what not every library does (BoringSSL looks at
  * the extensions of untrusted certificates only, so that a supplied leaf could
  * issue certificates there): extensions understood, issuers that may issue, path
- * lengths, purposes, and the strength of keys and signatures. Returns 1, or
+ * lengths, usages, and the strength of keys and signatures. Returns 1, or
  * refuses. */
-static inline int polytls_verify_chain(X509_STORE_CTX *ctx, STACK_OF(X509) *chain, int purpose,
+static inline int polytls_verify_chain(X509_STORE_CTX *ctx, STACK_OF(X509) *chain, enum polytls_role peer,
                                        struct polytls_outcome *outcome) {
   int count = (int)sk_X509_num(chain);
   long below = 0; /* certificates under this one that count for a path length */
@@ -557,9 +566,7 @@ static inline int polytls_verify_chain(X509_STORE_CTX *ctx, STACK_OF(X509) *chai
         return polytls_verify_refuse(ctx, outcome, POLYTLS_VERIFY_INVALID_CA, i, X509_V_ERR_INVALID_CA,
                                      "the issuer is no certificate authority");
       }
-      /* X509_check_purpose sums up CA, key usage and extended key usage; the
-       * first two are an issuer that may not issue. */
-      if ((flags & EXFLAG_KUSAGE) && !(X509_get_key_usage(certificate) & KU_KEY_CERT_SIGN)) {
+      if (!(X509_get_key_usage(certificate) & KU_KEY_CERT_SIGN)) {
         return polytls_verify_refuse(ctx, outcome, POLYTLS_VERIFY_INVALID_CA, i, X509_V_ERR_KEYUSAGE_NO_CERTSIGN,
                                      "the issuer's key usage does not allow it to sign certificates");
       }
@@ -569,10 +576,10 @@ static inline int polytls_verify_chain(X509_STORE_CTX *ctx, STACK_OF(X509) *chai
                                      "the chain is longer than the issuer allows");
       }
     }
-    if (X509_check_purpose(certificate, purpose, i > 0) <= 0) {
+    if (!polytls_allows_usage(certificate, peer)) {
       return polytls_verify_refuse(ctx, outcome, POLYTLS_VERIFY_KEY_USAGE, i, X509_V_ERR_INVALID_PURPOSE,
-                                   i > 0 ? "the issuer does not allow this use of certificates"
-                                         : "the certificate does not allow this use");
+                                   i > 0 ? "the extended key usage of the issuer does not allow this use"
+                                         : "the extended key usage of the certificate does not allow this use");
     }
     if (i == 0 || !(flags & EXFLAG_SI)) {
       below++;
@@ -623,9 +630,9 @@ static inline int polytls_verify(X509_STORE_CTX *ctx, enum polytls_role peer, co
     return polytls_verify_refuse(ctx, outcome, POLYTLS_VERIFY_OTHER, 0, X509_V_ERR_OUT_OF_MEM, "out of memory");
   }
 
-  int purpose = peer == POLYTLS_SERVER ? X509_PURPOSE_SSL_SERVER : X509_PURPOSE_SSL_CLIENT;
   int trust = peer == POLYTLS_SERVER ? X509_TRUST_SSL_SERVER : X509_TRUST_SSL_CLIENT;
-  if (X509_VERIFY_PARAM_set_purpose(param, purpose) != 1 || X509_VERIFY_PARAM_set_trust(param, trust) != 1 ||
+  /* polytls_verify_chain checks the usage, alike for all. */
+  if (X509_VERIFY_PARAM_set_purpose(param, X509_PURPOSE_ANY) != 1 || X509_VERIFY_PARAM_set_trust(param, trust) != 1 ||
       X509_VERIFY_PARAM_set_flags(param, X509_V_FLAG_PARTIAL_CHAIN | X509_V_FLAG_TRUSTED_FIRST) != 1) {
     return polytls_verify_refuse(ctx, outcome, POLYTLS_VERIFY_OTHER, 0, X509_V_ERR_UNSPECIFIED,
                                  "the verification could not be prepared");
@@ -661,13 +668,13 @@ static inline int polytls_verify(X509_STORE_CTX *ctx, enum polytls_role peer, co
   if (outcome->verified == NULL || sk_X509_num(outcome->verified) == 0) {
     return polytls_verify_refuse(ctx, outcome, POLYTLS_VERIFY_OTHER, 0, X509_V_ERR_OUT_OF_MEM, "out of memory");
   }
-  if (!polytls_verify_chain(ctx, outcome->verified, purpose, outcome)) {
+  if (!polytls_verify_chain(ctx, outcome->verified, peer, outcome)) {
     return 0;
   }
 
   /* TLS 1.3 and the forward-secret suites of TLS 1.2 always sign. BoringSSL
    * refuses such a certificate later on, as a protocol error. */
-  if ((X509_get_extension_flags(leaf) & EXFLAG_KUSAGE) && !(X509_get_key_usage(leaf) & KU_DIGITAL_SIGNATURE)) {
+  if (!(X509_get_key_usage(leaf) & KU_DIGITAL_SIGNATURE)) {
     return polytls_verify_refuse(ctx, outcome, POLYTLS_VERIFY_KEY_USAGE, 0, X509_V_ERR_INVALID_PURPOSE,
                                  "the key usage of the certificate does not allow it to sign");
   }
