@@ -29,10 +29,10 @@ func matrix() native.Matrix {
 		tlsapi.ClientPolicyPreset, tlsapi.ServerPolicyPreset)
 	m.Set(tlsapi.Native, "refused are policies with TLS below 1.2 or broken suites, and those made for tests",
 		tlsapi.ClientPolicyNamed, tlsapi.ServerPolicyNamed)
-	m.Set(tlsapi.Native, "RSA and ECDSA keys; Ed25519 keys are refused",
+	m.Set(tlsapi.Native, "RSA keys and ECDSA keys on P-256 and P-384; P-521 and Ed25519 keys are refused",
 		tlsapi.ClientCertificate, tlsapi.ServerCertificates)
 	m.Set(tlsapi.Native, "the CertificateRequest does not name the CAs", tlsapi.ServerClientCAs)
-	m.Set(tlsapi.Native, "protocols with a NUL byte are refused", tlsapi.ClientALPN, tlsapi.ServerALPN)
+	m.Set(tlsapi.Native, "protocols whose name has one byte only or a NUL byte in it are refused", tlsapi.ClientALPN, tlsapi.ServerALPN)
 	m.Set(tlsapi.Emulated, "decided from the ClientHello before the library answers", tlsapi.ServerALPNStrict)
 	m.Set(tlsapi.Unsupported, "the library stops reading once it has sent a close_notify",
 		tlsapi.ClientCloseWrite, tlsapi.ServerCloseWrite)
