@@ -233,8 +233,7 @@ var oidKeyUsage = asn1.ObjectIdentifier{2, 5, 29, 15}
 // usage of the leaf; crypto/x509 leaves the latter out.
 func (v *verifier) allowsUsage(c *x509.Certificate, leaf bool) bool {
 	restricted := len(c.ExtKeyUsage) > 0 || len(c.UnknownExtKeyUsage) > 0
-	// anyExtendedKeyUsage does not count, as in OpenSSL and BoringSSL.
-	if restricted && !slices.Contains(c.ExtKeyUsage, v.usage) {
+	if restricted && !slices.Contains(c.ExtKeyUsage, x509.ExtKeyUsageAny) && !slices.Contains(c.ExtKeyUsage, v.usage) {
 		return false
 	}
 	if !leaf {

@@ -264,7 +264,7 @@ func (s *suite) verificationCases(t *testing.T) []verificationCase {
 
 		// Usage.
 		{name: "extended key usage of clients", cert: clientOnly, kind: tlsapi.KindKeyUsage},
-		{name: "any extended key usage", cert: anyUsage, kind: tlsapi.KindKeyUsage},
+		{name: "any extended key usage", cert: anyUsage},
 		{name: "no extended key usage", cert: noUsage},
 		{name: "wrong key usage", cert: wrongUsage, kind: tlsapi.KindKeyUsage},
 		{name: "intermediate for clients", cert: clientMiddle, kind: tlsapi.KindKeyUsage},
