@@ -191,12 +191,19 @@ wrong_checksum() {
   nothing_left
 }
 
+# basic_tools makes $work/bin: what a minimal system has, no compilers.
+basic_tools() {
+  local tool
+  rm -rf "${work:?}/bin"
+  mkdir "$work/bin"
+  for tool in bash sh awk sed grep sort tr cut cat head tail date mkdir rm mv cp ls ln uname id sha256sum find mktemp touch flock nproc wc cmp readlink apt-get gzip xz paste env tar chmod; do
+    ln -sf "$(command -v "$tool")" "$work/bin/$tool"
+  done
+}
+
 missing_tools() {
   local tool
-  mkdir "$work/bin"
-  for tool in bash sh awk sed grep sort tr cut cat head tail date mkdir rm mv cp ls ln uname id sha256sum find mktemp touch flock nproc wc cmp readlink apt-get gzip xz paste; do
-    ln -s "$(command -v "$tool")" "$work/bin/$tool"
-  done
+  basic_tools
   PATH=$work/bin script 1 openssl boringssl s2n
   says 'tools are missing'
   for tool in gcc make perl clang cmake ninja objcopy; do says " $tool"; done
@@ -205,6 +212,34 @@ missing_tools() {
   nothing_left
   PATH=$work/bin script 1 --check
   says 'ninja-build'
+}
+
+# As root, or with a sudo that asks nothing, missing tools are installed.
+installed_tools() {
+  local user
+  for user in 0 1000; do
+    toy ok
+    basic_tools
+    rm "$work/bin/apt-get" "$work/bin/id"
+    # This apt-get installs by making links.
+    cat >"$work/bin/apt-get" <<SH
+#!$(command -v bash)
+echo "apt-get \$*" >>$work/apt-calls
+[ "\$1" = install ] || exit 0
+[ -n "\${SUDO:-}" ] || [ $user = 0 ] || exit 1
+for t in gcc cc as ld make perl ar ranlib nm objcopy g++; do ln -sf \$(PATH=$PATH command -v \$t) $work/bin/\$t; done
+SH
+    printf '#!%s\necho %s\n' "$(command -v bash)" "$user" >"$work/bin/id"
+    printf '#!%s\nshift; SUDO=1 exec "$@"\n' "$(command -v bash)" >"$work/bin/sudo"
+    chmod +x "$work/bin/apt-get" "$work/bin/id" "$work/bin/sudo"
+    rm -f "$work/apt-calls"
+    POLYTLS_NO_INSTALL=0 PATH=$work/bin script 0 openssl
+    says 'missing: gcc'
+    grep -q '^apt-get update' "$work/apt-calls"
+    grep -q '^apt-get install .*gcc.*perl' "$work/apt-calls"
+    says '9.9.1 is built'
+    rm -rf "$POLYTLS_CACHE"
+  done
 }
 
 failed_build() {
@@ -426,6 +461,7 @@ check "wrong usage: status 2, says what is wrong" wrong_usage
 check "--list and --check change nothing" list_and_check_change_nothing
 check "a wrong checksum names both sums" wrong_checksum
 check "missing tools are listed with the command that installs them" missing_tools
+check "missing tools are installed by root and by sudo" installed_tools
 check "a failed build shows the log's end and leaves nothing" failed_build
 check "an interrupted build leaves nothing, no process either" interrupted_build
 check "after kill -9 the next run cleans up and builds" killed_build

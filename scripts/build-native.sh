@@ -324,14 +324,6 @@ get_tools() {
   exit 1
 }
 
-install_packages() {
-  export DEBIAN_FRONTEND=noninteractive
-  # shellcheck disable=SC2086
-  $1 apt-get update -q
-  # shellcheck disable=SC2086
-  $1 apt-get install -q -y --no-install-recommends $2
-}
-
 # --- one library at a time ----------------------------------------------------
 
 WORK=

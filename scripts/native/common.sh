@@ -80,4 +80,12 @@ step() {
   die "$1: \"$2\" failed"
 }
 
+# install_packages SUDO PACKAGES
+install_packages() {
+  # shellcheck disable=SC2086
+  $1 apt-get update -q
+  # shellcheck disable=SC2086
+  $1 env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $2
+}
+
 megabytes() { printf '%d.%d MB' $(($1 / 1000000)) $(($1 % 1000000 / 100000)); }
