@@ -292,8 +292,9 @@ const (
 	alertCertificateRequired tls.AlertError = 116
 )
 
-// certificateAlerts are those that say that a certificate was refused.
-var certificateAlerts = []tls.AlertError{42, 43, 44, 45, 46, 48, alertCertificateRequired}
+// certificateAlerts are those that say that a certificate was refused;
+// BoringSSL calls a wrong key usage an illegal_parameter (47).
+var certificateAlerts = []tls.AlertError{42, 43, 44, 45, 46, 47, 48, alertCertificateRequired}
 
 // stage is the part of a connection in which an alert is sent.
 type stage bool
