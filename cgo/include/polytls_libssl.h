@@ -1884,18 +1884,28 @@ static struct polytls_result libssl_conn_set(struct polytls_conn *head, int opti
 
 /* ---- steps ---- */
 
+/* The result of a step that leaves `in` alone. */
 static struct polytls_result libssl_step_result(struct libssl_conn *conn, enum polytls_status status, size_t n) {
   struct polytls_result result = libssl_result(status);
   result.n = n;
   if (conn->handshake_done) {
     result.flags |= POLYTLS_FLAG_HANDSHAKE_DONE;
     /* A failure or close that waits needs no input either. */
-    if (conn->failed || conn->closed || conn->head.in_start != conn->head.in_end || SSL_pending(conn->ssl) > 0) {
+    if (conn->failed || conn->closed || SSL_pending(conn->ssl) > 0) {
       result.flags |= POLYTLS_FLAG_PENDING;
     }
   }
   if (conn->accepted) {
     result.flags |= POLYTLS_FLAG_PEER_CERTIFICATES;
+  }
+  return result;
+}
+
+/* The result of a step that reads `in`. */
+static struct polytls_result libssl_input_result(struct libssl_conn *conn, enum polytls_status status, size_t n) {
+  struct polytls_result result = libssl_step_result(conn, status, n);
+  if (conn->handshake_done && conn->head.in_start != conn->head.in_end) {
+    result.flags |= POLYTLS_FLAG_PENDING;
   }
   return result;
 }
@@ -2039,7 +2049,7 @@ static struct polytls_result libssl_handshake_complete(struct libssl_conn *conn)
 #ifdef OPENSSL_IS_BORINGSSL
   libssl_forget_certificates(conn);
 #endif
-  return libssl_step_result(conn, POLYTLS_OK, 0);
+  return libssl_input_result(conn, POLYTLS_OK, 0);
 }
 
 static struct polytls_result libssl_handshake(struct polytls_conn *head) {
@@ -2048,10 +2058,10 @@ static struct polytls_result libssl_handshake(struct polytls_conn *head) {
     return libssl_report_failure(conn);
   }
   if (conn->handshake_done) {
-    return libssl_step_result(conn, POLYTLS_OK, 0);
+    return libssl_input_result(conn, POLYTLS_OK, 0);
   }
   if (conn->closed) {
-    return libssl_step_result(conn, POLYTLS_CLOSED, 0);
+    return libssl_input_result(conn, POLYTLS_CLOSED, 0);
   }
   conn->started = 1;
   ERR_clear_error();
@@ -2065,14 +2075,14 @@ static struct polytls_result libssl_handshake(struct polytls_conn *head) {
     int error = SSL_get_error(conn->ssl, ret);
     switch (error) {
       case SSL_ERROR_WANT_READ:
-        result = libssl_step_result(conn, POLYTLS_WANT_INPUT, 0);
+        result = libssl_input_result(conn, POLYTLS_WANT_INPUT, 0);
         break;
       case SSL_ERROR_WANT_WRITE:
-        result = libssl_step_result(conn, POLYTLS_WANT_OUTPUT, 0);
+        result = libssl_input_result(conn, POLYTLS_WANT_OUTPUT, 0);
         break;
       case SSL_ERROR_ZERO_RETURN:
         conn->closed = 1;
-        result = libssl_step_result(conn, POLYTLS_CLOSED, 0);
+        result = libssl_input_result(conn, POLYTLS_CLOSED, 0);
         break;
       default:
         result = libssl_failed(conn, error);
@@ -2104,7 +2114,7 @@ static struct polytls_result libssl_read(struct polytls_conn *head, uint8_t *buf
     return libssl_report_failure(conn);
   }
   if (conn->closed) {
-    return libssl_step_result(conn, POLYTLS_CLOSED, 0);
+    return libssl_input_result(conn, POLYTLS_CLOSED, 0);
   }
   if (!conn->handshake_done) {
     return libssl_fail(conn->head.error_text, POLYTLS_FAIL_INTERNAL, 0, "read before the handshake");
@@ -2151,12 +2161,12 @@ static struct polytls_result libssl_read(struct polytls_conn *head, uint8_t *buf
   conn->reading = 0;
   ERR_clear_error();
   if (n > 0 || len == 0) {
-    return libssl_step_result(conn, POLYTLS_OK, n);
+    return libssl_input_result(conn, POLYTLS_OK, n);
   }
   if (status == POLYTLS_FAILED) {
     return libssl_report_failure(conn);
   }
-  return libssl_step_result(conn, status, 0);
+  return libssl_input_result(conn, status, 0);
 }
 
 /* Says how many of len bytes go into the next record so that it fits into `out`
