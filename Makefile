@@ -5,6 +5,9 @@ GO ?= go
 # The modules of this repository: the core and the ones with heavier dependencies.
 MODULES := . cmd/polytls
 
+# Where everything was built and installed, nothing may be skipped for want of it.
+REQUIRE := POLYTLS_REQUIRE_PEERS=1 POLYTLS_REQUIRE_PROVIDERS="$(LIBS)"
+
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 ACTIONLINT := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 
@@ -25,21 +28,23 @@ build: native ## Build the command at bin/polytls
 	cd cmd/polytls && $(GO) build -o ../../bin/polytls .
 
 .PHONY: test
-test: native test-tools ## Run all tests: providers, without cgo, command line, consumers, scripts
+test: native test-tools ## Run all tests: scripts, builds, consumers, without cgo, all providers
 	scripts/build-native-test.sh
+	scripts/build-stages-test.sh
+	scripts/consumer-test.sh
 	$(GO) vet ./... && cd cmd/polytls && $(GO) vet ./...
 	CGO_ENABLED=0 $(GO) test ./...
-	scripts/consumer-test.sh
-	cd cmd/polytls && POLYTLS_REQUIRE_PEERS=1 $(GO) test -timeout 20m ./...
-	$(GO) test -timeout 20m ./...
+	cd cmd/polytls && $(REQUIRE) $(GO) test -timeout 20m ./...
+	$(REQUIRE) $(GO) test -timeout 20m ./...
 
 .PHONY: race
-race: native ## Run the Go tests under the race detector
-	$(GO) test -race -timeout 30m ./...
+race: native test-tools ## Run the Go tests under the race detector
+	cd cmd/polytls && $(REQUIRE) $(GO) test -race -timeout 30m ./...
+	$(REQUIRE) $(GO) test -race -timeout 30m ./...
 
 .PHONY: asan
 asan: native ## Run the Go tests under AddressSanitizer
-	$(GO) test -asan -timeout 30m ./...
+	$(REQUIRE) $(GO) test -asan -timeout 30m ./...
 
 .PHONY: lint
 lint: native lint-tools ## Check formatting, Go, C under gcc and clang, shell and workflows
