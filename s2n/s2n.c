@@ -125,6 +125,8 @@ struct connection {
   /* What the callbacks may do in this step. */
   int may_read;
   int unlimited_output;
+  /* A callback has found no memory: s2n says no more than that I/O failed. */
+  int out_of_memory;
   /* Bytes of ciphertext made so far. */
   uint64_t produced;
   int alpn_refused;
@@ -856,6 +858,7 @@ static int on_send(void *io, const uint8_t *buf, uint32_t len) {
   if (n > 0) {
     return (int)n;
   }
+  conn->out_of_memory = n < 0;
   errno = n == 0 ? EAGAIN : ENOMEM;
   return -1;
 }
@@ -1186,11 +1189,13 @@ static struct polytls_result fail_verify(struct connection *conn, enum polytls_v
 /* Errors of s2n that this process causes; nearly all others come from what the
  * peer has sent, of whatever type s2n says they are: a field that is too short
  * is "stuffer out of data", an internal error. */
-static int is_own_fault(void) {
-  static const char *const names[] = {"S2N_ERR_ALLOC", "S2N_ERR_NOMEM", "S2N_ERR_MLOCK", "S2N_ERR_IO", "S2N_ERR_DRBG",
+static int is_own_fault(struct connection *conn) {
+  static const char *const names[] = {"S2N_ERR_ALLOC", "S2N_ERR_NOMEM", "S2N_ERR_MLOCK", "S2N_ERR_DRBG",
                                       "S2N_ERR_OPEN_RANDOM", "S2N_ERR_REENTRANCY", "S2N_ERR_NOT_INITIALIZED",
-                                      "S2N_ERR_SEND_STUFFER_TO_CONN", "S2N_ERR_RECV_STUFFER_FROM_CONN",
                                       "S2N_ERR_PKEY_CTX_INIT", "S2N_ERR_SIGN", "S2N_ERR_ECDHE_GEN_KEY"};
+  if (conn->out_of_memory) {
+    return 1;
+  }
   for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
     if (is_error(names[i])) {
       return 1;
@@ -1200,7 +1205,7 @@ static int is_own_fault(void) {
 }
 
 /* The alert that RFC 8446 section 6.2 wants for s2n's present error. */
-static int alert_for_error(void) {
+static int alert_for_error(struct connection *conn) {
   static const struct {
     const char *name;
     int alert;
@@ -1222,7 +1227,7 @@ static int alert_for_error(void) {
       return alerts[i].alert;
     }
   }
-  return is_own_fault() ? ALERT_INTERNAL_ERROR : ALERT_HANDSHAKE_FAILURE;
+  return is_own_fault(conn) ? ALERT_INTERNAL_ERROR : ALERT_HANDSHAKE_FAILURE;
 }
 
 /* Where in its sources s2n has met the present error. */
@@ -1290,13 +1295,15 @@ static struct polytls_result fail_with_error(struct connection *conn, const char
     }
   }
   enum polytls_failure failure = POLYTLS_FAIL_PROTOCOL;
-  if (is_own_fault()) {
+  if (is_own_fault(conn)) {
     failure = POLYTLS_FAIL_INTERNAL;
-  } else if (is_error("S2N_ERR_DECRYPT") || is_error("S2N_ERR_CBC_VERIFY") || error_is_from("s2n_record_read") ||
-             error_is_from("s2n_aead_cipher")) {
+  } else if (is_error("S2N_ERR_DECRYPT") || is_error("S2N_ERR_CBC_VERIFY") || is_error("S2N_ERR_IO") ||
+             error_is_from("s2n_record_read") || error_is_from("s2n_aead_cipher")) {
+    /* I/O fails when there is no memory and when a record claims a length for
+     * which s2n makes no room. */
     failure = POLYTLS_FAIL_BAD_RECORD;
   }
-  int alert = alert_for_error();
+  int alert = alert_for_error(conn);
   return end_with(conn, library_failure(conn->base.error_text, failure, doing), alert);
 }
 
