@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"io"
 	"net/netip"
+	"strings"
 	"time"
 )
 
@@ -382,6 +383,9 @@ func checkName(option, name string) error {
 	}
 	if _, err := netip.ParseAddr(name); err == nil {
 		return nil
+	}
+	if strings.ContainsAny(name, "[]:/@") {
+		return ConfigError(option, "%q is neither a DNS name nor an IP address; leave brackets, port and URL parts out", name)
 	}
 	if len(name) > 255 {
 		return ConfigError(option, "it has %d bytes; a DNS name has at most 255", len(name))

@@ -18,8 +18,7 @@ type Options struct {
 	Provider       string
 	LibraryVersion string
 	Client         bool
-	// ServerName is the client's configured name: for the connection state
-	// and for errors.
+	// ServerName is the client's configured name, for errors.
 	ServerName string
 	// SNI is what the client sends, empty for IP literals.
 	SNI string

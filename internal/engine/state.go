@@ -49,7 +49,7 @@ func (c *Conn) connectionState(complete bool) tls.ConnectionState {
 	//lint:ignore SA1019 HTTP/2 clients still look at it, and crypto/tls sets it always
 	state.NegotiatedProtocolIsMutual = true
 	if c.options.Client {
-		state.ServerName = c.options.ServerName
+		state.ServerName = c.options.SNI
 	}
 	if chain := parseChain(f.VerifiedChain); len(chain) > 0 {
 		state.VerifiedChains = [][]*x509.Certificate{chain}

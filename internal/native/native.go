@@ -206,7 +206,7 @@ func clientNames(config *tlsapi.ClientConfig) (sni string, names []instruction, 
 // splitName tells DNS names from IP literals. A trailing dot is not part of the
 // name in SNI and certificates (RFC 6066 section 3).
 func splitName(name string) (dns string, ip netip.Addr) {
-	if ip, err := netip.ParseAddr(strings.Trim(name, "[]")); err == nil {
+	if ip, err := netip.ParseAddr(name); err == nil {
 		return "", ip.Unmap().WithZone("")
 	}
 	return strings.TrimSuffix(name, "."), netip.Addr{}
