@@ -1118,28 +1118,29 @@ static const char *libssl_suite_name(SSL *ssl, uint16_t id) {
 }
 
 #ifdef OPENSSL_IS_BORINGSSL
-/* BoringSSL's TLS 1.3 suites are fixed, and so is their order in the
- * ClientHello, which depends on the processor. */
+/* BoringSSL's TLS 1.3 suites are fixed. Their order in the ClientHello is one of
+ * two, by the processor; either is accepted on every machine, so that a
+ * configuration does not depend on where it runs. */
 static struct polytls_result libssl_check_tls13_suites(struct libssl_ctx *ctx) {
   static const uint16_t with_aes[3] = {0x1301, 0x1302, 0x1303};
   static const uint16_t without_aes[3] = {0x1303, 0x1301, 0x1302};
-  const uint16_t *order = EVP_has_aes_hardware() ? with_aes : without_aes;
   size_t n = 0;
-  int same = 1;
+  int same_with = 1;
+  int same_without = 1;
   for (size_t i = 0; i < ctx->suites.count; i++) {
-    if (!libssl_suite_is_tls13(ctx->suites.values[i])) {
+    uint16_t suite = ctx->suites.values[i];
+    if (!libssl_suite_is_tls13(suite)) {
       continue;
     }
-    same = same && n < 3 && ctx->suites.values[i] == order[n];
+    same_with = same_with && n < 3 && suite == with_aes[n];
+    same_without = same_without && n < 3 && suite == without_aes[n];
     n++;
   }
-  if (!same || n != 3) {
+  if ((!same_with && !same_without) || n != 3) {
     return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_UNSUPPORTED, 0,
-                       "BoringSSL can neither leave out nor reorder TLS 1.3 suites; name all three in its order for "
-                       "this processor: %s",
-                       order == with_aes
-                           ? "TLS_AES_128_GCM_SHA256, TLS_AES_256_GCM_SHA384, TLS_CHACHA20_POLY1305_SHA256"
-                           : "TLS_CHACHA20_POLY1305_SHA256, TLS_AES_128_GCM_SHA256, TLS_AES_256_GCM_SHA384");
+                       "BoringSSL can neither leave out nor reorder TLS 1.3 suites; name all three as %s, or as %s",
+                       "TLS_AES_128_GCM_SHA256, TLS_AES_256_GCM_SHA384, TLS_CHACHA20_POLY1305_SHA256",
+                       "TLS_CHACHA20_POLY1305_SHA256, TLS_AES_128_GCM_SHA256, TLS_AES_256_GCM_SHA384");
   }
   return libssl_result(POLYTLS_OK);
 }
