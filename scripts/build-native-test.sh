@@ -196,8 +196,8 @@ basic_tools() {
   local tool
   rm -rf "${work:?}/bin"
   mkdir "$work/bin"
-  for tool in bash sh awk sed grep sort tr cut cat head tail date mkdir rm mv cp ls ln uname id sha256sum find mktemp touch flock nproc wc cmp readlink apt-get gzip xz paste env tar chmod; do
-    ln -sf "$(command -v "$tool")" "$work/bin/$tool"
+  for tool in bash sh awk sed grep sort tr cut cat head tail date mkdir rm mv cp ls ln uname id sha256sum find mktemp touch flock nproc wc cmp readlink apt-get gzip xz paste env tar chmod true; do
+    ln -sf "$(type -P "$tool")" "$work/bin/$tool"
   done
 }
 
@@ -448,8 +448,47 @@ Checksums-Sha256:
   script 0 openssl
   says 'openssl_9.9.8.orig.tar.gz: the archive answers: 404  Not Found'
   says '9.9.1 is built'
+  # It is remembered for a while that the first cannot be had ...
   script 0 openssl
   silent_on 'compile'
+  silent_on 'fetch'
+  says '9.9.1 is up to date'
+  # ... then it is tried again, and what is built stays where that fails.
+  touch -d '100 days ago' "$POLYTLS_CACHE"/downloads/.unavailable-*
+  script 0 openssl
+  says 'the archive answers: 404  Not Found'
+  silent_on 'compile'
+  says '9.9.1 is up to date'
+  script 0 openssl
+  silent_on 'fetch'
+}
+
+# A list that cannot be had is not taken for an archive without the package.
+partial_lists() {
+  toy ok
+  rm "$POLYTLS_CACHE"/downloads/*
+  fake_archive ''
+  sed -i 's/^  \*--download-only.*/  *update*) echo "E: The list of sid is nowhere" >\&2; exit 100 ;;/' "$work/fake/apt-get"
+  script 1 openssl
+  says 'E: The list of sid is nowhere'
+  silent_on 'not in the archive any more'
+}
+
+# All candidates were marked as not to be had: they are tried all the same.
+nothing_but_marks() {
+  toy ok
+  mv "$POLYTLS_CACHE"/downloads/*.tar.gz "$work/kept"
+  {
+    sed 's/9\.9\.1/9.9.8/g' third_party/native.lock
+    cat third_party/native.lock
+  } >"$work/lock"
+  cp "$work/lock" third_party/native.lock
+  fake_archive ''
+  script 1 openssl
+  says 'not in the archive any more'
+  mv "$work/kept" "$POLYTLS_CACHE/downloads/openssl_9.9.1.orig.tar.gz"
+  script 0 openssl
+  says '9.9.1 is built'
 }
 
 no_registry_host() {
@@ -475,6 +514,8 @@ check "--clean" clean
 check "a version that left the archive" version_gone
 check "a checksum that changed in the archive" checksum_changed_in_the_archive
 check "the next source when one cannot be had" next_candidate
+check "lists that cannot be had are named" partial_lists
+check "sources that could not be had come back" nothing_but_marks
 check "no registry's host name is written anywhere" no_registry_host
 
 echo "$passed passed, $failed failed"

@@ -195,7 +195,8 @@ system_openssl_version() {
 }
 
 # choose LIBRARY sets the library's sources and key in K_... variables: the first
-# source that is built already; otherwise K_BUILT stays empty.
+# source that is built already and has none before it that should be tried;
+# otherwise K_BUILT stays empty.
 choose() {
   local library=$1 folder line crypto=''
   K_BUILT='' K_KEY='' K_VERSION='' K_TEXT='' K_LINE='' K_FOLDER='' K_CRYPTO=''
@@ -232,6 +233,7 @@ choose() {
       K_BUILT=$CACHE/$library-$K_KEY
       return 0
     fi
+    skipped || break
   done < <(lock_lines "$library")
   [ -n "$K_LINE" ] || die "third_party/native.lock names no source for $library"
 }
@@ -326,7 +328,7 @@ get_tools() {
 
 # --- one library at a time ----------------------------------------------------
 
-WORK=
+WORK='' BUILT_NOW=
 
 cleanup() {
   local status=$?
@@ -371,7 +373,7 @@ begin() {
 
 # build_library LIBRARY makes the chosen library's prefix in the cache.
 build_library() {
-  local library=$1 reasons='' line start marker failed=''
+  local library=$1 reasons='' line start pass was marker gone crypto failed=''
   start=$(now_ms)
   LOG=$CACHE/logs/$library.log
   : >"$LOG"
@@ -396,32 +398,37 @@ build_library() {
   if [ -n "$K_FOLDER" ]; then
     SRC=$K_FOLDER
   else
-    K_LINE=
-    while IFS= read -r line; do
-      parse_source "$line"
-      if [ "$S_KIND" = archive ] && [ ! -f "$CACHE/downloads/$S_FILE" ] && marked_unavailable; then
-        reasons="$reasons"$'\n'"  $S_TEXT: could not be had within the last day"
-        continue
-      fi
-      if obtain "$library"; then
-        K_LINE=$line
-        break
-      fi
-      note "$library" "$REASON"
-      reasons="$reasons"$'\n'"  $REASON"
-      failed="$failed$(source_marker)"$'\n'
-    done < <(lock_lines "$library")
+    K_LINE='' crypto=${K_CRYPTO#"$S2N_LIBCRYPTO"-}
+    # First without those that are marked as not to be had, then with them.
+    for pass in 1 2; do
+      while IFS= read -r line; do
+        parse_source "$line"
+        K_VERSION=$S_VERSION K_TEXT=$S_TEXT
+        K_KEY=$(library_key "$library" "$S_ID" "$crypto")
+        if [ -d "$CACHE/$library-$K_KEY" ]; then
+          K_LINE=$line
+          break
+        fi
+        if skipped; then was=1; else was=2; fi
+        [ "$pass" -ne "$was" ] || continue
+        if obtain "$library"; then
+          K_LINE=$line
+          break
+        fi
+        note "$library" "$REASON"
+        reasons="$reasons"$'\n'"  $REASON"
+        failed="$failed$(source_marker) $GONE"$'\n'
+      done < <(lock_lines "$library")
+      [ -z "$K_LINE" ] || break
+    done
     [ -n "$K_LINE" ] || die "$library: no source can be had:$reasons
 A folder with the sources can be named: --src $library=DIR"
-    while IFS= read -r marker; do
-      [ -z "$marker" ] || touch "$marker"
+    while read -r marker gone; do
+      [ -z "$marker" ] || printf '%s' "$gone" >"$marker"
     done <<<"$failed"
-    K_VERSION=$S_VERSION K_TEXT=$S_TEXT
-    K_KEY=$(library_key "$library" "$S_ID" "${K_CRYPTO#"$S2N_LIBCRYPTO"-}")
+    if [ -d "$CACHE/$library-$K_KEY" ]; then return; fi
   fi
   VERSION=$(source_version "$library" "$SRC" "$K_VERSION") KEY=$K_KEY SOURCE_TEXT=$K_TEXT
-  # A build that somebody finished under another lock line.
-  if [ -d "$CACHE/$library-$KEY" ]; then return; fi
   export SRC BUILD OUT VERSION KEY SOURCE_TEXT CRYPTO CRYPTO_NAME
   mkdir -p "$BUILD"
   step "$library" "configure $VERSION" "${library}_configure"
@@ -442,6 +449,7 @@ finish_library() {
   } >"$OUT/BUILD"
   rm -rf "$CACHE/$1-$KEY"
   mv "$OUT" "$CACHE/$1-$KEY"
+  BUILT_NOW="$BUILT_NOW $1 "
   rm -rf "$BUILD"
   # The sources unpacked here are not needed any more.
   rm -rf "$WORK/src"
@@ -659,7 +667,7 @@ mode_build() {
     connect "$library"
     keys=$keys-$K_KEY
     names="$names polytls-$library"
-    case " $todo " in *" $(built_name "$library") "*) ;; *) note "$library" "$(sed -n 's/^version //p' "$K_BUILT/BUILD") is up to date ($K_KEY)" ;; esac
+    case $BUILT_NOW in *" $library "*) ;; *) note "$library" "$(sed -n 's/^version //p' "$K_BUILT/BUILD") is up to date ($K_KEY)" ;; esac
   done
   if [ -n "$PREFIX" ]; then
     printf '\nInstalled below %s:%s. To build a module that links them:\n\n' "$PREFIX" "$names"

@@ -39,6 +39,8 @@ parse_source() {
 # --- the package manager ---------------------------------------------------
 
 APT_STATE=unknown
+# What went wrong with the lists; empty if nothing.
+APT_TROUBLE=
 
 # apt_addresses prints where this machine gets its own distribution's packages
 # from, as "ORIGIN ADDRESS".
@@ -84,7 +86,9 @@ apt_addresses() {
 }
 
 # apt_prepare writes a private configuration (own sources, lists and cache: the
-# system's are not touched) and sees to it that its lists are of today.
+# system's are not touched) and sees to it that its lists are of today. Lists
+# that are older than their signature wants are taken: what a tarball must be
+# stands in the lock file, the lists only say where it is.
 apt_prepare() {
   local dir=$CACHE/apt origin address suite signed release
   case $APT_STATE in
@@ -120,26 +124,26 @@ Dir::Etc::sourceparts "/dev/null";
 Dir::State::lists "$dir/lists";
 Dir::Cache "$dir/cache";
 Acquire::Languages "none";
+Acquire::Check-Valid-Until "false";
 APT::Sandbox::User "";
 CONF
   if ! cmp -s "$dir/sources.list.new" "$dir/sources.list" || [ ! -f "$dir/updated" ] ||
     [ -n "$(find "$dir/updated" -mmin +720 2>/dev/null)" ]; then
     mv "$dir/sources.list.new" "$dir/sources.list"
-    # A suite that cannot be reached fails the command, not the others.
-    try sources "lists of source packages" apt_update || true
-    [ -f "$dir/updated" ] || return 1
+    rm -f "$dir/updated"
+    # A suite that cannot be reached fails the command; the others are there.
+    if ! try sources "lists of source packages" apt_update; then
+      APT_TROUBLE=$(grep '^E: ' "$LOG" | head -n 3)
+      [ -z "$APT_TROUBLE" ] || printf '%s\n' "$APT_TROUBLE"
+    fi
   fi
   rm -f "$dir/sources.list.new"
   APT_STATE=ready
 }
 
 apt_update() {
-  local status=0
-  APT_CONFIG=$CACHE/apt/apt.conf apt-get update -q || status=$?
-  # shellcheck disable=SC2016
-  APT_CONFIG=$CACHE/apt/apt.conf apt-get indextargets --format '$(FILENAME)' 'Created-By: Sources' | grep -q . || return 1
+  APT_CONFIG=$CACHE/apt/apt.conf apt-get update -q
   touch "$CACHE/apt/updated"
-  return "$status"
 }
 
 # apt_records PACKAGE prints "VERSION SHA256 SIZE FILE" for each upstream
@@ -158,17 +162,30 @@ apt_download() {
 
 # --- one source --------------------------------------------------------------
 
-# REASON says why the last source could not be had.
-REASON=
+# REASON says why the last source could not be had. GONE is set where asking
+# again soon would be of no use.
+REASON='' GONE=
 
-# source_marker is the file that remembers for a day that a source could not be
-# had while a later one could: the next build goes straight to that.
+# source_marker is the file that remembers that a source could not be had while
+# a later one could: for a month where it is gone, for a day otherwise. Until
+# then, or --update, the later one is used without asking.
 source_marker() { printf '%s/downloads/.unavailable-%s' "$CACHE" "$(printf '%s' "$S_ID" | sha256_text | cut -c1-16)"; }
 
 marked_unavailable() {
   local marker
   marker=$(source_marker)
-  [ -f "$marker" ] && [ -z "$(find "$marker" -mtime +0 2>/dev/null)" ]
+  [ -f "$marker" ] || return 1
+  if [ -s "$marker" ]; then
+    [ -z "$(find "$marker" -mtime +30)" ]
+  else
+    [ -z "$(find "$marker" -mtime +0)" ]
+  fi
+}
+
+# skipped says that the parsed source need not be tried: it is marked, and not
+# in the download cache by now.
+skipped() {
+  { [ "$S_KIND" != archive ] || [ ! -f "$CACHE/downloads/$S_FILE" ]; } && marked_unavailable
 }
 
 # check_sum FILE: a wrong checksum ends the script and names both sums.
@@ -205,6 +222,11 @@ fetch_archive() {
   found    sha256 $(printf '%s\n' "$records" | awk -v file="$S_FILE" '$4 == file { print $2; exit }')
 If the new one is right, scripts/build-native.sh --update pins it."
     fi
+    if [ -n "$APT_TROUBLE" ]; then
+      REASON="$S_FILE: not in the lists of source packages that could be had ($(printf '%s' "$APT_TROUBLE" | head -n 1))"
+      return 1
+    fi
+    GONE=1
     REASON="$S_PACKAGE: $S_FILE is not in the archive any more; it has now: $(printf '%s\n' "$records" |
       awk '{ printf "%s%s", sep, $1; sep = ", " } END { if (NR == 0 || $0 == "") printf "nothing of that name" }'). scripts/build-native.sh --update re-pins the lock"
     return 1
@@ -212,6 +234,7 @@ If the new one is right, scripts/build-native.sh --update pins it."
   rm -rf "$WORK/download"
   mkdir -p "$WORK/download"
   try "$library" "fetch $S_FILE, $(megabytes "$S_SIZE")" apt_download "$WORK/download" "$S_PACKAGE=$version" || {
+    grep -q '^E: Failed to fetch .* 404 ' "$LOG" && GONE=1
     REASON="$S_FILE: $(sed -n -E 's/^E: Failed to fetch [^ ]*  (.*)/the archive answers: \1/p' "$LOG" | sed 's/ \[IP:.*//' | tail -n 1)"
     return 1
   }
@@ -277,6 +300,8 @@ unpack_archive() {
 # obtain LIBRARY: puts the parsed source into $WORK/src, or says why not.
 obtain() {
   local library=$1
+  # shellcheck disable=SC2034
+  GONE=
   rm -rf "$WORK/src"
   if [ "$S_KIND" = archive ]; then
     fetch_archive "$library" || return 1
