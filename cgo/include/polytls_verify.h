@@ -378,7 +378,7 @@ static inline enum polytls_verify_code polytls_key_strength(X509 *certificate) {
       strong = 1;
       break;
     default:
-#ifndef OPENSSL_IS_BORINGSSL
+#if !defined(OPENSSL_IS_BORINGSSL) && !defined(OPENSSL_IS_AWSLC)
       strong = EVP_PKEY_get_security_bits(key) >= POLYTLS_MIN_SECURITY_BITS;
 #endif
       break;
