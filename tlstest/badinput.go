@@ -98,27 +98,23 @@ func (s *suite) testGarbage(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				conn, peer := s.withGarbage(t, r, input)
 				require.NoError(t, peer.Close())
-				within(t, "Handshake", func() {
-					err := conn.Handshake()
-					s.requireKinds(t, err, tlsapi.KindNotTLS, tlsapi.KindProtocol, tlsapi.KindBadRecord,
-						tlsapi.KindTransport, tlsapi.KindPeerAlert)
-					assert.NotErrorIs(t, err, io.EOF)
-				})
+				err := within(t, "Handshake", conn.Handshake)
+				s.requireKinds(t, err, tlsapi.KindNotTLS, tlsapi.KindProtocol, tlsapi.KindBadRecord,
+					tlsapi.KindTransport, tlsapi.KindPeerAlert)
+				assert.NotErrorIs(t, err, io.EOF)
 				assert.False(t, conn.ConnectionState().HandshakeComplete)
 			})
 		}
 		t.Run("fatal alert", func(t *testing.T) {
 			conn, _ := s.withGarbage(t, r, record(RecordAlert, 2, 40))
-			within(t, "Handshake", func() {
-				err := conn.Handshake()
-				if r == server {
-					// A server expects a ClientHello first and may say so.
-					s.requireKinds(t, err, tlsapi.KindPeerAlert, tlsapi.KindProtocol)
-					return
-				}
-				e := s.requireKind(t, err, tlsapi.KindPeerAlert)
-				assert.Equal(t, alertHandshakeFailure, e.Alert)
-			})
+			err := within(t, "Handshake", conn.Handshake)
+			if r == server {
+				// A server expects a ClientHello first and may say so.
+				s.requireKinds(t, err, tlsapi.KindPeerAlert, tlsapi.KindProtocol)
+				return
+			}
+			e := s.requireKind(t, err, tlsapi.KindPeerAlert)
+			assert.Equal(t, alertHandshakeFailure, e.Alert)
 		})
 	})
 }
@@ -243,17 +239,15 @@ func (s *suite) testChangedHandshake(t *testing.T) {
 				t.Cleanup(d.peerWire.EndWhenIdle(50 * time.Millisecond))
 				_ = d.peer.Handshake()
 				d.peer.Close()
-				within(t, "Handshake", func() {
-					err := <-done
-					if err == nil {
-						return
-					}
-					var e *tlsapi.Error
-					if assert.ErrorAs(t, err, &e) {
-						assert.NotEqual(t, tlsapi.KindInternal, e.Kind, "%v", err)
-						assert.NotEqual(t, tlsapi.KindConfig, e.Kind, "%v", err)
-					}
-				})
+				err := result(t, "Handshake", done)
+				if err == nil {
+					return
+				}
+				var e *tlsapi.Error
+				if assert.ErrorAs(t, err, &e) {
+					assert.NotEqual(t, tlsapi.KindInternal, e.Kind, "%v", err)
+					assert.NotEqual(t, tlsapi.KindConfig, e.Kind, "%v", err)
+				}
 			})
 		}
 	})

@@ -126,13 +126,13 @@ func (s *suite) testOwnClose(t *testing.T) {
 			d := s.connected(t, r, version)
 			_, err := d.peer.Write(make([]byte, 10_000))
 			require.NoError(t, err)
-			within(t, "Close", func() { assert.NoError(t, d.conn.Close()) })
+			assert.NoError(t, within(t, "Close", d.conn.Close))
 		})
 		t.Run("peer that is gone", func(t *testing.T) {
 			d := s.connected(t, r, version)
 			require.NoError(t, d.peerWire.Close())
 			// The error of sending the close_notify may be told or not.
-			within(t, "Close", func() { d.conn.Close() })
+			_ = within(t, "Close", d.conn.Close)
 			assert.True(t, isClosed(d.connWire.Closed()))
 		})
 	})
@@ -221,14 +221,14 @@ func (s *suite) testCloseWhileBlocked(t *testing.T) {
 	eachRoleAndVersion(t, func(t *testing.T, r role, version uint16) {
 		t.Run("in Read", func(t *testing.T) {
 			d := s.connected(t, r, version)
-			result := make(chan error, 1)
+			results := make(chan error, 1)
 			go func() {
 				_, err := d.conn.Read(make([]byte, 1))
-				result <- err
+				results <- err
 			}()
 			time.Sleep(20 * time.Millisecond) // lets Read block; the result does not depend on it
-			within(t, "Close", func() { assert.NoError(t, d.conn.Close()) })
-			within(t, "Read", func() { s.requireKind(t, <-result, tlsapi.KindClosed) })
+			assert.NoError(t, within(t, "Close", d.conn.Close))
+			s.requireKind(t, result(t, "Read", results), tlsapi.KindClosed)
 			got, err := io.ReadAll(d.peer)
 			require.NoError(t, err)
 			assert.Empty(t, got)
@@ -236,22 +236,22 @@ func (s *suite) testCloseWhileBlocked(t *testing.T) {
 		t.Run("in Write", func(t *testing.T) {
 			d := s.connected(t, r, version)
 			d.connWire.SetCapacity(1000)
-			result := make(chan error, 1)
+			results := make(chan error, 1)
 			go func() {
 				_, err := d.conn.Write(make([]byte, 1<<20))
-				result <- err
+				results <- err
 			}()
 			time.Sleep(20 * time.Millisecond)
-			within(t, "Close", func() { d.conn.Close() })
-			within(t, "Write", func() { require.ErrorIs(t, <-result, net.ErrClosed) })
+			_ = within(t, "Close", d.conn.Close)
+			require.ErrorIs(t, result(t, "Write", results), net.ErrClosed)
 		})
 		t.Run("in Handshake", func(t *testing.T) {
 			d := s.unconnected(t, r, version)
-			result := make(chan error, 1)
-			go func() { result <- d.conn.Handshake() }()
+			results := make(chan error, 1)
+			go func() { results <- d.conn.Handshake() }()
 			time.Sleep(20 * time.Millisecond)
-			within(t, "Close", func() { d.conn.Close() })
-			within(t, "Handshake", func() { s.requireKind(t, <-result, tlsapi.KindClosed) })
+			_ = within(t, "Close", d.conn.Close)
+			s.requireKind(t, result(t, "Handshake", results), tlsapi.KindClosed)
 			assert.True(t, isClosed(d.connWire.Closed()))
 		})
 	})
@@ -336,9 +336,9 @@ func (s *suite) testCloseOverTCP(t *testing.T) {
 				write <- err
 			}()
 			time.Sleep(20 * time.Millisecond)
-			within(t, "Close", func() { conn.Close() })
-			within(t, "Read", func() { require.ErrorIs(t, <-read, net.ErrClosed) })
-			within(t, "Write", func() { require.ErrorIs(t, <-write, net.ErrClosed) })
+			_ = within(t, "Close", conn.Close)
+			require.ErrorIs(t, result(t, "Read", read), net.ErrClosed)
+			require.ErrorIs(t, result(t, "Write", write), net.ErrClosed)
 		})
 		t.Run("deadline", func(t *testing.T) {
 			conn, peer := connect(t)

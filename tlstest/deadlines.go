@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"testing"
@@ -23,12 +24,9 @@ func (s *suite) testDeadlines(t *testing.T) {
 			d := s.connected(t, r, version)
 			for range 3 {
 				require.NoError(t, d.conn.SetReadDeadline(time.Now().Add(shortly)))
-				within(t, "Read", func() {
-					n, err := d.conn.Read(make([]byte, 1))
-					assert.Zero(t, n)
-					s.requireKind(t, err, tlsapi.KindTimeout)
-					assert.ErrorIs(t, err, os.ErrDeadlineExceeded)
-				})
+				err := within(t, "Read", func() error { return readNothing(d.conn) })
+				s.requireKind(t, err, tlsapi.KindTimeout)
+				assert.ErrorIs(t, err, os.ErrDeadlineExceeded)
 			}
 			require.NoError(t, d.conn.SetReadDeadline(time.Time{}))
 			d.mustEcho(t)
@@ -53,14 +51,14 @@ func (s *suite) testDeadlines(t *testing.T) {
 		})
 		t.Run("read deadline set while blocked", func(t *testing.T) {
 			d := s.connected(t, r, version)
-			result := make(chan error, 1)
+			results := make(chan error, 1)
 			go func() {
 				_, err := d.conn.Read(make([]byte, 1))
-				result <- err
+				results <- err
 			}()
 			time.Sleep(shortly)
 			require.NoError(t, d.conn.SetReadDeadline(time.Now()))
-			within(t, "Read", func() { s.requireKind(t, <-result, tlsapi.KindTimeout) })
+			s.requireKind(t, result(t, "Read", results), tlsapi.KindTimeout)
 			require.NoError(t, d.conn.SetReadDeadline(time.Time{}))
 			d.mustEcho(t)
 		})
@@ -78,18 +76,18 @@ func (s *suite) testDeadlines(t *testing.T) {
 			d := s.connected(t, r, version)
 			d.connWire.SetCapacity(1000)
 			require.NoError(t, d.conn.SetWriteDeadline(time.Now().Add(shortly)))
-			within(t, "Write", func() {
-				_, err := d.conn.Write(make([]byte, 1<<20))
-				s.requireKind(t, err, tlsapi.KindTimeout)
-				assert.ErrorIs(t, err, os.ErrDeadlineExceeded)
-			})
+			write := func(n int) func() error {
+				return func() error {
+					_, err := d.conn.Write(make([]byte, n))
+					return err
+				}
+			}
+			err := within(t, "Write", write(1<<20))
+			s.requireKind(t, err, tlsapi.KindTimeout)
+			assert.ErrorIs(t, err, os.ErrDeadlineExceeded)
 			require.NoError(t, d.conn.SetWriteDeadline(time.Time{}))
-			within(t, "Write", func() {
-				_, err := d.conn.Write([]byte("x"))
-				require.ErrorIs(t, err, os.ErrDeadlineExceeded, "the same error")
-			})
-			within(t, "Close", func() { d.conn.Close() })
-			// The record that was begun is not finished and nothing follows.
+			require.ErrorIs(t, within(t, "Write", write(1)), os.ErrDeadlineExceeded, "the same error")
+			_ = within(t, "Close", d.conn.Close)
 			go io.Copy(io.Discard, d.peerWire)
 			require.Eventually(t, func() bool { return isClosed(d.connWire.Closed()) }, 8*time.Second, time.Millisecond)
 		})
@@ -106,12 +104,12 @@ func (s *suite) testDeadlines(t *testing.T) {
 		t.Run("before the handshake", func(t *testing.T) {
 			d := s.unconnected(t, r, version)
 			require.NoError(t, d.conn.SetDeadline(time.Now().Add(-time.Second)))
-			within(t, "Handshake", func() { s.requireKind(t, d.conn.Handshake(), tlsapi.KindTimeout) })
+			s.requireKind(t, within(t, "Handshake", d.conn.Handshake), tlsapi.KindTimeout)
 		})
 		t.Run("in the handshake", func(t *testing.T) {
 			d := s.unconnected(t, r, version)
 			require.NoError(t, d.conn.SetDeadline(time.Now().Add(shortly)))
-			within(t, "Handshake", func() { s.requireKind(t, d.conn.Handshake(), tlsapi.KindTimeout) })
+			s.requireKind(t, within(t, "Handshake", d.conn.Handshake), tlsapi.KindTimeout)
 		})
 		t.Run("future deadline does no harm", func(t *testing.T) {
 			d := s.unconnected(t, r, version)
@@ -133,21 +131,17 @@ func (s *suite) testCancellation(t *testing.T) {
 			d := s.unconnected(t, r, tls.VersionTLS13)
 			ctx, cancel := context.WithCancel(t.Context())
 			cancel()
-			within(t, "HandshakeContext", func() {
-				err := d.conn.HandshakeContext(ctx)
-				s.requireKind(t, err, tlsapi.KindCanceled)
-				assert.ErrorIs(t, err, context.Canceled)
-			})
+			err := within(t, "HandshakeContext", func() error { return d.conn.HandshakeContext(ctx) })
+			s.requireKind(t, err, tlsapi.KindCanceled)
+			assert.ErrorIs(t, err, context.Canceled)
 		})
 		t.Run("in the handshake", func(t *testing.T) {
 			d := s.unconnected(t, r, tls.VersionTLS13)
 			ctx, cancel := context.WithCancel(t.Context())
 			time.AfterFunc(shortly, cancel)
-			within(t, "HandshakeContext", func() {
-				err := d.conn.HandshakeContext(ctx)
-				s.requireKind(t, err, tlsapi.KindCanceled)
-				assert.ErrorIs(t, err, context.Canceled)
-			})
+			err := within(t, "HandshakeContext", func() error { return d.conn.HandshakeContext(ctx) })
+			s.requireKind(t, err, tlsapi.KindCanceled)
+			assert.ErrorIs(t, err, context.Canceled)
 			requireClosedSoon(t, d.connWire)
 			assert.Error(t, d.conn.Handshake(), "there is no second attempt")
 		})
@@ -159,20 +153,17 @@ func (s *suite) testCancellation(t *testing.T) {
 			go d.peer.Handshake()
 			ctx, cancel := context.WithCancel(t.Context())
 			time.AfterFunc(shortly, cancel)
-			within(t, "HandshakeContext", func() {
-				s.requireKind(t, d.conn.HandshakeContext(ctx), tlsapi.KindCanceled)
-			})
+			err := within(t, "HandshakeContext", func() error { return d.conn.HandshakeContext(ctx) })
+			s.requireKind(t, err, tlsapi.KindCanceled)
 			requireClosedSoon(t, d.connWire)
 		})
 		t.Run("context with a deadline", func(t *testing.T) {
 			d := s.unconnected(t, r, tls.VersionTLS13)
 			ctx, cancel := context.WithTimeout(t.Context(), shortly)
 			defer cancel()
-			within(t, "HandshakeContext", func() {
-				err := d.conn.HandshakeContext(ctx)
-				s.requireKind(t, err, tlsapi.KindTimeout)
-				assert.ErrorIs(t, err, context.DeadlineExceeded)
-			})
+			err := within(t, "HandshakeContext", func() error { return d.conn.HandshakeContext(ctx) })
+			s.requireKind(t, err, tlsapi.KindTimeout)
+			assert.ErrorIs(t, err, context.DeadlineExceeded)
 			requireClosedSoon(t, d.connWire)
 		})
 		t.Run("after the handshake", func(t *testing.T) {
@@ -191,17 +182,15 @@ func (s *suite) testCancellation(t *testing.T) {
 			s.need(t, r.feature("handshake-timeout"))
 			d := s.unconnected(t, r, tls.VersionTLS13, func(c *tlsapi.Settings) { c.HandshakeTimeout = shortly })
 			begin := time.Now()
-			within(t, "Handshake", func() { s.requireKind(t, d.conn.Handshake(), tlsapi.KindTimeout) })
+			s.requireKind(t, within(t, "Handshake", d.conn.Handshake), tlsapi.KindTimeout)
 			assert.GreaterOrEqual(t, time.Since(begin), shortly)
 			requireClosedSoon(t, d.connWire)
 		})
 		t.Run("handshake timeout in Read", func(t *testing.T) {
 			s.need(t, r.feature("handshake-timeout"))
 			d := s.unconnected(t, r, tls.VersionTLS13, func(c *tlsapi.Settings) { c.HandshakeTimeout = shortly })
-			within(t, "Read", func() {
-				_, err := d.conn.Read(make([]byte, 1))
-				s.requireKind(t, err, tlsapi.KindTimeout)
-			})
+			err := within(t, "Read", func() error { return readNothing(d.conn) })
+			s.requireKind(t, err, tlsapi.KindTimeout)
 		})
 		t.Run("handshake timeout ends with the handshake", func(t *testing.T) {
 			s.need(t, r.feature("handshake-timeout"))
@@ -211,6 +200,15 @@ func (s *suite) testCancellation(t *testing.T) {
 			d.mustEcho(t)
 		})
 	})
+}
+
+// readNothing reads where there is nothing to read and returns why.
+func readNothing(conn io.Reader) error {
+	n, err := conn.Read(make([]byte, 1))
+	if n != 0 {
+		return fmt.Errorf("%d bytes were read", n)
+	}
+	return err
 }
 
 func requireClosedSoon(t *testing.T, wire *Transport) {

@@ -112,6 +112,7 @@ func (s *suite) testHooks(t *testing.T) {
 			require.Error(t, err)
 			require.Error(t, d.conn.Handshake())
 			calls.require(t, 0, 0, 1)
+			require.Error(t, calls.err)
 			assert.Equal(t, err.Error(), calls.err.Error())
 		})
 		t.Run("failed verification", func(t *testing.T) {

@@ -196,6 +196,9 @@ func (s *session) mustEcho(t *testing.T) {
 			if err == nil {
 				_, err = s.server.Write(buf)
 			}
+			if err != nil {
+				s.server.Close() // or the client would wait for the answer
+			}
 			done <- err
 		}()
 		n, err := s.client.Write(sent)
@@ -335,18 +338,24 @@ func isCut(err error) bool {
 		errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
 }
 
-// within runs f and fails the test when it takes longer than promptly; f's
-// goroutine is then left behind.
-func within(t *testing.T, what string, f func()) {
+// within runs f and returns its error; it fails the test when f takes longer
+// than promptly.
+func within(t *testing.T, what string, f func() error) error {
 	t.Helper()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		f()
-	}()
+	done := make(chan error, 1)
+	go func() { done <- f() }()
+	return result(t, what, done)
+}
+
+// result returns what comes from done; it fails the test when that takes longer
+// than promptly.
+func result(t *testing.T, what string, done <-chan error) error {
+	t.Helper()
 	select {
-	case <-done:
+	case err := <-done:
+		return err
 	case <-time.After(promptly):
 		require.Fail(t, what+" took longer than "+promptly.String())
+		return nil
 	}
 }

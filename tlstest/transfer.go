@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand"
@@ -40,11 +41,10 @@ func (s *suite) testTransfer(t *testing.T) {
 				n, err := d.conn.Write(p)
 				require.NoError(t, err)
 				assert.Zero(t, n)
-				within(t, "Read", func() {
-					n, err := d.conn.Read(p)
-					require.NoError(t, err)
-					assert.Zero(t, n)
-				})
+				require.NoError(t, within(t, "Read", func() error {
+					_, err := d.conn.Read(p)
+					return err
+				}))
 			}
 			n, err := d.peer.Write(nil)
 			require.NoError(t, err)
@@ -213,10 +213,9 @@ func (s *suite) testConcurrentUse(t *testing.T, r role, version uint16) {
 	group.Go(func() {
 		message := make([]byte, size)
 		for range writers * messages {
-			if _, err := io.ReadFull(d.peer, message); !assert.NoError(t, err) {
-				return
-			}
-			if !assert.Equal(t, bytes.Repeat(message[:1], size), message, "a message was torn") {
+			_, err := io.ReadFull(d.peer, message)
+			if !assert.NoError(t, err) || !assert.Equal(t, bytes.Repeat(message[:1], size), message, "a message was torn") {
+				d.clientWire.Break(errors.New("tlstest: the test has failed"))
 				return
 			}
 		}
