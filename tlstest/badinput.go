@@ -21,6 +21,7 @@ func (s *suite) testBadInput(t *testing.T) {
 	t.Run("cut at every byte", s.testCutHandshake)
 	t.Run("changed handshake", s.testChangedHandshake)
 	t.Run("changed record", s.testChangedRecord)
+	t.Run("alert after the handshake", s.testLateAlert)
 }
 
 // withGarbage makes the provider's end and a peer that only says what it is
@@ -297,5 +298,36 @@ func (s *suite) testChangedRecord(t *testing.T) {
 				s.requireAlertSeen(t, r, encrypted, peerErr, alertBadRecordMAC)
 			})
 		}
+	})
+}
+
+// testLateAlert makes the peer send a fatal alert on an established
+// connection: by a record that it cannot decrypt.
+func (s *suite) testLateAlert(t *testing.T) {
+	eachRoleAndVersion(t, func(t *testing.T, r role, version uint16) {
+		d := s.connected(t, r, version)
+		_, err := d.peer.Write([]byte("before"))
+		require.NoError(t, err)
+		d.connWire.Tamper(func(p []byte) { p[len(p)-1] ^= 1 })
+		_, err = d.conn.Write([]byte("x"))
+		require.NoError(t, err)
+		d.connWire.Tamper(nil)
+		_, err = d.peer.Read(make([]byte, 1))
+		require.Error(t, err)
+
+		buf := make([]byte, 6)
+		_, err = io.ReadFull(d.conn, buf)
+		require.NoError(t, err)
+		assert.Equal(t, "before", string(buf), "data before the alert is delivered")
+		for range 2 {
+			_, err = d.conn.Read(buf)
+			e := s.requireKind(t, err, tlsapi.KindPeerAlert)
+			assert.Equal(t, alertBadRecordMAC, e.Alert)
+		}
+		_, err = d.conn.Write([]byte("x"))
+		require.Error(t, err)
+		before := len(d.connWire.Written())
+		_ = within(t, "Close", d.conn.Close)
+		assert.Len(t, d.connWire.Written(), before, "nothing is sent after a fatal alert")
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/polytls/polytls/tlsapi"
 	"github.com/stretchr/testify/assert"
@@ -135,6 +136,21 @@ func (s *suite) testHooks(t *testing.T) {
 			err, _ := d.handshakes()
 			require.Error(t, err)
 			calls.require(t, 0, 0, 1)
+		})
+		t.Run("slow verdict", func(t *testing.T) {
+			s.need(t, r.feature("handshake-timeout"))
+			d := s.unconnected(t, r, version, func(c *tlsapi.Settings) {
+				c.HandshakeTimeout = shortly
+				c.VerifyConnection = func(tls.ConnectionState) error {
+					time.Sleep(10 * shortly)
+					return nil
+				}
+			})
+			go d.peer.Handshake()
+			s.requireKind(t, within(t, "Handshake", d.conn.Handshake), tlsapi.KindTimeout)
+			if r == client {
+				requireNoLastFlight(t, d.connWire.Written(), version)
+			}
 		})
 		if r == server {
 			return // it does not verify by default

@@ -9,6 +9,7 @@ import (
 	"io"
 	"math/rand"
 	"net"
+	"slices"
 	"sync"
 	"testing"
 
@@ -28,6 +29,23 @@ func (s *suite) testTransfer(t *testing.T) {
 			d.mustHandshake(t)
 			d.mustEcho(t)
 		})
+		for _, size := range []int{1, 50} {
+			t.Run(fmt.Sprintf("handshake in records of %d bytes", size), func(t *testing.T) {
+				d := s.unconnected(t, r, version)
+				if r == client {
+					d.peer = tls.Server(&fragmenter{Conn: d.peerWire, size: size}, s.referenceServer(only(version)))
+					d.server = d.peer
+				} else {
+					d.peer = tls.Client(&fragmenter{Conn: d.peerWire, size: size}, s.referenceClient(only(version)))
+					d.client = d.peer
+				}
+				d.mustHandshake(t)
+				d.mustEcho(t)
+				info := d.conn.Info()
+				assert.Equal(t, d.hello(t).KeyShares, info.KeyShares)
+				assert.False(t, info.HelloRetryRequest)
+			})
+		}
 		t.Run("small transport buffers", func(t *testing.T) {
 			d := s.unconnected(t, r, version)
 			d.connWire.SetCapacity(100)
@@ -143,6 +161,38 @@ func (s *suite) testTransfer(t *testing.T) {
 		}
 		group.Wait()
 	})
+}
+
+// fragmenter splits the handshake messages that are sent in the clear into
+// records of a size, as RFC 8446 section 5.1 allows.
+type fragmenter struct {
+	net.Conn
+	size int
+	// done says that what follows is encrypted.
+	done bool
+}
+
+func (f *fragmenter) Write(p []byte) (int, error) {
+	records, err := ParseRecords(p)
+	if err != nil {
+		return 0, err // crypto/tls writes whole records
+	}
+	var out []byte
+	for _, r := range records {
+		f.done = f.done || r.Type != RecordHandshake
+		size := f.size
+		if f.done {
+			size = len(r.Payload)
+		}
+		for part := range slices.Chunk(r.Payload, size) {
+			out = append(out, r.Type, byte(r.Version>>8), byte(r.Version), byte(len(part)>>8), byte(len(part)))
+			out = append(out, part...)
+		}
+	}
+	if _, err := f.Conn.Write(out); err != nil {
+		return 0, err
+	}
+	return len(p), nil
 }
 
 // mustExchange sends size bytes each way at once and compares digests.
