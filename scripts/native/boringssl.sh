@@ -11,6 +11,8 @@ boringssl_flags() {
 # boringssl_prefixes says whether the sources prefix their symbols themselves.
 boringssl_prefixes() { [ -f "$SRC/include/openssl/prefix_symbols.h" ]; }
 
+# BoringSSL asks for Go because of a target of its own that checks the prefix. It
+# is not built here, boringssl_check_prefix does that.
 boringssl_configure() {
   local source=$SRC prefix=-DBORINGSSL_PREFIX=$BSSL_PREFIX
   if ! boringssl_prefixes; then
@@ -19,7 +21,7 @@ boringssl_configure() {
   fi
   # shellcheck disable=SC2046
   CC=$CLANG CXX=$CLANGXX CFLAGS=$(common_cflags) CXXFLAGS=$(common_cflags) \
-    cmake -S "$source" -B "$BUILD" -G "$(use_ninja)" $(boringssl_flags) "$prefix"
+    cmake -S "$source" -B "$BUILD" -G "$(use_ninja)" $(boringssl_flags) "$prefix" -DGO_EXECUTABLE="$(type -P false)"
 }
 
 boringssl_compile() { cmake --build "$BUILD" --parallel "$JOBS" --target crypto ssl; }
