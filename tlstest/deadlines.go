@@ -194,7 +194,7 @@ func (s *suite) testCancellation(t *testing.T) {
 		})
 		t.Run("handshake timeout ends with the handshake", func(t *testing.T) {
 			s.need(t, r.feature("handshake-timeout"))
-			const limit = 300 * time.Millisecond
+			const limit = time.Second
 			d := s.connected(t, r, tls.VersionTLS13, func(c *tlsapi.Settings) { c.HandshakeTimeout = limit })
 			time.Sleep(limit + shortly)
 			d.mustEcho(t)

@@ -612,6 +612,16 @@ func (s *suite) testPolicies(t *testing.T) {
 			})
 		}
 	})
+	t.Run("named", func(t *testing.T) {
+		eachRoleAndVersion(t, func(t *testing.T, r role, version uint16) {
+			s.need(t, r.feature("policy-named"))
+			d := s.connected(t, r, version, func(c *tlsapi.Settings) { c.SecurityPolicy = namedPolicy })
+			assert.Equal(t, version, d.conn.Info().Version)
+			if r == client {
+				s.requireOfferedVersions(t, d.hello(t), []uint16{v13, v12})
+			}
+		})
+	})
 	t.Run("unknown", func(t *testing.T) {
 		eachRole(t, func(t *testing.T, r role) {
 			wire, _ := newWire(t)

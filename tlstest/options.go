@@ -16,6 +16,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// namedPolicy is a policy of s2n-tls that has TLS 1.2 and 1.3 in all its
+// versions since 2021.
+const namedPolicy = "CloudFront-TLS-1-2-2021"
+
 // settingExamples holds values for every field of tlsapi.Settings, so that a
 // new field cannot be forgotten.
 func settingExamples() map[string][]func(*tlsapi.Settings) {
@@ -40,8 +44,7 @@ func settingExamples() map[string][]func(*tlsapi.Settings) {
 		"SecurityPolicy": set(
 			func(s *tlsapi.Settings) { s.SecurityPolicy = tlsapi.PolicyIntermediate },
 			func(s *tlsapi.Settings) { s.SecurityPolicy = tlsapi.PolicyModern },
-			// A policy of s2n's that has TLS 1.2 and 1.3 since 2021.
-			func(s *tlsapi.Settings) { s.SecurityPolicy = "CloudFront-TLS-1-2-2021" }),
+			func(s *tlsapi.Settings) { s.SecurityPolicy = namedPolicy }),
 		"ALPN":       set(func(s *tlsapi.Settings) { s.ALPN = tlsapi.ALPNH2H1() }),
 		"PSKs":       set(psk(tlsapi.PSKExternal), psk(tlsapi.PSKImported), psk(tlsapi.PSKTLS12)),
 		"RequirePSK": set(func(s *tlsapi.Settings) { psk(tlsapi.PSKExternal)(s); s.RequirePSK = true }),

@@ -18,13 +18,8 @@ const (
 	RecordApplicationData  = 23
 )
 
-// Types of handshake messages (RFC 8446 section 4).
-const (
-	messageClientHello       = 1
-	messageCertificate       = 11
-	messageCertificateVerify = 15
-	messageFinished          = 20
-)
+// messageClientHello is a type of handshake messages (RFC 8446 section 4).
+const messageClientHello = 1
 
 // Numbers of TLS extensions, from the IANA registry.
 const (
