@@ -39,21 +39,23 @@ func (c *Conn) CloseWrite() error {
 	c.mu.Lock()
 	if c.writeErr != nil {
 		err := c.writeErr
-		if c.closeNotifySent {
+		if c.closeNotifySent && fatal(err) == nil {
 			err = nil
 		}
 		c.mu.Unlock()
 		return err
 	}
 	res := c.engine.CloseNotify()
-	text := c.engine.ErrorText()
+	if res.Status == Failed {
+		c.writeErr = ResultError(c.options.Provider, "close", res, c.engine.ErrorText())
+		err := c.writeErr
+		c.mu.Unlock()
+		return err
+	}
 	c.closeNotifySent = true
 	c.writeErr = &tlsapi.Error{Provider: c.options.Provider, Op: "write", Kind: tlsapi.KindClosed,
 		Err: errors.New("write after CloseWrite")}
 	c.mu.Unlock()
-	if res.Status == Failed {
-		return ResultError(c.options.Provider, "close", res, text)
-	}
 	return c.send()
 }
 
@@ -69,25 +71,26 @@ func (c *Conn) Close() error {
 	c.gatherFacts()
 	pending := c.tail
 	// A close_notify goes out after a complete handshake and as long as
-	// nothing fatal has happened; not into the middle of somebody's write.
-	notify := pending == nil && c.handshakeDone.Load() && !c.closeNotifySent && fatal(c.readErr) == nil && fatal(c.writeErr) == nil
+	// nothing fatal has happened; not into the middle of somebody's Write: it
+	// would tell the peer that the part that has arrived is all.
+	notify := pending == nil && !c.writing && c.handshakeDone.Load() && !c.closeNotifySent && fatal(c.readErr) == nil && fatal(c.writeErr) == nil
 	c.mu.Unlock()
 	defer c.leave()
 
-	if pending != nil {
-		pending.closeTransport()
-		c.wakeReader()
-		return nil
-	}
-	if !notify || !c.sendMu.TryLock() {
+	if pending == nil && !notify {
 		return c.closeTransport()
 	}
-	c.sendMu.Unlock()
-	c.mu.Lock()
-	c.engine.CloseNotify()
-	c.closeNotifySent = true
-	c.mu.Unlock()
-	t := c.startTail()
+	t := pending
+	if notify {
+		c.mu.Lock()
+		c.engine.CloseNotify()
+		c.closeNotifySent = true
+		c.mu.Unlock()
+		t = c.startTail()
+	}
+	if t.stalled() {
+		return c.closeTransport()
+	}
 	t.closeTransport()
 	c.wakeReader()
 	return nil
@@ -151,6 +154,21 @@ func (c *Conn) startTail() *tail {
 	case <-wait.C:
 	}
 	return t
+}
+
+// stalled reports whether the tail waits behind a Write that the peer does not
+// take: a Write that Close must wake.
+func (t *tail) stalled() bool {
+	select {
+	case <-t.sent:
+		return false
+	default:
+	}
+	if t.conn.writeMu.TryLock() {
+		t.conn.writeMu.Unlock()
+		return false
+	}
+	return true
 }
 
 // closeTransport closes the transport as soon as the tail is out.

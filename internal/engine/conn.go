@@ -54,6 +54,8 @@ type Conn struct {
 	readMu  sync.Mutex
 	writeMu sync.Mutex
 	sendMu  sync.Mutex
+	// sendErr is why nothing can be sent any more; guarded by sendMu.
+	sendErr *tlsapi.Error
 
 	mu     sync.Mutex
 	engine Engine
@@ -65,6 +67,8 @@ type Conn struct {
 	// readErr and writeErr are what all later Reads and Writes return.
 	readErr, writeErr error
 	closeNotifySent   bool
+	// writing is set while a part of what a Write was given is not encrypted.
+	writing bool
 	// tail is not nil once an alert or close_notify has been left to the
 	// background.
 	tail *tail
@@ -110,6 +114,10 @@ func (c *Conn) HandshakeContext(ctx context.Context) error {
 	case c.handshakeMu <- struct{}{}:
 		defer func() { <-c.handshakeMu }()
 	case <-ctx.Done():
+		if c.handshakeDone.Load() {
+			return nil
+		}
+		c.transport.Close()
 		return ContextError(c.options.Provider, ctx.Err())
 	}
 	if c.handshakeDone.Load() {
@@ -311,9 +319,18 @@ func (c *Conn) Read(p []byte) (int, error) {
 		res := c.engine.Read(p)
 		text := c.engine.ErrorText()
 		output := c.engine.HasOutput() && res.Status != Failed
-		if res.Status == Closed {
+		switch res.Status {
+		case Closed:
 			c.readErr = io.EOF
+		case Failed:
+			// Known before anybody can take the lock: a Close must not add
+			// its close_notify to the alert.
+			c.readErr = ResultError(c.options.Provider, "read", res, text)
+			if c.writeErr == nil {
+				c.writeErr = c.readErr
+			}
 		}
+		err := c.readErr
 		c.mu.Unlock()
 
 		switch {
@@ -328,12 +345,8 @@ func (c *Conn) Read(p []byte) (int, error) {
 		case OK:
 			return res.N, nil
 		case Closed:
-			return 0, io.EOF
+			return 0, err
 		case Failed:
-			err := ResultError(c.options.Provider, "read", res, text)
-			c.mu.Lock()
-			c.readErr, c.writeErr = err, err
-			c.mu.Unlock()
 			c.sendAlert()
 			return 0, err
 		case WantInput:
@@ -367,14 +380,14 @@ func (c *Conn) Write(p []byte) (int, error) {
 			c.mu.Unlock()
 			return n, err
 		}
-		if len(p) == n {
+		if len(p) == 0 {
 			c.mu.Unlock()
-			return n, nil
+			return 0, nil
 		}
 		res := c.engine.Write(p[n:])
-		text := c.engine.ErrorText()
-		if res.Status == Failed {
-			c.writeErr = ResultError(c.options.Provider, "write", res, text)
+		c.writing = n+res.N < len(p)
+		if res.Status != OK && res.Status != WantOutput {
+			c.writeErr = ResultError(c.options.Provider, "write", res, c.engine.ErrorText())
 			err := c.writeErr
 			c.mu.Unlock()
 			return n, err
@@ -384,6 +397,10 @@ func (c *Conn) Write(p []byte) (int, error) {
 			return n, err
 		}
 		n += res.N
+		if n == len(p) {
+			// Whatever has happened since: all of it is sent.
+			return n, nil
+		}
 	}
 }
 
@@ -450,30 +467,41 @@ func (c *Conn) sendLocked() error {
 		if !c.handshakeDone.Load() {
 			c.outgoing(out)
 		}
+		closed := c.closed
 		c.mu.Unlock()
-		if len(out) == 0 {
+		switch {
+		case len(out) == 0 && c.sendErr == nil:
 			return nil
-		}
-		if _, err := c.transport.Write(out); err != nil {
+		case len(out) == 0 && closed && c.sendErr.Kind != tlsapi.KindTimeout:
+			return ClosedError(c.options.Provider, "write")
+		case len(out) == 0:
+			return c.sendErr
+		case c.sendErr != nil:
 			// Part of a record may be out: nothing can follow it.
-			e := TransportError(c.options.Provider, "write", err)
+			continue
+		}
+		n, err := c.transport.Write(out)
+		if err == nil && n != len(out) {
+			err = io.ErrShortWrite
+		}
+		if err != nil {
+			c.sendErr = TransportError(c.options.Provider, "write", err)
 			c.mu.Lock()
-			if c.closed && e.Kind != tlsapi.KindTimeout {
-				e = ClosedError(c.options.Provider, "write")
-			}
-			if c.writeErr == nil {
-				c.writeErr = e
+			if c.writeErr == nil || c.closeNotifySent {
+				c.writeErr = c.sendErr
 			}
 			c.mu.Unlock()
-			return e
 		}
 	}
 }
 
+// maxEmptyReads is how often a transport may return neither data nor an error.
+const maxEmptyReads = 100
+
 // receive reads from the transport into the engine's memory. It is called with
 // readMu held.
 func (c *Conn) receive(op string) error {
-	for {
+	for empty := 0; ; {
 		c.mu.Lock()
 		if c.closed {
 			c.mu.Unlock()
@@ -485,6 +513,17 @@ func (c *Conn) receive(op string) error {
 			return &tlsapi.Error{Provider: c.options.Provider, Op: op, Kind: tlsapi.KindInternal, Err: errors.New("no memory for input")}
 		}
 		n, err := c.transport.Read(space)
+		switch {
+		case n < 0 || n > len(space):
+			// The count becomes the size of the input in native memory.
+			n, err = 0, errors.New("the transport's Read returned an impossible count")
+		case n > 0:
+			empty = 0
+		case err == nil:
+			if empty++; empty == maxEmptyReads {
+				err = io.ErrNoProgress
+			}
+		}
 		c.mu.Lock()
 		if n > 0 {
 			if !c.handshakeDone.Load() {

@@ -98,7 +98,9 @@ func TransportError(provider, op string, err error) *tlsapi.Error {
 	e := &tlsapi.Error{Provider: provider, Op: op, Kind: tlsapi.KindTransport, Err: err}
 	var timeout net.Error
 	switch {
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
+		// Also where a transport has wrapped it: errors.Is must not take a
+		// cut connection for a clean end.
 		e.Err = io.ErrUnexpectedEOF
 	case errors.Is(err, net.ErrClosed) || err == io.ErrClosedPipe:
 		// The transport was closed under the connection.

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/polytls/polytls/tlsapi"
 )
@@ -75,7 +76,7 @@ func (c *Conn) Info() tlsapi.ConnectionInfo {
 		ServerName:        c.facts.ServerName,
 		Verified:          len(state.VerifiedChains) > 0,
 		Resumed:           state.DidResume,
-		KeyShares:         c.keyShares,
+		KeyShares:         slices.Clone(c.keyShares),
 		HelloRetryRequest: state.HelloRetryRequest,
 	}
 	if c.options.Client {
