@@ -18,8 +18,8 @@ LOCK=$ROOT/third_party/native.lock
 CACHE=${POLYTLS_CACHE:-${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/polytls}
 export ROOT LOCK CACHE
 
-# shellcheck source=scripts/native/common.sh
-. "$ROOT/scripts/native/common.sh"
+# shellcheck source=scripts/native/steps.sh
+. "$ROOT/scripts/native/steps.sh"
 # shellcheck source=scripts/native/fetch.sh
 . "$ROOT/scripts/native/fetch.sh"
 # shellcheck source=scripts/native/build.sh

@@ -4,8 +4,8 @@
 set -euo pipefail
 export LC_ALL=C
 here=$ROOT/scripts/native
-# shellcheck source=scripts/native/common.sh
-. "$here/common.sh"
+# shellcheck source=scripts/native/steps.sh
+. "$here/steps.sh"
 # shellcheck source=scripts/native/fetch.sh
 . "$here/fetch.sh"
 # shellcheck source=scripts/native/build.sh
