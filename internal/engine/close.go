@@ -92,7 +92,9 @@ func (c *Conn) Close() error {
 		return c.closeTransport()
 	}
 	t.closeTransport()
-	c.wakeReader()
+	if !c.wakeReader() && t.waits() {
+		return c.closeTransport()
+	}
 	return nil
 }
 
@@ -112,11 +114,12 @@ func fatal(err error) error {
 	return err
 }
 
-// wakeReader ends a blocked Read while the tail is still being sent.
-func (c *Conn) wakeReader() {
+// wakeReader ends a blocked Read while the tail is still being sent; false when
+// the transport has no deadlines.
+func (c *Conn) wakeReader() bool {
 	c.deadlineMu.Lock()
 	defer c.deadlineMu.Unlock()
-	c.transport.SetReadDeadline(time.Unix(1, 0))
+	return c.transport.SetReadDeadline(time.Unix(1, 0)) == nil
 }
 
 // tail is the background sender of a close_notify or an alert.
@@ -156,13 +159,21 @@ func (c *Conn) startTail() *tail {
 	return t
 }
 
-// stalled reports whether the tail waits behind a Write that the peer does not
-// take: a Write that Close must wake.
-func (t *tail) stalled() bool {
+// waits reports whether something is left to send.
+func (t *tail) waits() bool {
 	select {
 	case <-t.sent:
 		return false
 	default:
+		return true
+	}
+}
+
+// stalled reports whether the tail waits behind a Write that the peer does not
+// take: a Write that Close must wake.
+func (t *tail) stalled() bool {
+	if !t.waits() {
+		return false
 	}
 	if t.conn.writeMu.TryLock() {
 		t.conn.writeMu.Unlock()

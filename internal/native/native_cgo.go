@@ -267,6 +267,14 @@ func (n *conn) HasOutput() bool { return n.c.out_end > 0 }
 func (n *conn) TakeOutput() []byte {
 	c := n.c
 	if c.out_end == 0 {
+		// All is sent. One buffer is kept, the larger: the next step finds
+		// room without a reallocation, and an idle connection holds no second.
+		if n.spare.cap > c.out_cap {
+			c.out, n.spare.p = n.spare.p, c.out
+			c.out_cap, n.spare.cap = n.spare.cap, c.out_cap
+		}
+		C.free(unsafe.Pointer(n.spare.p))
+		*n.spare = buffer{}
 		return nil
 	}
 	out, length, capacity := c.out, c.out_end, c.out_cap
