@@ -336,6 +336,10 @@ func (c *conn) Read(b []byte) (int, error) {
 	if e.Kind != tlsapi.KindTimeout {
 		c.mu.Lock()
 		c.failed = true
+		if c.writeErr == nil && e.Kind != tlsapi.KindTransport {
+			// crypto/tls goes on writing after the peer's fatal alert.
+			c.writeErr = e
+		}
 		c.mu.Unlock()
 	}
 	return n, e

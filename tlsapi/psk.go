@@ -53,8 +53,9 @@ func (k PSKKind) String() string {
 	return fmt.Sprintf("kind %d", uint8(k))
 }
 
-// PSK is a pre-shared key. Its secret never prints: String, GoString and
-// Format leave it out.
+// PSK is a pre-shared key. Its secret does not print: String, GoString, Format
+// and MarshalJSON leave it out. They cannot be called for a PSK inside an
+// unexported field of another struct: package fmt then prints the bytes.
 type PSK struct {
 	// Identity is sent in the clear. It must not be empty.
 	Identity []byte

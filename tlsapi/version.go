@@ -27,7 +27,7 @@ func ParseVersion(s string) (uint16, error) {
 	case "1.3":
 		return tls.VersionTLS13, nil
 	}
-	return 0, ConfigError("MinVersion", "unknown protocol version %q; known are 1.2 and 1.3", s)
+	return 0, ConfigError("MinVersion", "unknown protocol version %.100q; known are 1.2 and 1.3", s)
 }
 
 func checkVersions(minimum, maximum uint16) error {
@@ -116,14 +116,14 @@ func parseList[T comparable](option, list string, lookup func(string) (T, bool))
 	seen := make(map[T]bool)
 	for i, entry := range strings.Split(strings.ReplaceAll(list, ",", ":"), ":") {
 		if entry == "" {
-			return nil, ConfigError(option, "entry %d of %q is empty", i+1, list)
+			return nil, ConfigError(option, "entry %d of %.100q is empty", i+1, list)
 		}
 		v, ok := lookup(entry)
 		if !ok {
-			return nil, ConfigError(option, "entry %d, %q, is unknown%s", i+1, entry, knownEntries(option))
+			return nil, ConfigError(option, "entry %d, %.100q, is unknown%s", i+1, entry, knownEntries(option))
 		}
 		if seen[v] {
-			return nil, ConfigError(option, "entry %d, %q, is a duplicate", i+1, entry)
+			return nil, ConfigError(option, "entry %d, %.100q, is a duplicate", i+1, entry)
 		}
 		seen[v] = true
 		out = append(out, v)
