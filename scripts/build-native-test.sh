@@ -267,6 +267,9 @@ start_sleeping() {
 interrupted_build() {
   local signal status start
   for signal in TERM HUP; do
+    # A signal that is ignored from the start (nohup) cannot be trapped: the
+    # build then goes on by design.
+    [ -z "$(trap -p "SIG$signal" | grep "''" || true)" ] || continue
     start_sleeping
     start=$SECONDS
     kill -"$signal" "$builder"
