@@ -93,7 +93,8 @@ type Settings struct {
 	// handshake, before Handshake returns. It must not use the connection.
 	HandshakeComplete func(ConnectionInfo)
 	// HandshakeFailed, if not nil, is called once after a failed handshake,
-	// before Handshake returns.
+	// before Handshake returns. It must not use the connection; Close is
+	// allowed.
 	HandshakeFailed func(error)
 }
 
