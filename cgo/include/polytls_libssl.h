@@ -1555,6 +1555,7 @@ static struct polytls_result libssl_apply_groups(struct libssl_ctx *ctx) {
 #endif
 
 static struct polytls_result libssl_finish_groups(struct libssl_ctx *ctx) {
+  int chosen = ctx->key_shares.count > 0;
   if (ctx->key_shares.count > 0 && ctx->role != POLYTLS_CLIENT) {
     return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_CONFIG, 0, "only clients choose key shares");
   }
@@ -1569,7 +1570,12 @@ static struct polytls_result libssl_finish_groups(struct libssl_ctx *ctx) {
                          "group %s needs TLS 1.3, which is not enabled", group->name);
     }
   }
-  return libssl_apply_groups(ctx);
+  struct polytls_result result = libssl_apply_groups(ctx);
+  /* The groups themselves are right by now, one by one. */
+  if (result.status != POLYTLS_OK && chosen) {
+    result.n = POLYTLS_SET_KEY_SHARES;
+  }
+  return result;
 }
 
 static struct polytls_result libssl_no_scheme(struct libssl_ctx *ctx, uint16_t id) {
@@ -1725,7 +1731,9 @@ static struct polytls_result libssl_finish_all(struct libssl_ctx *ctx) {
   for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
     struct polytls_result result = parts[i].finish(ctx);
     if (result.status != POLYTLS_OK) {
-      result.n = parts[i].option;
+      if (result.n == 0) {
+        result.n = parts[i].option;
+      }
       return result;
     }
   }

@@ -48,7 +48,7 @@ func LibsslMatrix() Matrix {
 	m.Set(tlsapi.Native, "",
 		tlsapi.ClientServerName, tlsapi.ClientAlternativeName, tlsapi.ClientInsecureSkipVerify,
 		tlsapi.ClientSkipHostname, tlsapi.ClientRootCAs, tlsapi.ClientCertificate, tlsapi.ClientALPN,
-		tlsapi.ClientCurves, tlsapi.ClientVersions, tlsapi.ClientCipherSuites, tlsapi.ClientSignatureSchemes,
+		tlsapi.ClientCurves, tlsapi.ClientSecondKeyShareOn, tlsapi.ClientSecondKeyShareOff, tlsapi.ClientVersions, tlsapi.ClientCipherSuites, tlsapi.ClientSignatureSchemes,
 		tlsapi.ClientSessionTicketsOff, tlsapi.ClientCloseWrite, tlsapi.ClientExporter, tlsapi.ClientAlerts,
 		tlsapi.ServerCertificates, tlsapi.ServerClientAuth, tlsapi.ServerClientCAs, tlsapi.ServerALPN,
 		tlsapi.ServerALPNStrict, tlsapi.ServerCurves, tlsapi.ServerVersions, tlsapi.ServerCipherSuites,
@@ -66,7 +66,6 @@ func LibsslMatrix() Matrix {
 	m.Set(tlsapi.Unsupported, sessions, tlsapi.ClientSessionCache, tlsapi.ServerSessionTickets, tlsapi.ServerSessionTicketKeys)
 	m.Set(tlsapi.Unsupported, "one certificate per server: choosing by name is "+notYet, tlsapi.ServerCertificatesByName)
 	m.Set(tlsapi.Unsupported, notYet,
-		tlsapi.ClientSecondKeyShareOn, tlsapi.ClientSecondKeyShareOff,
 		tlsapi.ClientPSKExternal, tlsapi.ServerPSKExternal, tlsapi.ClientPSKImported, tlsapi.ServerPSKImported,
 		tlsapi.ClientPSKTLS12, tlsapi.ServerPSKTLS12, tlsapi.ClientRequirePSK, tlsapi.ServerRequirePSK,
 		tlsapi.ClientBlinding, tlsapi.ServerBlinding, tlsapi.ClientKeyLog, tlsapi.ServerKeyLog,

@@ -89,6 +89,7 @@ func (p *Provider) Client(transport net.Conn, config *tlsapi.ClientConfig) (tlsa
 	if config.Certificate != nil {
 		c.certificate("Certificate", config.Certificate)
 	}
+	c.keyShares(config)
 
 	sni, names, err := clientNames(config)
 	if err != nil {
@@ -379,6 +380,7 @@ const (
 	optMaxVersion       = 2
 	optCipherSuites     = 3
 	optGroups           = 4
+	optKeyShares        = 5
 	optSignatureSchemes = 6
 	optSecurityPolicy   = 7
 	optALPN             = 8

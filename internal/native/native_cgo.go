@@ -108,6 +108,7 @@ type context struct {
 	provider string
 	c        *C.struct_polytls_ctx
 	refs     atomic.Int32
+	probe    offerProbe
 }
 
 // build makes the native context. The caller has its only reference.
@@ -412,6 +413,7 @@ var (
 	_ = [1]struct{}{}[optMaxVersion-C.POLYTLS_SET_MAX_VERSION]
 	_ = [1]struct{}{}[optCipherSuites-C.POLYTLS_SET_CIPHER_SUITES]
 	_ = [1]struct{}{}[optGroups-C.POLYTLS_SET_GROUPS]
+	_ = [1]struct{}{}[optKeyShares-C.POLYTLS_SET_KEY_SHARES]
 	_ = [1]struct{}{}[optSignatureSchemes-C.POLYTLS_SET_SIGNATURE_SCHEMES]
 	_ = [1]struct{}{}[optSecurityPolicy-C.POLYTLS_SET_SECURITY_POLICY]
 	_ = [1]struct{}{}[optALPN-C.POLYTLS_SET_ALPN]
