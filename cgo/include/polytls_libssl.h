@@ -98,6 +98,7 @@ struct libssl_ctx {
   uint8_t *alpn; /* wire form, malloc memory */
   size_t alpn_len;
   int alpn_strict;
+  int key_log;
   STACK_OF(X509_NAME) *ca_names; /* until ctx_finish gives it to ssl_ctx */
   EVP_MD_CTX *trust_digest;      /* of all that trust depends on */
   size_t certificates;
@@ -1008,6 +1009,13 @@ static struct polytls_result libssl_set_switch(struct libssl_ctx *ctx, const cha
   return libssl_result(POLYTLS_OK);
 }
 
+static void libssl_key_log(const SSL *ssl, const char *line) {
+  struct libssl_conn *conn = SSL_get_app_data(ssl);
+  if (conn != NULL && !polytls_conn_key_log_append(&conn->head, line, strlen(line))) {
+    conn->out_of_memory = 1;
+  }
+}
+
 static struct polytls_result libssl_ctx_set_option(struct libssl_ctx *ctx, int option, const uint8_t *data,
                                                    size_t len) {
   switch (option) {
@@ -1038,6 +1046,13 @@ static struct polytls_result libssl_ctx_set_option(struct libssl_ctx *ctx, int o
       return libssl_add_certificate(ctx, data, len);
     case POLYTLS_SET_SESSION_TICKETS:
       return libssl_set_switch(ctx, "session tickets", 1, &ctx->tickets, data, len);
+    case POLYTLS_SET_KEY_LOG: {
+      struct polytls_result result = libssl_set_switch(ctx, "key log", 1, &ctx->key_log, data, len);
+      if (ctx->key_log) {
+        SSL_CTX_set_keylog_callback(ctx->ssl_ctx, libssl_key_log);
+      }
+      return result;
+    }
     case POLYTLS_SET_CA_NAME:
       return libssl_add_ca_name(ctx, data, len);
     default:
@@ -1771,6 +1786,7 @@ static void libssl_conn_free(struct polytls_conn *head) {
 #ifdef OPENSSL_IS_BORINGSSL
   libssl_forget_certificates(conn);
 #endif
+  polytls_conn_key_log_free(&conn->head);
   free(conn->held);
   free(conn->head.in);
   free(conn->head.out);

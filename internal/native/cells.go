@@ -49,10 +49,10 @@ func LibsslMatrix() Matrix {
 		tlsapi.ClientServerName, tlsapi.ClientAlternativeName, tlsapi.ClientInsecureSkipVerify,
 		tlsapi.ClientSkipHostname, tlsapi.ClientRootCAs, tlsapi.ClientCertificate, tlsapi.ClientALPN,
 		tlsapi.ClientCurves, tlsapi.ClientSecondKeyShareOn, tlsapi.ClientSecondKeyShareOff, tlsapi.ClientVersions, tlsapi.ClientCipherSuites, tlsapi.ClientSignatureSchemes,
-		tlsapi.ClientSessionTicketsOff, tlsapi.ClientCloseWrite, tlsapi.ClientExporter, tlsapi.ClientAlerts,
+		tlsapi.ClientSessionTicketsOff, tlsapi.ClientKeyLog, tlsapi.ClientCloseWrite, tlsapi.ClientExporter, tlsapi.ClientAlerts,
 		tlsapi.ServerCertificates, tlsapi.ServerClientAuth, tlsapi.ServerClientCAs, tlsapi.ServerALPN,
 		tlsapi.ServerALPNStrict, tlsapi.ServerCurves, tlsapi.ServerVersions, tlsapi.ServerCipherSuites,
-		tlsapi.ServerSignatureSchemes, tlsapi.ServerSessionTicketsOff, tlsapi.ServerCloseWrite,
+		tlsapi.ServerSignatureSchemes, tlsapi.ServerSessionTicketsOff, tlsapi.ServerKeyLog, tlsapi.ServerCloseWrite,
 		tlsapi.ServerExporter, tlsapi.ServerAlerts)
 	m.Set(tlsapi.Emulated, preset, tlsapi.ClientPolicyPreset, tlsapi.ServerPolicyPreset)
 	m.Set(tlsapi.Emulated, stateMachine,
@@ -68,7 +68,7 @@ func LibsslMatrix() Matrix {
 	m.Set(tlsapi.Unsupported, notYet,
 		tlsapi.ClientPSKExternal, tlsapi.ServerPSKExternal, tlsapi.ClientPSKImported, tlsapi.ServerPSKImported,
 		tlsapi.ClientPSKTLS12, tlsapi.ServerPSKTLS12, tlsapi.ClientRequirePSK, tlsapi.ServerRequirePSK,
-		tlsapi.ClientBlinding, tlsapi.ServerBlinding, tlsapi.ClientKeyLog, tlsapi.ServerKeyLog,
+		tlsapi.ClientBlinding, tlsapi.ServerBlinding,
 		tlsapi.ServerGetCertificate, tlsapi.ServerGetConfig)
 	return m
 }

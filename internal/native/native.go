@@ -163,6 +163,7 @@ func (p *Provider) connect(transport net.Conn, c *contextBuilder, names []instru
 	}
 	o.Provider = p.ProviderName
 	o.LibraryVersion = p.library.version()
+	o.KeyLogWriter = s.KeyLogWriter
 	o.HandshakeTimeout = s.HandshakeTimeout
 	o.VerifyConnection = s.VerifyConnection
 	o.HandshakeComplete = s.HandshakeComplete
@@ -280,6 +281,9 @@ func (c *contextBuilder) settings(s *tlsapi.Settings) {
 		c.set(optALPN, "ALPN", wire)
 	}
 	c.setUint8(optSessionTickets, "SessionTicketsDisabled", 0)
+	if s.KeyLogWriter != nil {
+		c.setUint8(optKeyLog, "KeyLogWriter", 1)
+	}
 }
 
 // explicit adds what a library without policies takes one by one.
@@ -390,6 +394,7 @@ const (
 	optCertificate      = 12
 	optSessionTickets   = 13
 	optCAName           = 14
+	optKeyLog           = 24
 
 	connServerName   = 1
 	connVerifyDNS    = 2
