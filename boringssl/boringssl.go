@@ -20,5 +20,7 @@ func matrix() native.Matrix {
 		tlsapi.ClientCipherSuites, tlsapi.ServerCipherSuites)
 	m.Set(tlsapi.Native, "the library has neither X448 nor SecP256r1MLKEM768 nor SecP384r1MLKEM1024",
 		tlsapi.ClientCurves, tlsapi.ServerCurves)
+	m.Set(tlsapi.Native, "refused without Curves: the library's default groups are classical; the library of 2023 chooses the shares itself",
+		tlsapi.ClientSecondKeyShareOn)
 	return m
 }

@@ -35,6 +35,17 @@ const (
 	oldNote = "TLS 1.2 alone means a policy that has CBC suites with SHA-2 behind the AEAD ones, and no X25519, unless CipherSuites or Curves say otherwise"
 )
 
+// shareNote is about the second key share.
+const shareNote = "the library decides from its security policy; what it sends is accepted, the other value refused"
+
+// hasPostQuantum reports whether a policy that may be used has a post-quantum
+// group.
+func hasPostQuantum(table []policy) bool {
+	return slices.ContainsFunc(table, func(p policy) bool {
+		return p.refusal() == "" && slices.ContainsFunc(p.curves, tlsapi.PostQuantum)
+	})
+}
+
 // selectPolicy returns the name of the library's policy for the settings.
 func selectPolicy(s *tlsapi.Settings) (string, error) { return matchPolicy(s, policyTable()) }
 

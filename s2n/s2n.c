@@ -667,6 +667,12 @@ static struct polytls_result set_switch(struct context *ctx, const uint8_t *data
   return status_result(POLYTLS_OK);
 }
 
+static int key_log(void *unused, struct s2n_connection *s2n, uint8_t *line, size_t len) {
+  (void)unused;
+  struct connection *conn = s2n_connection_get_ctx(s2n);
+  return conn != NULL && polytls_conn_key_log_append(&conn->base, line, len) ? S2N_SUCCESS : S2N_FAILURE;
+}
+
 static struct polytls_result ctx_set(struct polytls_ctx *base, int option, const uint8_t *data, size_t len) {
   clear_errors();
   struct context *ctx = (struct context *)base;
@@ -682,7 +688,12 @@ static struct polytls_result ctx_set(struct polytls_ctx *base, int option, const
     ctx->options_set |= 1u << option;
   }
   int tickets = 0;
+  int logs_keys = 0;
   switch (option) {
+    case POLYTLS_SET_KEY_LOG: {
+      struct polytls_result r = set_switch(ctx, data, len, &logs_keys);
+      return logs_keys ? config_result(ctx, s2n_config_set_key_log_cb(ctx->config, key_log, NULL), "setting the key log") : r;
+    }
     case POLYTLS_SET_MIN_VERSION:
     case POLYTLS_SET_MAX_VERSION:
     case POLYTLS_SET_CIPHER_SUITES:
@@ -874,6 +885,7 @@ static void conn_free(struct polytls_conn *base) {
   polytls_outcome_free(&conn->outcome);
   polytls_names_free(&conn->names);
   free(conn->server_name);
+  polytls_conn_key_log_free(&conn->base);
   free(conn->base.in);
   free(conn->base.out);
   context_free(conn->ctx);

@@ -29,6 +29,13 @@ func matrix() native.Matrix {
 		tlsapi.ClientPolicyPreset, tlsapi.ServerPolicyPreset)
 	m.Set(tlsapi.Native, "refused are policies with TLS below 1.2 or broken suites, and those made for tests",
 		tlsapi.ClientPolicyNamed, tlsapi.ServerPolicyNamed)
+	m.Set(tlsapi.Emulated, shareNote, tlsapi.ClientSecondKeyShareOff)
+	if hasPostQuantum(policyTable()) {
+		m.Set(tlsapi.Emulated, shareNote, tlsapi.ClientSecondKeyShareOn)
+	} else {
+		m.Set(tlsapi.Unsupported, "this version of the library has no post-quantum group that is a standard, so it sends one share",
+			tlsapi.ClientSecondKeyShareOn)
+	}
 	m.Set(tlsapi.Native, "RSA keys and ECDSA keys on P-256 and P-384; P-521 and Ed25519 keys are refused",
 		tlsapi.ClientCertificate, tlsapi.ServerCertificates)
 	m.Set(tlsapi.Native, "the CertificateRequest does not name the CAs", tlsapi.ServerClientCAs)

@@ -190,7 +190,6 @@ func (s *suite) testCurves(t *testing.T) {
 				s.requireKind(t, err, tlsapi.KindPeerAlert)
 			})
 		})
-		t.Run("second key share", s.testSecondKeyShare)
 	})
 	t.Run("server", func(t *testing.T) {
 		s.need(t, tlsapi.ServerCurves)
@@ -268,39 +267,6 @@ func requireSubsequence[T comparable](t *testing.T, list, part []T) {
 		require.GreaterOrEqual(t, i, 0, "%v is no part of %v in order", part, list)
 		rest = rest[i+1:]
 	}
-}
-
-func (s *suite) testSecondKeyShare(t *testing.T) {
-	hybrid := []tlsapi.CurveID{tlsapi.X25519MLKEM768, tlsapi.X25519, tlsapi.CurveP256}
-	for _, c := range []struct {
-		value   tlsapi.SecondKeyShare
-		feature tlsapi.Feature
-		shares  int
-	}{
-		{tlsapi.SecondKeyShareOn, tlsapi.ClientSecondKeyShareOn, 2},
-		{tlsapi.SecondKeyShareOff, tlsapi.ClientSecondKeyShareOff, 1},
-	} {
-		t.Run(c.value.String(), func(t *testing.T) {
-			s.need(t, c.feature)
-			config := s.clientConfig(func(config *tlsapi.ClientConfig) { config.Curves, config.SecondKeyShare = hybrid, c.value })
-			d := s.clientDuo(t, config, s.referenceServer(), "X25519MLKEM768")
-			d.mustHandshake(t)
-			d.mustEcho(t)
-			hello := d.hello(t)
-			s.requireList(t, tlsapi.ClientCurves, hybrid, hello.Groups)
-			require.Len(t, hello.KeyShares, c.shares)
-			if c.shares == 2 {
-				assert.NotEqual(t, tlsapi.PostQuantum(hello.KeyShares[0]), tlsapi.PostQuantum(hello.KeyShares[1]), "one of each kind")
-			}
-			assert.Equal(t, hello.KeyShares, d.conn.Info().KeyShares)
-		})
-	}
-	t.Run("on without a pair", func(t *testing.T) {
-		for _, curves := range [][]tlsapi.CurveID{{tlsapi.X25519, tlsapi.CurveP256}, {tlsapi.X25519MLKEM768}} {
-			config := s.clientConfig(func(c *tlsapi.ClientConfig) { c.Curves, c.SecondKeyShare = curves, tlsapi.SecondKeyShareOn })
-			s.requireClientRefusal(t, config, tlsapi.KindConfig, "SecondKeyShare")
-		}
-	})
 }
 
 func (s *suite) testServerCurves(t *testing.T, version uint16) {

@@ -181,7 +181,11 @@ func (s *suite) requireHonest(t *testing.T, used []tlsapi.FeatureUse, off bool, 
 	if err != nil {
 		requireUntouched(t, wire)
 	}
-	s.acceptRefusal(t, err, used)
+	var limits []string
+	if slices.ContainsFunc(used, func(u tlsapi.FeatureUse) bool { return u.Feature == tlsapi.ClientSecondKeyShareOn }) {
+		limits = sharesNotes
+	}
+	s.acceptRefusal(t, err, used, limits...)
 	// A connection that never did a handshake has nothing to say.
 	assert.NoError(t, conn.Close())
 	assert.Empty(t, wire.Written())

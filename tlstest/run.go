@@ -35,6 +35,7 @@ func Run(t *testing.T, p tlsapi.Provider) {
 	t.Run("server-certificates", s.testServerCertificates)
 	t.Run("alpn", s.testALPN)
 	t.Run("curves", s.testCurves)
+	t.Run("key-shares", s.testKeyShares)
 	t.Run("versions", s.testVersions)
 	t.Run("cipher-suites", s.testCipherSuites)
 	t.Run("signature-schemes", s.testSignatureSchemes)

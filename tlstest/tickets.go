@@ -3,9 +3,6 @@ package tlstest
 import (
 	"bytes"
 	"crypto/tls"
-	"encoding/hex"
-	"fmt"
-	"strings"
 	"sync"
 	"testing"
 
@@ -132,37 +129,4 @@ func (s *suite) testSessionTickets(t *testing.T) {
 			}
 		})
 	})
-}
-
-func (s *suite) testKeyLog(t *testing.T) {
-	eachRoleAndVersion(t, func(t *testing.T, r role, version uint16) {
-		s.need(t, r.feature("key-log"))
-		var log lockedBuffer
-		d := s.connected(t, r, version, func(c *tlsapi.Settings) { c.KeyLogWriter = &log })
-		label := "CLIENT_RANDOM"
-		if version == tls.VersionTLS13 {
-			label = "CLIENT_TRAFFIC_SECRET_0"
-		}
-		assert.Contains(t, log.String(), fmt.Sprintf("%s %s ", label, hex.EncodeToString(d.hello(t).Random)))
-		for line := range strings.Lines(log.String()) {
-			assert.Len(t, strings.Fields(line), 3, "%q", line)
-		}
-	})
-}
-
-type lockedBuffer struct {
-	mu     sync.Mutex
-	buffer bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buffer.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buffer.String()
 }

@@ -79,4 +79,49 @@ static inline size_t polytls_conn_in_take(struct polytls_conn *conn, uint8_t *by
   return len;
 }
 
+/* Overwrites secrets in a way that compilers keep. */
+static inline void polytls_wipe(uint8_t *bytes, size_t len) {
+  volatile uint8_t *at = bytes;
+  while (len-- > 0) {
+    *at++ = 0;
+  }
+}
+
+/* Wipes the key log and frees its memory. */
+static inline void polytls_conn_key_log_free(struct polytls_conn *conn) {
+  if (conn->key_log != NULL) {
+    polytls_wipe(conn->key_log, conn->key_log_cap);
+    free(conn->key_log);
+  }
+  conn->key_log = NULL;
+  conn->key_log_end = 0;
+  conn->key_log_cap = 0;
+}
+
+/* Appends a line, which stays the caller's and has no line end, to the key log.
+ * Returns 1, or 0 when memory ran out. */
+static inline int polytls_conn_key_log_append(struct polytls_conn *conn, const void *line, size_t len) {
+  size_t needed = conn->key_log_end + len + 1;
+  if (needed > conn->key_log_cap) {
+    size_t capacity = needed < 2048 ? 2048 : 2 * needed;
+    /* No realloc: it would leave a copy behind. */
+    uint8_t *grown = calloc(1, capacity);
+    if (grown == NULL) {
+      return 0;
+    }
+    size_t end = conn->key_log_end;
+    if (end > 0) {
+      memcpy(grown, conn->key_log, end);
+    }
+    polytls_conn_key_log_free(conn);
+    conn->key_log = grown;
+    conn->key_log_end = end;
+    conn->key_log_cap = capacity;
+  }
+  memcpy(conn->key_log + conn->key_log_end, line, len);
+  conn->key_log[needed - 1] = '\n';
+  conn->key_log_end = needed;
+  return 1;
+}
+
 #endif /* POLYTLS_BUFFER_H */

@@ -98,6 +98,7 @@ struct libssl_ctx {
   uint8_t *alpn; /* wire form, malloc memory */
   size_t alpn_len;
   int alpn_strict;
+  int key_log;
   STACK_OF(X509_NAME) *ca_names; /* until ctx_finish gives it to ssl_ctx */
   EVP_MD_CTX *trust_digest;      /* of all that trust depends on */
   size_t certificates;
@@ -1008,6 +1009,13 @@ static struct polytls_result libssl_set_switch(struct libssl_ctx *ctx, const cha
   return libssl_result(POLYTLS_OK);
 }
 
+static void libssl_key_log(const SSL *ssl, const char *line) {
+  struct libssl_conn *conn = SSL_get_app_data(ssl);
+  if (conn != NULL && !polytls_conn_key_log_append(&conn->head, line, strlen(line))) {
+    conn->out_of_memory = 1;
+  }
+}
+
 static struct polytls_result libssl_ctx_set_option(struct libssl_ctx *ctx, int option, const uint8_t *data,
                                                    size_t len) {
   switch (option) {
@@ -1038,6 +1046,13 @@ static struct polytls_result libssl_ctx_set_option(struct libssl_ctx *ctx, int o
       return libssl_add_certificate(ctx, data, len);
     case POLYTLS_SET_SESSION_TICKETS:
       return libssl_set_switch(ctx, "session tickets", 1, &ctx->tickets, data, len);
+    case POLYTLS_SET_KEY_LOG: {
+      struct polytls_result result = libssl_set_switch(ctx, "key log", 1, &ctx->key_log, data, len);
+      if (ctx->key_log) {
+        SSL_CTX_set_keylog_callback(ctx->ssl_ctx, libssl_key_log);
+      }
+      return result;
+    }
     case POLYTLS_SET_CA_NAME:
       return libssl_add_ca_name(ctx, data, len);
     default:
@@ -1555,6 +1570,7 @@ static struct polytls_result libssl_apply_groups(struct libssl_ctx *ctx) {
 #endif
 
 static struct polytls_result libssl_finish_groups(struct libssl_ctx *ctx) {
+  int chosen = ctx->key_shares.count > 0;
   if (ctx->key_shares.count > 0 && ctx->role != POLYTLS_CLIENT) {
     return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_CONFIG, 0, "only clients choose key shares");
   }
@@ -1569,7 +1585,12 @@ static struct polytls_result libssl_finish_groups(struct libssl_ctx *ctx) {
                          "group %s needs TLS 1.3, which is not enabled", group->name);
     }
   }
-  return libssl_apply_groups(ctx);
+  struct polytls_result result = libssl_apply_groups(ctx);
+  /* The groups themselves are right by now, one by one. */
+  if (result.status != POLYTLS_OK && chosen) {
+    result.n = POLYTLS_SET_KEY_SHARES;
+  }
+  return result;
 }
 
 static struct polytls_result libssl_no_scheme(struct libssl_ctx *ctx, uint16_t id) {
@@ -1725,7 +1746,9 @@ static struct polytls_result libssl_finish_all(struct libssl_ctx *ctx) {
   for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
     struct polytls_result result = parts[i].finish(ctx);
     if (result.status != POLYTLS_OK) {
-      result.n = parts[i].option;
+      if (result.n == 0) {
+        result.n = parts[i].option;
+      }
       return result;
     }
   }
@@ -1763,6 +1786,7 @@ static void libssl_conn_free(struct polytls_conn *head) {
 #ifdef OPENSSL_IS_BORINGSSL
   libssl_forget_certificates(conn);
 #endif
+  polytls_conn_key_log_free(&conn->head);
   free(conn->held);
   free(conn->head.in);
   free(conn->head.out);

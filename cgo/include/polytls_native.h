@@ -131,6 +131,12 @@ struct polytls_conn {
   int32_t verify_code;         /* enum polytls_verify_code */
   int32_t verify_depth;        /* certificate that caused it, 0 the leaf */
   int64_t verify_library_code; /* the library's own X509_V_ERR_… */
+  /* Lines for the key log at [0, key_log_end), each with its line end; malloc
+   * memory with secrets. Go takes and wipes them after each step; what it has
+   * not taken, conn_free wipes. */
+  uint8_t *key_log;
+  size_t key_log_end;
+  size_t key_log_cap;
   /* Text of the last failure, NUL-terminated, never a secret. */
   char error_text[POLYTLS_ERROR_TEXT_SIZE];
 };
@@ -182,8 +188,9 @@ enum polytls_ctx_option {
   POLYTLS_SET_SESSION_TICKETS = 13,  /* uint8: 0 off: no ticket is issued,
                                         accepted or offered, and no session
                                         cached */
-  POLYTLS_SET_CA_NAME = 14           /* repeats; server: DER subject name for
+  POLYTLS_SET_CA_NAME = 14,          /* repeats; server: DER subject name for
                                         the CertificateRequest */
+  POLYTLS_SET_KEY_LOG = 24           /* uint8: 1: connections fill key_log */
 };
 
 /* Options of a connection (conn_set), before its first step. */

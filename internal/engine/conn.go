@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -30,7 +31,9 @@ type Options struct {
 	// HalfClose and Exporter say whether the library can.
 	HalfClose, Exporter bool
 
-	HandshakeTimeout  time.Duration
+	HandshakeTimeout time.Duration
+	// KeyLogWriter gets the lines of TakeKeyLog.
+	KeyLogWriter      io.Writer
 	VerifyConnection  func(tls.ConnectionState) error
 	HandshakeComplete func(tlsapi.ConnectionInfo)
 	HandshakeFailed   func(error)
@@ -184,8 +187,13 @@ func (c *Conn) handshake() error {
 		}
 		res := c.engine.Handshake()
 		text := c.engine.ErrorText()
+		keys := c.engine.TakeKeyLog()
 		c.mu.Unlock()
 
+		if err := c.logKeys(keys); err != nil {
+			c.dropOutput()
+			return err
+		}
 		if res.Status == Failed {
 			return c.handshakeFailure(res, text)
 		}
@@ -220,6 +228,25 @@ func (c *Conn) handshake() error {
 				Err: errors.New("the peer closed the connection in the handshake")}
 		}
 	}
+}
+
+// keyLogMu serializes the writers, which connections may share.
+var keyLogMu sync.Mutex
+
+// logKeys writes lines to the key log, each with one Write, and wipes them.
+func (c *Conn) logKeys(lines []byte) error {
+	if len(lines) == 0 {
+		return nil
+	}
+	defer clear(lines)
+	keyLogMu.Lock()
+	defer keyLogMu.Unlock()
+	for line := range bytes.Lines(lines) {
+		if _, err := c.options.KeyLogWriter.Write(line); err != nil {
+			return &tlsapi.Error{Provider: c.options.Provider, Op: "handshake", Kind: tlsapi.KindInternal, Option: "KeyLogWriter", Err: err}
+		}
+	}
+	return nil
 }
 
 // accept runs what must agree before this end's last flight goes out.

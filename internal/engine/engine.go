@@ -42,6 +42,9 @@ type Engine interface {
 	Verification() Verification
 	// ErrorText is the library's text of the last failure.
 	ErrorText() string
+	// TakeKeyLog returns the lines for the key log that the last steps have
+	// made, each with its line end. The caller wipes them.
+	TakeKeyLog() []byte
 	// Facts returns what is known of the connection so far.
 	Facts() Facts
 	// Export derives keying material.

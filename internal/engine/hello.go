@@ -16,6 +16,7 @@ const (
 	handshakeTypeClientHello = 1
 	handshakeTypeServerHello = 2
 
+	extensionGroups   = 10
 	extensionKeyShare = 51
 
 	// maxHello bounds what is kept of a hello message in order to read it.
@@ -73,41 +74,71 @@ func (r *helloReader) finish(complete bool) {
 	}
 }
 
+// Offer is what a ClientHello offers for the key exchange.
+type Offer struct {
+	// Groups are those of supported_groups, KeyShares those that have a share,
+	// both in order.
+	Groups, KeyShares []tlsapi.CurveID
+}
+
+// ReadOffer reads the ClientHello at the start of what a client has sent; ok is
+// false when there is none.
+func ReadOffer(wire []byte) (offer Offer, ok bool) {
+	var r helloReader
+	r.add(wire)
+	return parseOffer(r.message)
+}
+
 // keyShares returns the groups that have a share in a ClientHello message, in
 // order; nil when the message is none or has no shares.
 func keyShares(message []byte) []tlsapi.CurveID {
+	offer, _ := parseOffer(message)
+	return offer.KeyShares
+}
+
+func parseOffer(message []byte) (offer Offer, ok bool) {
 	s := cryptobyte.String(message)
 	var kind uint8
 	var body, session, suites, compressions, extensions cryptobyte.String
 	if !s.ReadUint8(&kind) || kind != handshakeTypeClientHello || !s.ReadUint24LengthPrefixed(&body) ||
 		!body.Skip(2+32) || !body.ReadUint8LengthPrefixed(&session) || !body.ReadUint16LengthPrefixed(&suites) ||
 		!body.ReadUint8LengthPrefixed(&compressions) || !body.ReadUint16LengthPrefixed(&extensions) {
-		return nil
+		return Offer{}, false
 	}
 	for !extensions.Empty() {
 		var id uint16
-		var data, shares cryptobyte.String
-		if !extensions.ReadUint16(&id) || !extensions.ReadUint16LengthPrefixed(&data) {
-			return nil
+		var data cryptobyte.String
+		ok := extensions.ReadUint16(&id) && extensions.ReadUint16LengthPrefixed(&data)
+		switch {
+		case !ok:
+		case id == extensionGroups:
+			offer.Groups, ok = readGroups(data, false)
+		case id == extensionKeyShare:
+			offer.KeyShares, ok = readGroups(data, true)
 		}
-		if id != extensionKeyShare {
-			continue
+		if !ok {
+			return Offer{}, false
 		}
-		var groups []tlsapi.CurveID
-		if !data.ReadUint16LengthPrefixed(&shares) {
-			return nil
-		}
-		for !shares.Empty() {
-			var group uint16
-			var share cryptobyte.String
-			if !shares.ReadUint16(&group) || !shares.ReadUint16LengthPrefixed(&share) {
-				return nil
-			}
-			groups = append(groups, tlsapi.CurveID(group))
-		}
-		return groups
 	}
-	return nil
+	return offer, true
+}
+
+// readGroups reads the body of an extension that lists groups, each with a key
+// behind it or not.
+func readGroups(data cryptobyte.String, withKeys bool) (groups []tlsapi.CurveID, ok bool) {
+	var list cryptobyte.String
+	if !data.ReadUint16LengthPrefixed(&list) {
+		return nil, false
+	}
+	for !list.Empty() {
+		var group uint16
+		var key cryptobyte.String
+		if !list.ReadUint16(&group) || withKeys && !list.ReadUint16LengthPrefixed(&key) {
+			return nil, false
+		}
+		groups = append(groups, tlsapi.CurveID(group))
+	}
+	return groups, true
 }
 
 // isHelloRetry reports whether a message is a HelloRetryRequest.

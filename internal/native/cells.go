@@ -48,11 +48,11 @@ func LibsslMatrix() Matrix {
 	m.Set(tlsapi.Native, "",
 		tlsapi.ClientServerName, tlsapi.ClientAlternativeName, tlsapi.ClientInsecureSkipVerify,
 		tlsapi.ClientSkipHostname, tlsapi.ClientRootCAs, tlsapi.ClientCertificate, tlsapi.ClientALPN,
-		tlsapi.ClientCurves, tlsapi.ClientVersions, tlsapi.ClientCipherSuites, tlsapi.ClientSignatureSchemes,
-		tlsapi.ClientSessionTicketsOff, tlsapi.ClientCloseWrite, tlsapi.ClientExporter, tlsapi.ClientAlerts,
+		tlsapi.ClientCurves, tlsapi.ClientSecondKeyShareOn, tlsapi.ClientSecondKeyShareOff, tlsapi.ClientVersions, tlsapi.ClientCipherSuites, tlsapi.ClientSignatureSchemes,
+		tlsapi.ClientSessionTicketsOff, tlsapi.ClientKeyLog, tlsapi.ClientCloseWrite, tlsapi.ClientExporter, tlsapi.ClientAlerts,
 		tlsapi.ServerCertificates, tlsapi.ServerClientAuth, tlsapi.ServerClientCAs, tlsapi.ServerALPN,
 		tlsapi.ServerALPNStrict, tlsapi.ServerCurves, tlsapi.ServerVersions, tlsapi.ServerCipherSuites,
-		tlsapi.ServerSignatureSchemes, tlsapi.ServerSessionTicketsOff, tlsapi.ServerCloseWrite,
+		tlsapi.ServerSignatureSchemes, tlsapi.ServerSessionTicketsOff, tlsapi.ServerKeyLog, tlsapi.ServerCloseWrite,
 		tlsapi.ServerExporter, tlsapi.ServerAlerts)
 	m.Set(tlsapi.Emulated, preset, tlsapi.ClientPolicyPreset, tlsapi.ServerPolicyPreset)
 	m.Set(tlsapi.Emulated, stateMachine,
@@ -66,10 +66,9 @@ func LibsslMatrix() Matrix {
 	m.Set(tlsapi.Unsupported, sessions, tlsapi.ClientSessionCache, tlsapi.ServerSessionTickets, tlsapi.ServerSessionTicketKeys)
 	m.Set(tlsapi.Unsupported, "one certificate per server: choosing by name is "+notYet, tlsapi.ServerCertificatesByName)
 	m.Set(tlsapi.Unsupported, notYet,
-		tlsapi.ClientSecondKeyShareOn, tlsapi.ClientSecondKeyShareOff,
 		tlsapi.ClientPSKExternal, tlsapi.ServerPSKExternal, tlsapi.ClientPSKImported, tlsapi.ServerPSKImported,
 		tlsapi.ClientPSKTLS12, tlsapi.ServerPSKTLS12, tlsapi.ClientRequirePSK, tlsapi.ServerRequirePSK,
-		tlsapi.ClientBlinding, tlsapi.ServerBlinding, tlsapi.ClientKeyLog, tlsapi.ServerKeyLog,
+		tlsapi.ClientBlinding, tlsapi.ServerBlinding,
 		tlsapi.ServerGetCertificate, tlsapi.ServerGetConfig)
 	return m
 }

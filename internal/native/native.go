@@ -89,6 +89,7 @@ func (p *Provider) Client(transport net.Conn, config *tlsapi.ClientConfig) (tlsa
 	if config.Certificate != nil {
 		c.certificate("Certificate", config.Certificate)
 	}
+	c.keyShares(config)
 
 	sni, names, err := clientNames(config)
 	if err != nil {
@@ -162,6 +163,7 @@ func (p *Provider) connect(transport net.Conn, c *contextBuilder, names []instru
 	}
 	o.Provider = p.ProviderName
 	o.LibraryVersion = p.library.version()
+	o.KeyLogWriter = s.KeyLogWriter
 	o.HandshakeTimeout = s.HandshakeTimeout
 	o.VerifyConnection = s.VerifyConnection
 	o.HandshakeComplete = s.HandshakeComplete
@@ -279,6 +281,9 @@ func (c *contextBuilder) settings(s *tlsapi.Settings) {
 		c.set(optALPN, "ALPN", wire)
 	}
 	c.setUint8(optSessionTickets, "SessionTicketsDisabled", 0)
+	if s.KeyLogWriter != nil {
+		c.setUint8(optKeyLog, "KeyLogWriter", 1)
+	}
 }
 
 // explicit adds what a library without policies takes one by one.
@@ -379,6 +384,7 @@ const (
 	optMaxVersion       = 2
 	optCipherSuites     = 3
 	optGroups           = 4
+	optKeyShares        = 5
 	optSignatureSchemes = 6
 	optSecurityPolicy   = 7
 	optALPN             = 8
@@ -388,6 +394,7 @@ const (
 	optCertificate      = 12
 	optSessionTickets   = 13
 	optCAName           = 14
+	optKeyLog           = 24
 
 	connServerName   = 1
 	connVerifyDNS    = 2

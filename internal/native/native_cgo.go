@@ -43,6 +43,7 @@ static void conn_free(const struct polytls_library *l, struct polytls_conn *c, u
 import "C"
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"runtime"
@@ -108,6 +109,7 @@ type context struct {
 	provider string
 	c        *C.struct_polytls_ctx
 	refs     atomic.Int32
+	probe    offerProbe
 }
 
 // build makes the native context. The caller has its only reference.
@@ -298,6 +300,18 @@ func (n *conn) ErrorText() string {
 	return C.GoString(&n.c.error_text[0])
 }
 
+// TakeKeyLog returns the lines for the key log and wipes the library's copy.
+func (n *conn) TakeKeyLog() []byte {
+	if n.c.key_log_end == 0 {
+		return nil
+	}
+	b := unsafe.Slice((*byte)(n.c.key_log), int(n.c.key_log_end))
+	lines := bytes.Clone(b)
+	clear(b)
+	n.c.key_log_end = 0
+	return lines
+}
+
 // Facts asks for everything that is known of the connection.
 func (n *conn) Facts() engine.Facts {
 	return engine.Facts{
@@ -412,6 +426,7 @@ var (
 	_ = [1]struct{}{}[optMaxVersion-C.POLYTLS_SET_MAX_VERSION]
 	_ = [1]struct{}{}[optCipherSuites-C.POLYTLS_SET_CIPHER_SUITES]
 	_ = [1]struct{}{}[optGroups-C.POLYTLS_SET_GROUPS]
+	_ = [1]struct{}{}[optKeyShares-C.POLYTLS_SET_KEY_SHARES]
 	_ = [1]struct{}{}[optSignatureSchemes-C.POLYTLS_SET_SIGNATURE_SCHEMES]
 	_ = [1]struct{}{}[optSecurityPolicy-C.POLYTLS_SET_SECURITY_POLICY]
 	_ = [1]struct{}{}[optALPN-C.POLYTLS_SET_ALPN]
@@ -421,6 +436,7 @@ var (
 	_ = [1]struct{}{}[optCertificate-C.POLYTLS_SET_CERTIFICATE]
 	_ = [1]struct{}{}[optSessionTickets-C.POLYTLS_SET_SESSION_TICKETS]
 	_ = [1]struct{}{}[optCAName-C.POLYTLS_SET_CA_NAME]
+	_ = [1]struct{}{}[optKeyLog-C.POLYTLS_SET_KEY_LOG]
 	_ = [1]struct{}{}[connServerName-C.POLYTLS_SET_SERVER_NAME]
 	_ = [1]struct{}{}[connVerifyDNS-C.POLYTLS_SET_VERIFY_DNS]
 	_ = [1]struct{}{}[connVerifyIP-C.POLYTLS_SET_VERIFY_IP]

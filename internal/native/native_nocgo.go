@@ -23,7 +23,10 @@ func New(p *Provider, _ unsafe.Pointer) *Provider {
 func (*library) init() error     { return errNoCgo }
 func (*library) version() string { return "" }
 
-type context struct{}
+type context struct {
+	provider string
+	probe    offerProbe
+}
 
 func (*contextBuilder) build() (*context, error) { return nil, errNoCgo }
 
