@@ -20,5 +20,6 @@ func matrix() native.Matrix {
 		tlsapi.ClientCipherSuites, tlsapi.ServerCipherSuites)
 	m.Set(tlsapi.Native, "the library has neither X448 nor SecP256r1MLKEM768 nor SecP384r1MLKEM1024",
 		tlsapi.ClientCurves, tlsapi.ServerCurves)
+	m.Set(tlsapi.Unsupported, "the library has imported PSKs (RFC 9258) only", tlsapi.ClientPSKExternal, tlsapi.ServerPSKExternal)
 	return m
 }

@@ -20,5 +20,7 @@ func matrix() native.Matrix {
 		tlsapi.ClientCurves, tlsapi.ServerCurves)
 	m.Set(tlsapi.Emulated, "a TLS 1.3 client sends the alert of a failed verification in the clear, which some servers cannot read (crypto/tls: bad record MAC)",
 		tlsapi.ClientAlerts)
+	m.Set(tlsapi.Native, "one PSK: the library's client can offer no more", tlsapi.ClientPSKExternal)
+	m.Set(tlsapi.Native, "", tlsapi.ServerPSKExternal, tlsapi.ClientRequirePSK, tlsapi.ServerRequirePSK)
 	return m
 }

@@ -74,6 +74,7 @@ const (
 	FailVerify
 	FailNoCertificate
 	FailBadRecord
+	FailNoPSK
 )
 
 // Flags are bits of a result; the values are those of enum polytls_flag.
@@ -139,4 +140,5 @@ type Facts struct {
 	Resumed         bool
 	HelloRetry      bool
 	OCSPResponse    []byte
+	PSKIdentity     []byte
 }
