@@ -235,7 +235,7 @@ func (s *suite) testPSKTLS12(t *testing.T) {
 		d := s.clientDuo(t, s.clientConfig(func(c *tlsapi.ClientConfig) { c.PSKs, c.RequirePSK = one, true }), s.referenceServer(only(tls.VersionTLS12)))
 		connErr, peerErr := d.handshakes()
 		s.requireKind(t, connErr, tlsapi.KindNoPSK)
-		require.Error(t, peerErr)
+		s.requireAlertSeen(t, client, inTheClear, peerErr, alertHandshakeFailure)
 		requireNoLastFlight(t, d.connWire.Written(), tls.VersionTLS12)
 	})
 	t.Run("server", func(t *testing.T) {
