@@ -22,5 +22,6 @@ func matrix() native.Matrix {
 		tlsapi.ClientCurves, tlsapi.ServerCurves)
 	m.Set(tlsapi.Native, "refused without Curves: the library's default groups are classical; the library of 2023 chooses the shares itself",
 		tlsapi.ClientSecondKeyShareOn)
+	m.Set(tlsapi.Unsupported, "the library has imported PSKs (RFC 9258) only", tlsapi.ClientPSKExternal, tlsapi.ServerPSKExternal)
 	return m
 }

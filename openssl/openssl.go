@@ -24,5 +24,7 @@ func matrix() native.Matrix {
 		tlsapi.ClientAlerts)
 	m.Set(tlsapi.Native, "with TLS 1.2, OpenSSL 3.0 takes at most about 900 bytes of label and context",
 		tlsapi.ClientExporter, tlsapi.ServerExporter)
+	m.Set(tlsapi.Native, "one PSK: the library's client can offer no more", tlsapi.ClientPSKExternal)
+	m.Set(tlsapi.Native, "", tlsapi.ServerPSKExternal, tlsapi.ClientRequirePSK, tlsapi.ServerRequirePSK)
 	return m
 }

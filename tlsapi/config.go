@@ -54,8 +54,8 @@ type Settings struct {
 	// falls back to certificates. Together with a client authentication that
 	// requires certificates they are an error.
 	PSKs []PSK
-	// RequirePSK fails handshakes that do not use one of the PSKs. Without
-	// PSKs it is an error.
+	// RequirePSK fails handshakes that do not use one of the PSKs, with
+	// KindNoPSK. Without PSKs it is an error.
 	RequirePSK bool
 
 	// MaxBlindingDelay is the longest delay between a fatal TLS error and the

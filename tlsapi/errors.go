@@ -40,6 +40,9 @@ const (
 	// KindNoALPN is a peer that shares no application protocol with this end,
 	// where one is required.
 	KindNoALPN
+	// KindNoPSK is a handshake without a pre-shared key where one is required:
+	// the peer has none of them, or prefers certificates.
+	KindNoPSK
 	// KindTransport is a failure of the underlying connection. The error
 	// wraps the transport's own.
 	KindTransport
@@ -98,6 +101,7 @@ var kindText = map[Kind]string{
 	KindNotTLS:             "the peer does not speak TLS",
 	KindNoCertificate:      "the peer sent no certificate",
 	KindNoALPN:             "no application protocol in common",
+	KindNoPSK:              "no pre-shared key in common",
 	KindTransport:          "transport error",
 	KindTimeout:            "timeout",
 	KindCanceled:           "canceled",

@@ -42,6 +42,7 @@ func Run(t *testing.T, p tlsapi.Provider) {
 	t.Run("policies", s.testPolicies)
 	t.Run("session-tickets", s.testSessionTickets)
 	t.Run("key-log", s.testKeyLog)
+	t.Run("psks", s.testPSKs)
 	t.Run("close", s.testClose)
 	t.Run("deadlines", s.testDeadlines)
 	t.Run("cancellation", s.testCancellation)

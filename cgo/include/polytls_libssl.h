@@ -73,11 +73,26 @@
 #define LIBSSL_MAX_IDS 64
 /* One per type of key: more than there are types. */
 #define LIBSSL_MAX_CERTIFICATES 8
+/* What leaves room for the rest of a ClientHello's extensions. */
+#define LIBSSL_MAX_PSK_IDENTITY 60000
+/* psk_dhe_ke of RFC 8446 section 4.2.9. */
+#define LIBSSL_PSK_DHE_KE 1
 
 struct libssl_ids {
   uint16_t *values; /* malloc memory */
   size_t count;
 };
+
+#ifndef OPENSSL_IS_BORINGSSL
+/* An external PSK. Identity and secret are malloc memory of the context. */
+struct libssl_psk {
+  enum polytls_psk_hash hash;
+  uint8_t *identity;
+  size_t identity_len;
+  uint8_t *secret;
+  size_t secret_len;
+};
+#endif
 
 struct libssl_ctx {
   struct polytls_ctx head;
@@ -101,6 +116,18 @@ struct libssl_ctx {
   int key_log;
   STACK_OF(X509_NAME) *ca_names; /* until ctx_finish gives it to ssl_ctx */
   EVP_MD_CTX *trust_digest;      /* of all that trust depends on */
+#ifndef OPENSSL_IS_BORINGSSL
+  struct libssl_psk *psks; /* malloc memory, in order of preference */
+  size_t psk_count;
+  int require_psk;
+  /* The enabled TLS 1.3 suites by enum polytls_psk_hash: their values, and
+   * their names in the library's notation (NULL for none). */
+  struct libssl_ids psk_suites[2];
+  char *psk_suite_names[2];
+  /* The session id context, which a client's PSK must have as well. */
+  uint8_t session_context[SSL_MAX_SID_CTX_LENGTH];
+  unsigned int session_context_len;
+#endif
   size_t certificates;
   int key_types[LIBSSL_MAX_CERTIFICATES]; /* of the certificates */
 #ifdef HAVE_SSL_CREDENTIAL
@@ -125,6 +152,13 @@ struct libssl_conn {
   int close_sent;
   int out_of_memory;
   int alert_sent;     /* or -1 */
+#ifndef OPENSSL_IS_BORINGSSL
+  /* The context's PSK that was offered, or that is acceptable to the server;
+   * in use when the library says so. */
+  const struct libssl_psk *psk;
+  int psk_missing;         /* a PSK is required, and there is none */
+  int certificate_message; /* a Certificate message was sent or received */
+#endif
 #ifdef OPENSSL_IS_BORINGSSL
   uint8_t *certificates; /* body of the peer's Certificate message, for a while */
   size_t certificates_len;
@@ -524,6 +558,15 @@ static int libssl_verify(X509_STORE_CTX *store_ctx, void *argument) {
   conn->accepted = 0;
   polytls_outcome_free(&conn->outcome);
 
+#ifndef OPENSSL_IS_BORINGSSL
+  if (conn->ctx->require_psk) {
+    /* Whatever the certificate is: it stands where the PSK should. The error
+     * makes the library send handshake_failure. */
+    conn->psk_missing = 1;
+    X509_STORE_CTX_set_error(store_ctx, X509_V_ERR_APPLICATION_VERIFICATION);
+    return 0;
+  }
+#endif
   int mode = conn->ctx->verify_mode;
   if (mode == POLYTLS_VERIFY_NONE || mode == POLYTLS_VERIFY_REQUEST || mode == POLYTLS_VERIFY_REQUIRE_ANY) {
     conn->outcome.sent = polytls_chain_sent(store_ctx);
@@ -577,6 +620,9 @@ static void libssl_message(int write, int version, int type, const void *bytes, 
   if (type == SSL3_RT_HANDSHAKE && len >= 6 + sizeof(retry) && message[0] == SSL3_MT_SERVER_HELLO &&
       memcmp(message + 6, retry, sizeof(retry)) == 0) {
     conn->hello_retry = 1;
+  }
+  if (type == SSL3_RT_HANDSHAKE && len >= 1 && message[0] == SSL3_MT_CERTIFICATE) {
+    conn->certificate_message = 1;
   }
 }
 #endif
@@ -668,6 +714,18 @@ static void libssl_ctx_release(struct libssl_ctx *ctx) {
     SSL_CREDENTIAL_free(ctx->credentials[i]);
   }
   free(ctx->credentials);
+#endif
+#ifndef OPENSSL_IS_BORINGSSL
+  for (size_t i = 0; i < ctx->psk_count; i++) {
+    OPENSSL_cleanse(ctx->psks[i].secret, ctx->psks[i].secret_len);
+    free(ctx->psks[i].secret);
+    free(ctx->psks[i].identity);
+  }
+  free(ctx->psks);
+  for (size_t i = 0; i < 2; i++) {
+    free(ctx->psk_suites[i].values);
+    free(ctx->psk_suite_names[i]);
+  }
 #endif
   sk_X509_NAME_pop_free(ctx->ca_names, X509_NAME_free);
   EVP_MD_CTX_free(ctx->trust_digest);
@@ -1015,6 +1073,43 @@ static void libssl_key_log(const SSL *ssl, const char *line) {
     conn->out_of_memory = 1;
   }
 }
+#ifndef OPENSSL_IS_BORINGSSL
+/* Copies the PSK. */
+static struct polytls_result libssl_add_psk(struct libssl_ctx *ctx, const uint8_t *data, size_t len) {
+  if (len < 4 || libssl_uint16(data + 2) == 0 || libssl_uint16(data + 2) >= len - 4 || data[1] > POLYTLS_PSK_SHA384) {
+    return libssl_malformed(ctx, "PSK");
+  }
+  if (data[0] != POLYTLS_PSK_EXTERNAL) {
+    return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_UNSUPPORTED, 0, "only external PSKs can be used");
+  }
+  if (ctx->role == POLYTLS_CLIENT && ctx->psk_count > 0) {
+    return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_UNSUPPORTED, 0,
+                       "OpenSSL's client can offer one external PSK; configure one");
+  }
+  size_t identity_len = libssl_uint16(data + 2);
+  size_t secret_len = len - 4 - identity_len;
+  if (identity_len > LIBSSL_MAX_PSK_IDENTITY) {
+    return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_UNSUPPORTED, 0, "a PSK identity can have %d bytes at most",
+                       LIBSSL_MAX_PSK_IDENTITY);
+  }
+  struct libssl_psk *psks = realloc(ctx->psks, (ctx->psk_count + 1) * sizeof(*psks));
+  if (psks == NULL) {
+    return libssl_ctx_out_of_memory(ctx);
+  }
+  ctx->psks = psks;
+  struct libssl_psk psk = {(enum polytls_psk_hash)data[1], malloc(identity_len), identity_len, malloc(secret_len),
+                           secret_len};
+  if (psk.identity == NULL || psk.secret == NULL) {
+    free(psk.identity);
+    free(psk.secret);
+    return libssl_ctx_out_of_memory(ctx);
+  }
+  memcpy(psk.identity, data + 4, identity_len);
+  memcpy(psk.secret, data + 4 + identity_len, secret_len);
+  psks[ctx->psk_count++] = psk;
+  return libssl_result(POLYTLS_OK);
+}
+#endif
 
 static struct polytls_result libssl_ctx_set_option(struct libssl_ctx *ctx, int option, const uint8_t *data,
                                                    size_t len) {
@@ -1055,6 +1150,16 @@ static struct polytls_result libssl_ctx_set_option(struct libssl_ctx *ctx, int o
     }
     case POLYTLS_SET_CA_NAME:
       return libssl_add_ca_name(ctx, data, len);
+#ifndef OPENSSL_IS_BORINGSSL
+    case POLYTLS_SET_PSK:
+      return libssl_add_psk(ctx, data, len);
+    case POLYTLS_SET_REQUIRE_PSK:
+      return libssl_set_switch(ctx, "require PSK", 1, &ctx->require_psk, data, len);
+#else
+    case POLYTLS_SET_PSK:
+    case POLYTLS_SET_REQUIRE_PSK:
+      return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_UNSUPPORTED, 0, "PSKs cannot be used with BoringSSL");
+#endif
     default:
       return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_CONFIG, 0, "unknown option %d of a context", option);
   }
@@ -1066,7 +1171,8 @@ static struct polytls_result libssl_ctx_set(struct polytls_ctx *head, int option
   ERR_clear_error();
   ctx->head.error_text[0] = 0;
   struct polytls_result result;
-  int repeats = option == POLYTLS_SET_TRUST_ANCHOR || option == POLYTLS_SET_CERTIFICATE || option == POLYTLS_SET_CA_NAME;
+  int repeats = option == POLYTLS_SET_TRUST_ANCHOR || option == POLYTLS_SET_CERTIFICATE || option == POLYTLS_SET_CA_NAME ||
+                option == POLYTLS_SET_PSK;
   if (ctx->ready) {
     return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_CONFIG, 0, "the context is finished and in use");
   }
@@ -1705,7 +1811,13 @@ static struct polytls_result libssl_finish_verification(struct libssl_ctx *ctx) 
 static struct polytls_result libssl_finish_tickets(struct libssl_ctx *ctx) {
   /* A resumed session is not verified again, and OpenSSL's tickets hold the leaf
    * only: with client authentication every handshake is a full one. */
-  if (!ctx->tickets || (ctx->role == POLYTLS_SERVER && ctx->verify_mode != POLYTLS_VERIFY_NONE)) {
+  int without = !ctx->tickets || (ctx->role == POLYTLS_SERVER && ctx->verify_mode != POLYTLS_VERIFY_NONE);
+#ifndef OPENSSL_IS_BORINGSSL
+  /* With PSKs, what the library calls a reused session is an external PSK and
+   * nothing else. */
+  without = without || ctx->psk_count > 0;
+#endif
+  if (without) {
     SSL_CTX_set_options(ctx->ssl_ctx, SSL_OP_NO_TICKET);
     if (SSL_CTX_set_num_tickets(ctx->ssl_ctx, 0) != 1) {
       return libssl_ctx_library_failure(ctx, POLYTLS_FAIL_INTERNAL, "session tickets cannot be turned off");
@@ -1720,7 +1832,262 @@ static struct polytls_result libssl_finish_tickets(struct libssl_ctx *ctx) {
       SSL_CTX_set_session_id_context(ctx->ssl_ctx, digest, digest_len) != 1) {
     return libssl_ctx_library_failure(ctx, POLYTLS_FAIL_INTERNAL, "sessions cannot be bound to the trust policy");
   }
+#ifndef OPENSSL_IS_BORINGSSL
+  memcpy(ctx->session_context, digest, digest_len);
+  ctx->session_context_len = digest_len;
+#endif
   return libssl_result(POLYTLS_OK);
+}
+
+#ifndef OPENSSL_IS_BORINGSSL
+
+/* Makes a session that stands for the PSK; ssl is a connection of the context.
+ * The caller owns it. NULL: the library takes no such secret, or memory ran
+ * out. */
+static SSL_SESSION *libssl_psk_session(const struct libssl_ctx *ctx, SSL *ssl, const struct libssl_psk *psk) {
+  const uint8_t suite[2] = {0x13, psk->hash == POLYTLS_PSK_SHA384 ? 0x02 : 0x01};
+  const SSL_CIPHER *cipher = SSL_CIPHER_find(ssl, suite);
+  SSL_SESSION *session = SSL_SESSION_new();
+  if (session == NULL || cipher == NULL || SSL_SESSION_set1_master_key(session, psk->secret, psk->secret_len) != 1 ||
+      SSL_SESSION_set_cipher(session, cipher) != 1 || SSL_SESSION_set_protocol_version(session, TLS1_3_VERSION) != 1 ||
+      SSL_SESSION_set1_id_context(session, ctx->session_context, ctx->session_context_len) != 1) {
+    SSL_SESSION_free(session);
+    return NULL;
+  }
+  return session;
+}
+
+/* Offers the client's PSK. md is NULL, or the hash that a HelloRetryRequest has
+ * settled; the library owns the session from then on. */
+static int libssl_psk_use(SSL *ssl, const EVP_MD *md, const unsigned char **identity, size_t *identity_len,
+                          SSL_SESSION **session) {
+  struct libssl_conn *conn = SSL_get_app_data(ssl);
+  *session = NULL;
+  if (conn == NULL || conn->ctx->psk_count == 0) {
+    return 1;
+  }
+  const struct libssl_psk *psk = &conn->ctx->psks[0];
+  if (md != NULL && EVP_MD_get_type(md) != (psk->hash == POLYTLS_PSK_SHA384 ? NID_sha384 : NID_sha256)) {
+    return 1;
+  }
+  *session = libssl_psk_session(conn->ctx, ssl, psk);
+  if (*session == NULL) {
+    conn->out_of_memory = 1;
+    return 0;
+  }
+  conn->psk = psk;
+  *identity = psk->identity;
+  *identity_len = psk->identity_len;
+  return 1;
+}
+
+/* Answers for the PSK that libssl_psk_client_hello has chosen, and no other. */
+static int libssl_psk_find(SSL *ssl, const unsigned char *identity, size_t identity_len, SSL_SESSION **session) {
+  struct libssl_conn *conn = SSL_get_app_data(ssl);
+  *session = NULL;
+  if (conn == NULL || conn->psk == NULL || conn->psk->identity_len != identity_len ||
+      memcmp(conn->psk->identity, identity, identity_len) != 0) {
+    return 1;
+  }
+  *session = libssl_psk_session(conn->ctx, ssl, conn->psk);
+  if (*session == NULL) {
+    conn->out_of_memory = 1;
+    return 0;
+  }
+  return 1;
+}
+
+enum libssl_psk_offer { LIBSSL_PSK_ABSENT, LIBSSL_PSK_OTHER_HASH, LIBSSL_PSK_OFFERED };
+
+/* Looks for a PSK in the pre_shared_key extension (RFC 8446 section 4.2.11).
+ * The length of its binder tells the client's hash. What is malformed is the
+ * library's to refuse. */
+static enum libssl_psk_offer libssl_psk_offered(const uint8_t *bytes, size_t len, const struct libssl_psk *psk) {
+  if (len < 2 || libssl_uint16(bytes) > len - 2) {
+    return LIBSSL_PSK_ABSENT;
+  }
+  size_t end = 2 + (size_t)libssl_uint16(bytes);
+  size_t index = 0;
+  int found = 0;
+  for (size_t at = 2; !found && end - at >= 2;) {
+    size_t size = libssl_uint16(bytes + at);
+    at += 2;
+    if (end - at < 4 || size > end - at - 4) {
+      return LIBSSL_PSK_ABSENT;
+    }
+    found = size == psk->identity_len && memcmp(bytes + at, psk->identity, size) == 0;
+    at += size + 4; /* the age of the ticket follows */
+    index += found ? 0 : 1;
+  }
+  if (!found) {
+    return LIBSSL_PSK_ABSENT;
+  }
+  for (size_t at = end + 2; at < len; at += 1 + (size_t)bytes[at]) {
+    if (index-- == 0) {
+      return bytes[at] == (psk->hash == POLYTLS_PSK_SHA384 ? 48 : 32) ? LIBSSL_PSK_OFFERED : LIBSSL_PSK_OTHER_HASH;
+    }
+  }
+  return LIBSSL_PSK_ABSENT;
+}
+
+/* Reports whether a ClientHello can come to TLS 1.3 with psk_dhe_ke, which is
+ * what a PSK needs. */
+static int libssl_hello_allows_psk(SSL *ssl) {
+  const unsigned char *bytes = NULL;
+  size_t len = 0;
+  int tls13 = 0;
+  if (SSL_client_hello_get0_ext(ssl, TLSEXT_TYPE_supported_versions, &bytes, &len) == 1) {
+    for (size_t at = 1; at + 2 <= len; at += 2) {
+      tls13 = tls13 || libssl_uint16(bytes + at) == TLS1_3_VERSION;
+    }
+  }
+  return tls13 && SSL_client_hello_get0_ext(ssl, TLSEXT_TYPE_psk_kex_modes, &bytes, &len) == 1 && len > 1 &&
+         memchr(bytes + 1, LIBSSL_PSK_DHE_KE, len - 1) != NULL;
+}
+
+static int libssl_hello_has_suite(SSL *ssl, const struct libssl_ids *suites) {
+  const unsigned char *bytes = NULL;
+  size_t len = SSL_client_hello_get0_ciphers(ssl, &bytes);
+  for (size_t at = 0; at + 2 <= len; at += 2) {
+    if (libssl_ids_contain(suites, libssl_uint16(bytes + at))) {
+      return 1;
+    }
+  }
+  return 0;
+}
+
+/* Chooses the first PSK of the server's list that the client offers and that one
+ * of the suites fits. OpenSSL chooses the suite first and then passes over PSKs
+ * of another hash, so the suites are limited to the PSK's. */
+static int libssl_psk_client_hello(SSL *ssl, int *alert, void *argument) {
+  (void)argument;
+  struct libssl_conn *conn = SSL_get_app_data(ssl);
+  const unsigned char *offers = NULL;
+  size_t len = 0;
+  *alert = SSL_AD_INTERNAL_ERROR;
+  if (conn == NULL) {
+    return SSL_CLIENT_HELLO_ERROR;
+  }
+  const struct libssl_ctx *ctx = conn->ctx;
+  conn->psk = NULL;
+  const char *reason = "the client offers no PSK";
+  if (libssl_hello_allows_psk(ssl) && SSL_client_hello_get0_ext(ssl, TLSEXT_TYPE_psk, &offers, &len) == 1) {
+    reason = "the client offers none of the PSKs by its identity";
+    for (size_t i = 0; i < ctx->psk_count && conn->psk == NULL; i++) {
+      switch (libssl_psk_offered(offers, len, &ctx->psks[i])) {
+        case LIBSSL_PSK_OFFERED:
+          if (libssl_hello_has_suite(ssl, &ctx->psk_suites[ctx->psks[i].hash])) {
+            conn->psk = &ctx->psks[i];
+          } else {
+            reason = "the client offers no cipher suite with the hash of the PSK";
+          }
+          break;
+        case LIBSSL_PSK_OTHER_HASH:
+          reason = "the client offers the PSK with another hash";
+          break;
+        default:
+          break;
+      }
+    }
+  }
+  if (conn->psk != NULL) {
+    return SSL_set_ciphersuites(ssl, ctx->psk_suite_names[conn->psk->hash]) == 1 ? SSL_CLIENT_HELLO_SUCCESS
+                                                                                 : SSL_CLIENT_HELLO_ERROR;
+  }
+  if (!ctx->require_psk) {
+    return SSL_CLIENT_HELLO_SUCCESS;
+  }
+  conn->psk_missing = 1;
+  snprintf(conn->failure_text, sizeof(conn->failure_text), "%s", reason);
+  *alert = SSL_AD_UNKNOWN_PSK_IDENTITY;
+  return SSL_CLIENT_HELLO_ERROR;
+}
+
+/* Sorts the enabled TLS 1.3 suites by their hash. Returns 1, or 0 when memory
+ * ran out. */
+static int libssl_sort_psk_suites(struct libssl_ctx *ctx, SSL *ssl) {
+  STACK_OF(SSL_CIPHER) *enabled = SSL_get1_supported_ciphers(ssl);
+  struct libssl_list names[2] = {{NULL, 0}, {NULL, 0}};
+  int ok = enabled != NULL;
+  for (int i = 0; ok && i < sk_SSL_CIPHER_num(enabled); i++) {
+    const SSL_CIPHER *cipher = sk_SSL_CIPHER_value(enabled, i);
+    uint16_t id = (uint16_t)SSL_CIPHER_get_protocol_id(cipher);
+    if (!libssl_suite_is_tls13(id)) {
+      continue;
+    }
+    const EVP_MD *md = SSL_CIPHER_get_handshake_digest(cipher);
+    int hash = md != NULL && EVP_MD_get_type(md) == NID_sha384 ? POLYTLS_PSK_SHA384 : POLYTLS_PSK_SHA256;
+    struct libssl_ids *ids = &ctx->psk_suites[hash];
+    uint16_t *values = realloc(ids->values, (ids->count + 1) * sizeof(*values));
+    ok = values != NULL && libssl_list_append(&names[hash], ':', "", SSL_CIPHER_get_name(cipher));
+    if (values != NULL) {
+      ids->values = values;
+      ids->values[ids->count++] = id;
+    }
+  }
+  ctx->psk_suite_names[0] = names[0].text;
+  ctx->psk_suite_names[1] = names[1].text;
+  sk_SSL_CIPHER_free(enabled);
+  return ok;
+}
+
+/* ssl is a connection for look-ups. */
+static struct polytls_result libssl_check_psks(struct libssl_ctx *ctx, SSL *ssl) {
+  if (!libssl_sort_psk_suites(ctx, ssl)) {
+    return libssl_ctx_out_of_memory(ctx);
+  }
+  for (size_t i = 0; i < ctx->psk_count; i++) {
+    if (ctx->psk_suites[ctx->psks[i].hash].count == 0) {
+      return libssl_fail(ctx->head.error_text, ctx->suites.count > 0 ? POLYTLS_FAIL_CONFIG : POLYTLS_FAIL_UNSUPPORTED, 0,
+                         "PSK %zu has the hash %s, but no enabled cipher suite of TLS 1.3 has it", i + 1,
+                         ctx->psks[i].hash == POLYTLS_PSK_SHA384 ? "sha384" : "sha256");
+    }
+    SSL_SESSION *session = libssl_psk_session(ctx, ssl, &ctx->psks[i]);
+    SSL_SESSION_free(session);
+    if (session == NULL) {
+      ERR_clear_error();
+      return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_UNSUPPORTED, 0,
+                         "OpenSSL does not take PSK %zu: its secret has %zu bytes", i + 1, ctx->psks[i].secret_len);
+    }
+  }
+  return libssl_result(POLYTLS_OK);
+}
+
+static struct polytls_result libssl_finish_psks(struct libssl_ctx *ctx) {
+  if (ctx->psk_count == 0) {
+    return ctx->require_psk ? libssl_fail(ctx->head.error_text, POLYTLS_FAIL_CONFIG, 0, "there is no PSK to be required")
+                            : libssl_result(POLYTLS_OK);
+  }
+  if (ctx->max_version < TLS1_3_VERSION) {
+    return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_CONFIG, 0, "external PSKs need TLS 1.3, which is not enabled");
+  }
+  SSL *ssl = SSL_new(ctx->ssl_ctx);
+  if (ssl == NULL) {
+    return libssl_ctx_library_failure(ctx, POLYTLS_FAIL_INTERNAL, "the PSKs cannot be looked at");
+  }
+  struct polytls_result result = libssl_check_psks(ctx, ssl);
+  SSL_free(ssl);
+  /* A PSK without a key exchange has no forward secrecy; the system's
+   * configuration may have allowed it. */
+  SSL_CTX_clear_options(ctx->ssl_ctx, SSL_OP_ALLOW_NO_DHE_KEX);
+  if (ctx->role == POLYTLS_CLIENT) {
+    SSL_CTX_set_psk_use_session_callback(ctx->ssl_ctx, libssl_psk_use);
+  } else {
+    SSL_CTX_set_psk_find_session_callback(ctx->ssl_ctx, libssl_psk_find);
+    SSL_CTX_set_client_hello_cb(ctx->ssl_ctx, libssl_psk_client_hello, NULL);
+  }
+  return result;
+}
+
+#endif
+
+static int libssl_has_psks(const struct libssl_ctx *ctx) {
+#ifndef OPENSSL_IS_BORINGSSL
+  return ctx->psk_count > 0;
+#else
+  (void)ctx;
+  return 0;
+#endif
 }
 
 static struct polytls_result libssl_finish_all(struct libssl_ctx *ctx) {
@@ -1736,11 +2103,14 @@ static struct polytls_result libssl_finish_all(struct libssl_ctx *ctx) {
       {libssl_finish_tickets, POLYTLS_SET_SESSION_TICKETS},
       {libssl_finish_verification, POLYTLS_SET_VERIFY_MODE},
       {libssl_check_suites, POLYTLS_SET_CIPHER_SUITES},
+#ifndef OPENSSL_IS_BORINGSSL
+      {libssl_finish_psks, POLYTLS_SET_PSK},
+#endif
   };
   if (ctx->seen & (UINT32_C(1) << 31)) {
     return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_CONFIG, 0, "an option of the context was refused");
   }
-  if (ctx->role == POLYTLS_SERVER && ctx->certificates == 0) {
+  if (ctx->role == POLYTLS_SERVER && ctx->certificates == 0 && !libssl_has_psks(ctx)) {
     return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_CONFIG, 0, "a server needs a certificate");
   }
   for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
@@ -1966,6 +2336,16 @@ static struct polytls_result libssl_report_failure(struct libssl_conn *conn) {
   return conn->failure;
 }
 
+/* Reports whether a PSK authenticates the connection, instead of certificates. */
+static int libssl_uses_psk(const struct libssl_conn *conn) {
+#ifndef OPENSSL_IS_BORINGSSL
+  return conn->psk != NULL && SSL_session_reused(conn->ssl);
+#else
+  (void)conn;
+  return 0;
+#endif
+}
+
 /* Sorts a reason of libssl. */
 static enum polytls_failure libssl_failure_of(int reason) {
   switch (reason) {
@@ -2008,6 +2388,12 @@ static struct polytls_result libssl_failed(struct libssl_conn *conn, int ssl_err
   if (conn->out_of_memory) {
     return libssl_set_failure(conn, POLYTLS_FAIL_INTERNAL, error.code, "out of memory");
   }
+#ifndef OPENSSL_IS_BORINGSSL
+  if (conn->psk_missing) {
+    const char *text = conn->failure_text[0] != 0 ? conn->failure_text : "the server answers with a certificate";
+    return libssl_set_failure(conn, POLYTLS_FAIL_NO_PSK, error.code, text);
+  }
+#endif
   if (conn->refused) {
     snprintf(conn->failure_text, sizeof(conn->failure_text), "certificate %d of the chain: %s", conn->outcome.depth,
              conn->outcome.text == NULL ? "refused" : conn->outcome.text);
@@ -2045,7 +2431,12 @@ static struct polytls_result libssl_handshake_complete(struct libssl_conn *conn)
   int mode = conn->ctx->verify_mode;
   int required = conn->ctx->role == POLYTLS_CLIENT || mode == POLYTLS_VERIFY_REQUIRE_ANY ||
                  mode == POLYTLS_VERIFY_REQUIRE_AND_VERIFY;
-  if (required && !conn->accepted) {
+#ifndef OPENSSL_IS_BORINGSSL
+  if (conn->ctx->require_psk && !libssl_uses_psk(conn)) {
+    return libssl_set_failure(conn, POLYTLS_FAIL_NO_PSK, 0, "the handshake used no PSK");
+  }
+#endif
+  if (required && !conn->accepted && !libssl_uses_psk(conn)) {
     return libssl_set_failure(conn, POLYTLS_FAIL_NO_CERTIFICATE, 0, "the peer sent no certificate");
   }
   if (conn->refused) {
@@ -2091,9 +2482,22 @@ static struct polytls_result libssl_handshake(struct polytls_conn *head) {
   conn->started = 1;
   ERR_clear_error();
   conn->reading = 1;
+#ifndef OPENSSL_IS_BORINGSSL
+  size_t before = conn->head.out_end;
+#endif
   int ret = SSL_do_handshake(conn->ssl);
   conn->reading = 0;
   struct polytls_result result;
+#ifndef OPENSSL_IS_BORINGSSL
+  /* The net under the checks that come before a Certificate message: none
+   * leaves, and nothing is answered, where a PSK is required. */
+  if (conn->ctx->require_psk && conn->certificate_message && !conn->psk_missing) {
+    conn->head.out_end = before;
+    result = libssl_set_failure(conn, POLYTLS_FAIL_NO_PSK, 0, "the handshake came to certificates");
+    ERR_clear_error();
+    return result;
+  }
+#endif
   if (ret == 1) {
     result = libssl_handshake_complete(conn);
   } else {
@@ -2516,7 +2920,7 @@ static struct polytls_result libssl_query(struct polytls_conn *head, int what, u
       result.n = polytls_chain_encode(conn->outcome.verified, buf, len);
       break;
     case POLYTLS_GET_RESUMED:
-      result = libssl_answer_uint8(conn->handshake_done && SSL_session_reused(conn->ssl), buf, len);
+      result = libssl_answer_uint8(conn->handshake_done && SSL_session_reused(conn->ssl) && !libssl_uses_psk(conn), buf, len);
       break;
     case POLYTLS_GET_HELLO_RETRY:
 #ifdef OPENSSL_IS_BORINGSSL
@@ -2527,6 +2931,14 @@ static struct polytls_result libssl_query(struct polytls_conn *head, int what, u
       break;
     case POLYTLS_GET_OCSP_RESPONSE:
       result = libssl_ocsp_response(conn->ssl, buf, len);
+      break;
+    case POLYTLS_GET_PSK_IDENTITY:
+      result = libssl_absent();
+#ifndef OPENSSL_IS_BORINGSSL
+      if (conn->handshake_done && libssl_uses_psk(conn)) {
+        result = libssl_answer(conn->psk->identity, conn->psk->identity_len, buf, len);
+      }
+#endif
       break;
     case POLYTLS_GET_EXPORTER:
       result = libssl_export(conn, buf, len);

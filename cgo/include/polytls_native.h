@@ -59,7 +59,9 @@ enum polytls_failure {
   /* The peer sent no certificate although one is required. */
   POLYTLS_FAIL_NO_CERTIFICATE = 7,
   /* A record did not decrypt or was malformed. */
-  POLYTLS_FAIL_BAD_RECORD = 8
+  POLYTLS_FAIL_BAD_RECORD = 8,
+  /* A PSK is required, and the handshake came to none. */
+  POLYTLS_FAIL_NO_PSK = 9
 };
 
 /* Outcome of the certificate verification: one value for one cause, the same
@@ -158,6 +160,10 @@ enum polytls_verify_mode {
   POLYTLS_VERIFY_REQUIRE_AND_VERIFY = 4  /* both roles */
 };
 
+/* Kinds and hashes of POLYTLS_SET_PSK. */
+enum polytls_psk_kind { POLYTLS_PSK_EXTERNAL = 0, POLYTLS_PSK_IMPORTED = 1, POLYTLS_PSK_TLS12 = 2 };
+enum polytls_psk_hash { POLYTLS_PSK_SHA256 = 0, POLYTLS_PSK_SHA384 = 1 };
+
 /* Options of a context (ctx_set). Each is set at most once unless it says
  * "repeats". What is not set has the library's secure default, as far as the
  * Go side does not always set it (it always sets versions, verify mode and
@@ -190,7 +196,14 @@ enum polytls_ctx_option {
                                         cached */
   POLYTLS_SET_CA_NAME = 14,          /* repeats; server: DER subject name for
                                         the CertificateRequest */
-  POLYTLS_SET_KEY_LOG = 24           /* uint8: 1: connections fill key_log */
+  POLYTLS_SET_KEY_LOG = 17,          /* uint8: 1: connections fill key_log */
+  POLYTLS_SET_PSK = 15,              /* repeats, in order of preference: uint8
+                                        enum polytls_psk_kind, uint8 enum
+                                        polytls_psk_hash, uint16 length,
+                                        identity, secret */
+  POLYTLS_SET_REQUIRE_PSK = 16       /* uint8: 1: a handshake without one of the
+                                        PSKs is POLYTLS_FAIL_NO_PSK, before
+                                        this end's last flight */
 };
 
 /* Options of a connection (conn_set), before its first step. */
@@ -225,6 +238,7 @@ enum polytls_query {
                                        seen; absent when the library cannot
                                        tell (Go then looks at the records) */
   POLYTLS_GET_OCSP_RESPONSE = 11,   /* bytes */
+  POLYTLS_GET_PSK_IDENTITY = 13,    /* the identity of the PSK in use */
   POLYTLS_GET_EXPORTER = 12         /* in: buf holds uint16 label length,
                                        label, uint8 has-context, uint16
                                        context length, context, uint16 wanted

@@ -77,6 +77,7 @@ const (
 	FailVerify
 	FailNoCertificate
 	FailBadRecord
+	FailNoPSK
 )
 
 // Flags are bits of a result; the values are those of enum polytls_flag.
@@ -142,4 +143,5 @@ type Facts struct {
 	Resumed         bool
 	HelloRetry      bool
 	OCSPResponse    []byte
+	PSKIdentity     []byte
 }

@@ -31,6 +31,7 @@ var failureKinds = map[Failure]tlsapi.Kind{
 	FailPeerAlert:     tlsapi.KindPeerAlert,
 	FailNoCertificate: tlsapi.KindNoCertificate,
 	FailBadRecord:     tlsapi.KindBadRecord,
+	FailNoPSK:         tlsapi.KindNoPSK,
 }
 
 // alertNoApplicationProtocol is from RFC 7301.

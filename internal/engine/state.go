@@ -76,6 +76,7 @@ func (c *Conn) Info() tlsapi.ConnectionInfo {
 		ServerName:        c.facts.ServerName,
 		Verified:          len(state.VerifiedChains) > 0,
 		Resumed:           state.DidResume,
+		PSKIdentity:       slices.Clone(c.facts.PSKIdentity),
 		KeyShares:         slices.Clone(c.keyShares),
 		HelloRetryRequest: state.HelloRetryRequest,
 	}

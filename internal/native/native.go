@@ -284,6 +284,22 @@ func (c *contextBuilder) settings(s *tlsapi.Settings) {
 	if s.KeyLogWriter != nil {
 		c.setUint8(optKeyLog, "KeyLogWriter", 1)
 	}
+	for i := range s.PSKs {
+		c.psk(&s.PSKs[i])
+	}
+	if s.RequirePSK {
+		c.setUint8(optRequirePSK, "RequirePSK", 1)
+	}
+}
+
+// psk adds a pre-shared key.
+func (c *contextBuilder) psk(p *tlsapi.PSK) {
+	// One allocation, so that wipe reaches every copy of the secret.
+	data := make([]byte, 0, 4+len(p.Identity)+len(p.Secret))
+	data = append(data, byte(p.Kind), byte(p.Hash))
+	data = binary.BigEndian.AppendUint16(data, uint16(len(p.Identity)))
+	data = append(append(data, p.Identity...), p.Secret...)
+	c.instructions = append(c.instructions, instruction{option: optPSK, name: "PSKs", data: data, secret: true})
 }
 
 // explicit adds what a library without policies takes one by one.
@@ -394,7 +410,9 @@ const (
 	optCertificate      = 12
 	optSessionTickets   = 13
 	optCAName           = 14
-	optKeyLog           = 24
+	optKeyLog           = 17
+	optPSK              = 15
+	optRequirePSK       = 16
 
 	connServerName   = 1
 	connVerifyDNS    = 2

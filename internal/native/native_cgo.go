@@ -326,6 +326,7 @@ func (n *conn) Facts() engine.Facts {
 		Resumed:         n.bool(C.POLYTLS_GET_RESUMED),
 		HelloRetry:      n.bool(C.POLYTLS_GET_HELLO_RETRY),
 		OCSPResponse:    n.query(C.POLYTLS_GET_OCSP_RESPONSE, nil),
+		PSKIdentity:     n.query(C.POLYTLS_GET_PSK_IDENTITY, nil),
 	}
 }
 
@@ -437,6 +438,10 @@ var (
 	_ = [1]struct{}{}[optSessionTickets-C.POLYTLS_SET_SESSION_TICKETS]
 	_ = [1]struct{}{}[optCAName-C.POLYTLS_SET_CA_NAME]
 	_ = [1]struct{}{}[optKeyLog-C.POLYTLS_SET_KEY_LOG]
+	_ = [1]struct{}{}[optPSK-C.POLYTLS_SET_PSK]
+	_ = [1]struct{}{}[optRequirePSK-C.POLYTLS_SET_REQUIRE_PSK]
+	_ = [1]struct{}{}[tlsapi.PSKExternal-C.POLYTLS_PSK_EXTERNAL]
+	_ = [1]struct{}{}[tlsapi.PSKSHA384-C.POLYTLS_PSK_SHA384]
 	_ = [1]struct{}{}[connServerName-C.POLYTLS_SET_SERVER_NAME]
 	_ = [1]struct{}{}[connVerifyDNS-C.POLYTLS_SET_VERIFY_DNS]
 	_ = [1]struct{}{}[connVerifyIP-C.POLYTLS_SET_VERIFY_IP]
@@ -445,6 +450,7 @@ var (
 	_ = [1]struct{}{}[verifyRequireAndVerify-C.POLYTLS_VERIFY_REQUIRE_AND_VERIFY]
 	_ = [1]struct{}{}[engine.Failed-C.POLYTLS_FAILED]
 	_ = [1]struct{}{}[engine.FailBadRecord-C.POLYTLS_FAIL_BAD_RECORD]
+	_ = [1]struct{}{}[engine.FailNoPSK-C.POLYTLS_FAIL_NO_PSK]
 	_ = [1]struct{}{}[engine.FlagHandshakeDone-C.POLYTLS_FLAG_HANDSHAKE_DONE]
 	_ = [1]struct{}{}[engine.VerifyOther-C.POLYTLS_VERIFY_OTHER]
 )
