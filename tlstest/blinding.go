@@ -1,6 +1,7 @@
 package tlstest
 
 import (
+	"context"
 	"crypto/tls"
 	"io"
 	"os"
@@ -31,6 +32,7 @@ func (s *suite) testBlinding(t *testing.T) {
 	t.Run("off", s.testBlindingOff)
 	t.Run("not blinded", s.testNotBlinded)
 	t.Run("close", s.testBlindedClose)
+	t.Run("cancellation", s.testBlindedCancellation)
 	t.Run("records of every size", s.testBlindingRecordSizes)
 	t.Run("many", s.testBlindedMany)
 }
@@ -277,6 +279,30 @@ func (s *suite) testBlindedClose(t *testing.T) {
 		requireClosedSoon(t, d.connWire)
 		assert.False(t, d.conn.Info().BlindingPending)
 		tlsapi.SetBlindedConnectionLimit(0)
+	})
+}
+
+// testBlindedCancellation tests that a context which ends after the failure
+// changes nothing.
+func (s *suite) testBlindedCancellation(t *testing.T) {
+	eachRole(t, func(t *testing.T, r role) {
+		connWire, peerWire := newWire(t)
+		if r == server {
+			connWire, peerWire = peerWire, connWire
+		}
+		conn, err := s.make(r, connWire, blinding(blindingDelay))
+		require.NoError(t, err)
+		t.Cleanup(func() { conn.Close() })
+		kind := map[role]byte{client: 2, server: 1}[r]
+		_, err = peerWire.Write([]byte{RecordHandshake, 3, 3, 0, 8, kind, 0, 0, 4, 3, 3, 0, 0})
+		require.NoError(t, err)
+		ctx, cancel := context.WithCancel(t.Context())
+		begin := time.Now()
+		failed := conn.HandshakeContext(ctx)
+		written := len(connWire.Written())
+		cancel()
+		require.ErrorIs(t, conn.HandshakeContext(ctx), failed)
+		requireBlinded(t, connWire, written, begin)
 	})
 }
 

@@ -124,8 +124,14 @@ func (c *Conn) HandshakeContext(ctx context.Context) error {
 		if c.handshakeDone.Load() {
 			return nil
 		}
-		c.abort()
-		return ContextError(c.options.Provider, ctx.Err())
+		if c.abort() {
+			return ContextError(c.options.Provider, ctx.Err())
+		}
+		// The handshake has failed before; who ran it leaves at once.
+		c.handshakeMu <- struct{}{}
+		err := c.handshakeErr
+		<-c.handshakeMu
+		return err
 	}
 	if c.handshakeDone.Load() {
 		return nil
