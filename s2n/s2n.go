@@ -6,6 +6,8 @@
 package s2n
 
 import (
+	"time"
+
 	"github.com/polytls/polytls/internal/native"
 	"github.com/polytls/polytls/tlsapi"
 )
@@ -17,6 +19,8 @@ var Provider tlsapi.Provider = native.New(&native.Provider{
 	Cells:        matrix().Cells(),
 	NoCANames:    true,
 	Policy:       selectPolicy,
+	// s2n's S2N_DEFAULT_BLINDING_MAX; its least is a third.
+	MaxBlindingDelay: 30 * time.Second,
 }, library())
 
 func matrix() native.Matrix {
@@ -47,5 +51,7 @@ func matrix() native.Matrix {
 		tlsapi.ClientExporter, tlsapi.ServerExporter)
 	m.Set(tlsapi.Emulated, "the library sends none: an alert goes out in its place as long as this end writes plaintext, none in TLS 1.3 after that",
 		tlsapi.ClientAlerts, tlsapi.ServerAlerts)
+	m.Set(tlsapi.Emulated, "a timer of the state machine around the library: the library's own delay would block a thread; 30 s by default, as the library's own",
+		tlsapi.ClientBlinding, tlsapi.ServerBlinding)
 	return m
 }

@@ -72,8 +72,7 @@ func checkServer(config *tlsapi.ServerConfig) error {
 // which this provider does not have is no use of it.
 func checkFeatures(used []tlsapi.FeatureUse, s *tlsapi.Settings) error {
 	used = slices.DeleteFunc(used, func(u tlsapi.FeatureUse) bool {
-		return u.Option == "MaxBlindingDelay" && s.MaxBlindingDelay < 0 ||
-			u.Option == "ConfigCacheSize" && s.ConfigCacheSize < 0
+		return u.Option == "ConfigCacheSize" && s.ConfigCacheSize < 0
 	})
 	return tlsapi.CheckFeatures(Provider, used)
 }
@@ -175,6 +174,8 @@ func baseConfig(s *tlsapi.Settings) *tls.Config {
 		CurvePreferences:       p.curves,
 		NextProtos:             s.ALPN,
 		SessionTicketsDisabled: true,
+		// conn.writeTLS has to know where records end.
+		DynamicRecordSizingDisabled: blindingDelay(s) > 0,
 	}
 	if p.cipherSuites != nil {
 		// Not nil even when empty: nil would mean crypto/tls's default.

@@ -68,7 +68,6 @@ func TestRefusals(t *testing.T) {
 		{"TLS 1.2 PSK", "PSKs", tlsapi.KindUnsupported, func(s *tlsapi.Settings) {
 			s.PSKs = []tlsapi.PSK{{Identity: []byte("i"), Secret: secret, Kind: tlsapi.PSKTLS12}}
 		}},
-		{"blinding", "MaxBlindingDelay", tlsapi.KindUnsupported, func(s *tlsapi.Settings) { s.MaxBlindingDelay = time.Second }},
 		{"config cache", "ConfigCacheSize", tlsapi.KindUnsupported, func(s *tlsapi.Settings) { s.ConfigCacheSize = 3 }},
 	}
 	for _, c := range shared {
@@ -520,9 +519,9 @@ func TestGetConfigForClient(t *testing.T) {
 	})
 	t.Run("refused", func(t *testing.T) {
 		_, _, clientErr, serverErr := run(t, nil, &tlsapi.ServerConfig{
-			Settings: tlsapi.Settings{MaxBlindingDelay: time.Second}, Certificates: []tls.Certificate{second},
+			Settings: tlsapi.Settings{ConfigCacheSize: 3}, Certificates: []tls.Certificate{second},
 		}, nil)
-		require.Equal(t, "MaxBlindingDelay", requireKind(t, serverErr, tlsapi.KindUnsupported, opHandshake).Option)
+		require.Equal(t, "ConfigCacheSize", requireKind(t, serverErr, tlsapi.KindUnsupported, opHandshake).Option)
 		require.Equal(t, alertInternalError, requireKind(t, clientErr, tlsapi.KindPeerAlert, opHandshake).Alert)
 	})
 	t.Run("invalid", func(t *testing.T) {

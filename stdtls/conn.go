@@ -70,6 +70,7 @@ func newConn(inner net.Conn, client bool, settings *tlsapi.Settings, v *verifier
 		verifier:  v,
 		done:      make(chan struct{}),
 	}
+	c.transport.setBlinding(blindingDelay(settings) > 0)
 	c.ending, c.end = context.WithCancel(context.Background())
 	return c
 }
@@ -149,6 +150,7 @@ func (c *conn) adopt(config *tlsapi.ServerConfig) (*tls.Config, error) {
 		c.startTimer(config.HandshakeTimeout)
 	}
 	c.settings = &config.Settings
+	c.transport.setBlinding(blindingDelay(c.settings) > 0)
 	return standard, nil
 }
 
@@ -261,7 +263,16 @@ func (c *conn) tryHandshake(ctx context.Context) *tlsapi.Error {
 
 	c.startTime = time.Now()
 	c.startTimer(c.settings.HandshakeTimeout)
-	err := c.tls.HandshakeContext(handshakeCtx)
+	e := c.outcomeOf(ctx, handshakeCtx, c.tls.HandshakeContext(handshakeCtx))
+	if e != nil {
+		c.blind(e)
+	}
+	return e
+}
+
+// outcomeOf makes the connection's error of what crypto/tls's handshake has
+// returned.
+func (c *conn) outcomeOf(ctx, handshakeCtx context.Context, err error) *tlsapi.Error {
 	if c.timer != nil {
 		c.timer.Stop()
 	}
@@ -341,6 +352,7 @@ func (c *conn) Read(b []byte) (int, error) {
 			c.writeErr = e
 		}
 		c.mu.Unlock()
+		c.blind(e)
 	}
 	return n, e
 }
@@ -356,7 +368,7 @@ func (c *conn) Write(b []byte) (int, error) {
 	if err := c.stoppedWriting(); err != nil {
 		return 0, err
 	}
-	n, err := c.tls.Write(b)
+	n, err := c.writeTLS(b)
 	if err == nil {
 		return n, nil
 	}
@@ -389,7 +401,9 @@ func (c *conn) CloseWrite() error {
 	if failed {
 		return &tlsapi.Error{Provider: providerName, Op: opClose, Kind: tlsapi.KindProtocol, Err: errors.New("the connection has failed")}
 	}
+	c.transport.setFreeAlerts(true)
 	err := c.tls.CloseWrite()
+	c.transport.setFreeAlerts(false)
 	if err != nil && c.isClosed() {
 		return closed(opClose)
 	}
@@ -501,6 +515,10 @@ func (c *conn) setDeadline(set func(time.Time) error, t time.Time) error {
 	if c.isClosed() {
 		return closed(opDeadline)
 	}
+	if c.transport.held() {
+		// The connection has failed, and the transport waits for its close.
+		return nil
+	}
 	if err := set(t); err != nil {
 		return classify(opDeadline, markTransport(err))
 	}
@@ -557,6 +575,7 @@ func (c *conn) describe(state tls.ConnectionState) tlsapi.ConnectionInfo {
 		KeyShares:         c.transport.keyShares(),
 		HelloRetryRequest: state.HelloRetryRequest,
 	}
+	info.BlindingPending = c.transport.blindingPending()
 	info.DescribePeer(state.PeerCertificates)
 	return info
 }

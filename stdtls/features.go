@@ -27,7 +27,7 @@ const (
 	notePolicyPreset  = "suites and curves in crypto/tls's own order"
 	notePolicyNamed   = "only intermediate and modern; the other names are s2n's"
 	notePSK           = "crypto/tls has no external pre-shared keys"
-	noteBlinding      = "not implemented yet; a negative value (no delay) is accepted"
+	noteBlinding      = "the transport below crypto/tls holds the alert and the close back; no delay by default; a Read whose alert waits behind a blocked Write returns when that does"
 	noteConfigCache   = "there are no native contexts to cache; a negative value (no cache) is accepted"
 	noteTimeout       = "a timer around the handshake that closes the transport"
 	noteHooks         = "called by the connection around crypto/tls's handshake"
@@ -65,7 +65,7 @@ var cells = map[tlsapi.Feature]cell{
 	tlsapi.ClientPSKImported:        unsupported(notePSK),
 	tlsapi.ClientPSKTLS12:           unsupported(notePSK),
 	tlsapi.ClientRequirePSK:         unsupported(notePSK),
-	tlsapi.ClientBlinding:           unsupported(noteBlinding),
+	tlsapi.ClientBlinding:           emulated(noteBlinding),
 	tlsapi.ClientConfigCache:        unsupported(noteConfigCache),
 	tlsapi.ClientSessionTicketsOff:  native,
 	tlsapi.ClientSessionCache:       unsupported(noteNoTicketCache),
@@ -96,7 +96,7 @@ var cells = map[tlsapi.Feature]cell{
 	tlsapi.ServerPSKImported:        unsupported(notePSK),
 	tlsapi.ServerPSKTLS12:           unsupported(notePSK),
 	tlsapi.ServerRequirePSK:         unsupported(notePSK),
-	tlsapi.ServerBlinding:           unsupported(noteBlinding),
+	tlsapi.ServerBlinding:           emulated(noteBlinding),
 	tlsapi.ServerConfigCache:        unsupported(noteConfigCache),
 	tlsapi.ServerSessionTicketsOff:  native,
 	tlsapi.ServerSessionTickets:     unsupported(noteNoTickets),

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/polytls/polytls/internal/blinding"
 	"github.com/polytls/polytls/tlsapi"
 )
 
@@ -47,6 +48,15 @@ type transport struct {
 	// tailSent is not nil when the last bytes are on their way, and closed
 	// when they are out or lost.
 	tailSent chan struct{}
+	// blinds says that fatal alerts wait for the blinding delay; alerted that
+	// one has been written, and heldAlert is it. freeAlerts lets close_notify
+	// through.
+	blinds     bool
+	alerted    bool
+	heldAlert  []byte
+	freeAlerts bool
+	// hold is not nil once the delay has begun: inner belongs to it.
+	hold *blinding.Hold
 	// watching is true during the handshake.
 	watching bool
 	hello    helloRecorder
@@ -90,22 +100,28 @@ func (t *transport) Write(b []byte) (int, error) {
 		t.mu.Unlock()
 		return 0, t.broken
 	}
-	if t.tailSent != nil {
+	if t.tailSent != nil || t.alerted {
 		t.mu.Unlock()
 		return 0, markTransport(errAfterTail)
 	}
-	if t.watching {
-		if t.client {
-			t.hello.add(b)
-		}
-		if alert, last := lastAlert(b); last {
+	if t.watching && t.client {
+		t.hello.add(b)
+	}
+	if alert, last := lastAlert(b); last && (t.watching || t.blinds && !t.freeAlerts) {
+		if t.watching {
 			t.alert = alert
+		}
+		if t.blinds {
+			// It waits for what the error will be: see conn.blind.
+			t.alerted, t.heldAlert = true, bytes.Clone(b)
 			t.mu.Unlock()
-			// The peer may be writing, too, and not read before that is done:
-			// over a transport without buffers both would wait forever.
-			t.sendTail(b)
 			return len(b), nil
 		}
+		t.mu.Unlock()
+		// The peer may be writing, too, and not read before that is done:
+		// over a transport without buffers both would wait forever.
+		t.sendTail(b)
+		return len(b), nil
 	}
 	t.writing++
 	t.mu.Unlock()
@@ -117,6 +133,9 @@ func (t *transport) Write(b []byte) (int, error) {
 	t.writing--
 	if err != nil {
 		t.broken = markTransport(err)
+		if t.hold != nil {
+			t.hold.DropAlert()
+		}
 		return n, t.broken
 	}
 	return n, nil
@@ -128,8 +147,15 @@ var errAfterTail = errors.New("the connection has failed and its alert was the l
 // when it sends a close_notify.
 func (t *transport) SetWriteDeadline(time.Time) error { return nil }
 
-// Close closes the caller's net.Conn, once.
+// Close closes the caller's net.Conn, once; it leaves one alone that waits for
+// the blinding delay.
 func (t *transport) Close() error {
+	t.mu.Lock()
+	held := t.hold != nil
+	t.mu.Unlock()
+	if held {
+		return nil
+	}
 	t.closeOnce.Do(func() { t.closeErr = t.Conn.Close() })
 	return t.closeErr
 }
@@ -180,6 +206,10 @@ func (t *transport) withhold() bool {
 // at most tailLimit.
 func (t *transport) finish() error {
 	t.mu.Lock()
+	if t.hold != nil {
+		t.mu.Unlock()
+		return nil
+	}
 	tail := t.withheld
 	t.withheld = nil
 	t.mu.Unlock()
@@ -252,9 +282,10 @@ func timedOut(err error) bool {
 }
 
 // lastAlert reports whether the last of the records in b is an alert, and which
-// one: -1 when it is encrypted. It holds for handshakes only: no handshake
-// message is so short that its record could be that of an encrypted alert in
-// TLS 1.3, which hides its type.
+// one: -1 when it is encrypted. TLS 1.3 hides the type of a record; no handshake
+// message is so short that its record could be that of an encrypted alert, and
+// connections that blind avoid records with two bytes of data (see
+// conn.writeTLS). Without blinding it holds for handshakes only.
 func lastAlert(b []byte) (alert int, last bool) {
 	const (
 		recordAlert       = 21

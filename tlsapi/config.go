@@ -62,7 +62,17 @@ type Settings struct {
 	// close of the transport: the delay is random in [max/3, max], the caller
 	// of Read, Write or Handshake has the error at once. Zero means the
 	// provider's default (s2n: 30 s; others: none), a negative value none.
-	// Clean closes and transport errors are never delayed.
+	//
+	// Until then the peer sees neither an alert nor the end of the
+	// connection; the alert, if there is one, goes out with the close. Close
+	// returns at once and leaves the transport to the delay. Delayed are all
+	// failures that the peer's bytes or certificate cause, refusals by hooks
+	// and for want of an application protocol included, during the handshake
+	// and after it. Never delayed are clean closes, fatal alerts of the peer
+	// (it knows of them), errors of the transport, timeouts, cancellation and
+	// KindNotTLS (no TLS has begun, and servers may want to answer in plain
+	// text). See SetBlindedConnectionLimit for the number of connections that
+	// may wait.
 	MaxBlindingDelay time.Duration
 
 	// ConfigCacheSize is the most native contexts that the provider keeps for

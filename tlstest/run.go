@@ -50,6 +50,7 @@ func Run(t *testing.T, p tlsapi.Provider) {
 	t.Run("hooks", s.testHooks)
 	t.Run("transfer", s.testTransfer)
 	t.Run("bad-input", s.testBadInput)
+	t.Run("blinding", s.testBlinding)
 	t.Run("self", func(t *testing.T) { runPair(t, s, s) })
 }
 

@@ -300,7 +300,9 @@ func TestConnectRefuses(t *testing.T) {
 		right := startServer(t, "--cert", f.serverECDSA, "--key", f.serverECDSAKey)
 		elsewhere := startServer(t, "--cert", f.serverOtherNames)
 		mutual := startServer(t, "--provider", p.Name(), "--cert", f.serverECDSA, "--key", f.serverECDSAKey,
-			"--client-auth", "require-and-verify", "--client-ca", f.ca)
+			"--client-auth", "require-and-verify", "--client-ca", f.ca,
+			// s2n would let the client wait for the alert.
+			"--max-blinding-delay", "-1s")
 		for _, tc := range []struct {
 			name    string
 			address string

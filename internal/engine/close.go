@@ -69,14 +69,18 @@ func (c *Conn) Close() error {
 	c.closed = true
 	c.users++
 	c.gatherFacts()
-	pending := c.tail
+	pending, held := c.tail, c.hold != nil
 	// A close_notify goes out after a complete handshake and as long as
 	// nothing fatal has happened; not into the middle of somebody's Write: it
 	// would tell the peer that the part that has arrived is all.
-	notify := pending == nil && !c.writing && c.handshakeDone.Load() && !c.closeNotifySent && fatal(c.readErr) == nil && fatal(c.writeErr) == nil
+	notify := pending == nil && !held && !c.writing && c.handshakeDone.Load() && !c.closeNotifySent && fatal(c.readErr) == nil && fatal(c.writeErr) == nil
 	c.mu.Unlock()
 	defer c.leave()
 
+	if held {
+		// The transport belongs to the hold, and nobody waits for it any more.
+		return nil
+	}
 	if pending == nil && !notify {
 		return c.closeTransport()
 	}
@@ -200,9 +204,12 @@ func (t *tail) closeTransport() {
 	})
 }
 
-// sendAlert lets the alert of a fatal error go out. The transport stays open
-// until Close.
+// sendAlert lets the alert of a fatal error go out, now or with the end of the
+// blinding delay. Without one, the transport stays open until Close.
 func (c *Conn) sendAlert() {
+	if c.startBlinding() {
+		return
+	}
 	c.mu.Lock()
 	output := c.engine.HasOutput() && !c.closed
 	c.mu.Unlock()

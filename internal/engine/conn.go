@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/polytls/polytls/internal/blinding"
 	"github.com/polytls/polytls/tlsapi"
 )
 
@@ -31,6 +32,8 @@ type Options struct {
 	// HalfClose and Exporter say whether the library can.
 	HalfClose, Exporter bool
 
+	// MaxBlindingDelay is the longest delay, zero for none.
+	MaxBlindingDelay time.Duration
 	HandshakeTimeout time.Duration
 	// KeyLogWriter gets the lines of TakeKeyLog.
 	KeyLogWriter      io.Writer
@@ -75,6 +78,10 @@ type Conn struct {
 	// tail is not nil once an alert or close_notify has been left to the
 	// background.
 	tail *tail
+	// hold is not nil once a failure has begun to be blinded: the transport
+	// belongs to it. aborted says that a context came first.
+	hold    *blinding.Hold
+	aborted bool
 
 	// headerChecked is set when the peer's first bytes were found to be TLS.
 	headerChecked bool
@@ -120,8 +127,14 @@ func (c *Conn) HandshakeContext(ctx context.Context) error {
 		if c.handshakeDone.Load() {
 			return nil
 		}
-		c.transport.Close()
-		return ContextError(c.options.Provider, ctx.Err())
+		if c.abort() {
+			return ContextError(c.options.Provider, ctx.Err())
+		}
+		// The handshake has failed before; who ran it leaves at once.
+		c.handshakeMu <- struct{}{}
+		err := c.handshakeErr
+		<-c.handshakeMu
+		return err
 	}
 	if c.handshakeDone.Load() {
 		return nil
@@ -140,14 +153,10 @@ func (c *Conn) HandshakeContext(ctx context.Context) error {
 		c.transport.Close()
 		err = ContextError(c.options.Provider, err)
 	} else {
-		interrupted := make(chan struct{})
-		stop := context.AfterFunc(ctx, func() {
-			c.transport.Close()
-			close(interrupted)
-		})
+		interrupted := make(chan bool, 1)
+		stop := context.AfterFunc(ctx, func() { interrupted <- c.abort() })
 		err = c.handshake()
-		if !stop() {
-			<-interrupted
+		if !stop() && <-interrupted {
 			err = ContextError(c.options.Provider, ctx.Err())
 		}
 	}
@@ -188,20 +197,30 @@ func (c *Conn) handshake() error {
 		res := c.engine.Handshake()
 		text := c.engine.ErrorText()
 		keys := c.engine.TakeKeyLog()
+		if res.Status == Failed && res.Failure != FailPeerAlert {
+			c.blind()
+		}
 		c.mu.Unlock()
 
-		if err := c.logKeys(keys); err != nil {
-			c.dropOutput()
-			return err
-		}
+		keyErr := c.logKeys(keys)
 		if res.Status == Failed {
 			return c.handshakeFailure(res, text)
+		}
+		if keyErr != nil {
+			c.mu.Lock()
+			c.engine.TakeOutput()
+			c.mu.Unlock()
+			return keyErr
 		}
 		// The send gate: nothing of this step's output has been sent yet, and
 		// nothing will be if the connection is refused here.
 		if !accepted && (res.Status == OK || res.Flags&FlagPeerCertificates != 0) {
 			if err := c.accept(res.Status == OK); err != nil {
-				c.dropOutput()
+				c.mu.Lock()
+				c.engine.TakeOutput()
+				c.blind()
+				c.mu.Unlock()
+				c.startBlinding()
 				return err
 			}
 			accepted = true
@@ -356,6 +375,9 @@ func (c *Conn) Read(p []byte) (int, error) {
 			if c.writeErr == nil {
 				c.writeErr = c.readErr
 			}
+			if res.Failure != FailPeerAlert {
+				c.blind()
+			}
 		}
 		err := c.readErr
 		c.mu.Unlock()
@@ -421,7 +443,7 @@ func (c *Conn) Write(p []byte) (int, error) {
 		}
 		c.mu.Unlock()
 		if err := c.send(); err != nil {
-			return n, err
+			return n, c.blinded(err)
 		}
 		n += res.N
 		if n == len(p) {
@@ -429,12 +451,6 @@ func (c *Conn) Write(p []byte) (int, error) {
 			return n, nil
 		}
 	}
-}
-
-func (c *Conn) dropOutput() {
-	c.mu.Lock()
-	c.engine.TakeOutput()
-	c.mu.Unlock()
 }
 
 // send sends all output of the engine.
@@ -514,7 +530,10 @@ func (c *Conn) sendLocked() error {
 		if err != nil {
 			c.sendErr = TransportError(c.options.Provider, "write", err)
 			c.mu.Lock()
-			if c.writeErr == nil || c.closeNotifySent {
+			if c.hold != nil {
+				c.hold.DropAlert()
+			}
+			if c.writeErr == nil || c.closeNotifySent && c.hold == nil {
 				c.writeErr = c.sendErr
 			}
 			c.mu.Unlock()
@@ -684,7 +703,7 @@ func (c *Conn) setDeadline(set func() error) error {
 	c.deadlineMu.Lock()
 	defer c.deadlineMu.Unlock()
 	c.mu.Lock()
-	closed, busy := c.closed, c.tail != nil
+	closed, busy := c.closed, c.tail != nil || c.hold != nil
 	c.mu.Unlock()
 	switch {
 	case closed:

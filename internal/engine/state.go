@@ -83,6 +83,7 @@ func (c *Conn) Info() tlsapi.ConnectionInfo {
 	if c.options.Client {
 		info.ServerName = c.options.SNI
 	}
+	info.BlindingPending = c.hold != nil && c.hold.Pending()
 	info.DescribePeer(state.PeerCertificates)
 	return info
 }

@@ -58,6 +58,7 @@ func LibsslMatrix() Matrix {
 	m.Set(tlsapi.Emulated, stateMachine,
 		tlsapi.ClientHandshakeTimeout, tlsapi.ServerHandshakeTimeout,
 		tlsapi.ClientHandshakeHooks, tlsapi.ServerHandshakeHooks)
+	m.Set(tlsapi.Emulated, stateMachine+"; no delay by default", tlsapi.ClientBlinding, tlsapi.ServerBlinding)
 	m.Set(tlsapi.Emulated, stateMachine+"; a rejection closes the connection without an alert",
 		tlsapi.ClientVerifyConnection, tlsapi.ServerVerifyConnection)
 	m.Set(tlsapi.Unsupported, memory, tlsapi.ClientExternalSigner, tlsapi.ServerExternalSigner)
@@ -68,7 +69,6 @@ func LibsslMatrix() Matrix {
 	m.Set(tlsapi.Unsupported, notYet,
 		tlsapi.ClientPSKExternal, tlsapi.ServerPSKExternal, tlsapi.ClientPSKImported, tlsapi.ServerPSKImported,
 		tlsapi.ClientPSKTLS12, tlsapi.ServerPSKTLS12, tlsapi.ClientRequirePSK, tlsapi.ServerRequirePSK,
-		tlsapi.ClientBlinding, tlsapi.ServerBlinding,
 		tlsapi.ServerGetCertificate, tlsapi.ServerGetConfig)
 	return m
 }

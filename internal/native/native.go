@@ -13,7 +13,9 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
+	"github.com/polytls/polytls/internal/blinding"
 	"github.com/polytls/polytls/internal/engine"
 	"github.com/polytls/polytls/tlsapi"
 )
@@ -27,6 +29,9 @@ type Provider struct {
 	// NoCANames leaves the names of the accepted CAs out of a server's
 	// CertificateRequest, for libraries that cannot send them.
 	NoCANames bool
+	// MaxBlindingDelay is the library's own longest blinding delay: the meaning
+	// of zero in a configuration.
+	MaxBlindingDelay time.Duration
 	// Policy chooses the library's own security policy for the settings, for
 	// libraries that are driven by policies. Where it is nil, the settings
 	// reach the library one by one.
@@ -164,6 +169,7 @@ func (p *Provider) connect(transport net.Conn, c *contextBuilder, names []instru
 	o.Provider = p.ProviderName
 	o.LibraryVersion = p.library.version()
 	o.KeyLogWriter = s.KeyLogWriter
+	o.MaxBlindingDelay = blinding.Max(s.MaxBlindingDelay, p.MaxBlindingDelay)
 	o.HandshakeTimeout = s.HandshakeTimeout
 	o.VerifyConnection = s.VerifyConnection
 	o.HandshakeComplete = s.HandshakeComplete
