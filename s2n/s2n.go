@@ -19,7 +19,7 @@ var Provider tlsapi.Provider = native.New(&native.Provider{
 	Cells:        matrix().Cells(),
 	NoCANames:    true,
 	Policy:       selectPolicy,
-	// s2n's S2N_DEFAULT_BLINDING_MAX; its least is a third.
+	// The library's own delay is 10 to 30 s.
 	MaxBlindingDelay: 30 * time.Second,
 }, library())
 
