@@ -24,9 +24,6 @@ type Options struct {
 	ServerName string
 	// SNI is what the client sends, empty for IP literals.
 	SNI string
-	// Verifies says that this end verifies the peer's certificate when there
-	// is one.
-	Verifies bool
 	// RequireALPN fails a handshake that has selected no protocol.
 	RequireALPN bool
 	// HalfClose and Exporter say whether the library can.

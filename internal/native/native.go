@@ -104,7 +104,6 @@ func (p *Provider) Client(transport net.Conn, config *tlsapi.ClientConfig) (tlsa
 		Client:      true,
 		ServerName:  config.ServerName,
 		SNI:         sni,
-		Verifies:    !config.InsecureSkipVerify,
 		RequireALPN: slices.Equal(config.ALPN, tlsapi.ALPNH2()),
 		HalfClose:   p.supports(tlsapi.ClientCloseWrite),
 		Exporter:    p.supports(tlsapi.ClientExporter),
@@ -129,7 +128,6 @@ func (p *Provider) Server(transport net.Conn, config *tlsapi.ServerConfig) (tlsa
 		c.setUint8(optALPNStrict, "ALPNStrict", 1)
 	}
 	return p.connect(transport, c, nil, engine.Options{
-		Verifies:  config.ClientAuth >= tls.VerifyClientCertIfGiven,
 		HalfClose: p.supports(tlsapi.ServerCloseWrite),
 		Exporter:  p.supports(tlsapi.ServerExporter),
 	}, &config.Settings)
