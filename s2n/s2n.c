@@ -885,7 +885,7 @@ static void conn_free(struct polytls_conn *base) {
   polytls_outcome_free(&conn->outcome);
   polytls_names_free(&conn->names);
   free(conn->server_name);
-  polytls_conn_key_log_free(&conn->base);
+  polytls_conn_secrets_free(&conn->base);
   free(conn->base.in);
   free(conn->base.out);
   context_free(conn->ctx);

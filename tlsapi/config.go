@@ -1,7 +1,9 @@
 package tlsapi
 
 import (
+	"crypto/subtle"
 	"crypto/tls"
+	"crypto/x509"
 	"io"
 	"net/netip"
 	"strings"
@@ -86,6 +88,16 @@ type Settings struct {
 	// is an error.
 	HandshakeTimeout time.Duration
 
+	// RevocationLists are certificate revocation lists (RFC 5280) to verify the
+	// peer's chain with. When there is any, every certificate of the chain but
+	// the trust anchor needs a current list of its issuer: without one the
+	// handshake fails with KindRevocationUnknown, and with KindRevoked when the
+	// list names the certificate. Lists that are out of date, have no valid
+	// signature of the issuer or hold an unknown critical extension count as
+	// missing. Nil, the default, means no check of revocation. Entries that are
+	// nil are errors.
+	RevocationLists []*x509.RevocationList
+
 	// KeyLogWriter receives the TLS secrets in NSS key log format, for
 	// debugging. It breaks the security of the connections. Writes are
 	// serialized. Nil means none.
@@ -144,10 +156,14 @@ type ClientConfig struct {
 	// error.
 	SecondKeyShare SecondKeyShare
 
-	// SessionTicketsDisabled switches session resumption off. SessionCache
-	// holds the sessions; nil means that none is kept.
+	// SessionTicketsDisabled switches session resumption off.
 	SessionTicketsDisabled bool
-	SessionCache           SessionCache
+	// SessionCache holds the sessions to resume (RFC 5077, RFC 8446 section
+	// 2.2); see NewLRUSessionCache. Nil means that none is kept. The server's
+	// certificate is not sent again when a session is resumed: what was
+	// verified then counts, as long as the chain is in date and the
+	// configuration the same (SessionKey).
+	SessionCache SessionCache
 }
 
 // ServerConfig configures the server end. It must not be modified after it was
@@ -179,11 +195,15 @@ type ServerConfig struct {
 	// default the connection goes on without one.
 	ALPNStrict bool
 
-	// SessionTicketsDisabled switches session tickets off. SessionTicketKeys
-	// are the secrets for them: the first encrypts, all decrypt. Nil means a
-	// random key per configuration.
+	// SessionTicketsDisabled switches session tickets off.
 	SessionTicketsDisabled bool
-	SessionTicketKeys      [][32]byte
+	// SessionTicketKeys are the secrets for session tickets: the first
+	// encrypts, all decrypt. To rotate them, put a new one in front and drop
+	// the last in a new configuration. A ticket is good only for
+	// configurations with the same TicketBinding, whatever the keys. Nil
+	// means keys of the process, which it changes every day and keeps for a
+	// week. An all-zero key and two equal ones are errors.
+	SessionTicketKeys [][32]byte
 }
 
 // SecondKeyShare is the value of ClientConfig.SecondKeyShare.
@@ -205,15 +225,6 @@ func (s SecondKeyShare) String() string {
 		return "off"
 	}
 	return "default"
-}
-
-// SessionCache keeps sessions of a client. Sessions are opaque and secret. It
-// is used by many goroutines at once.
-type SessionCache interface {
-	// Get removes and returns a session for the key, or nil.
-	Get(key string) []byte
-	// Put stores a session under the key, replacing an older one.
-	Put(key string, session []byte)
 }
 
 // Validate reports the first mistake of a client configuration that is one
@@ -293,6 +304,16 @@ func (c *ServerConfig) Validate() error {
 	if c.SessionTicketsDisabled && len(c.SessionTicketKeys) > 0 {
 		return ConfigError("SessionTicketKeys", "they are set although SessionTicketsDisabled is")
 	}
+	for i, key := range c.SessionTicketKeys {
+		if key == [32]byte{} {
+			return ConfigError("SessionTicketKeys", "key %d is all zero", i+1)
+		}
+		for j := range i {
+			if subtle.ConstantTimeCompare(key[:], c.SessionTicketKeys[j][:]) == 1 {
+				return ConfigError("SessionTicketKeys", "keys %d and %d are the same", j+1, i+1)
+			}
+		}
+	}
 	return nil
 }
 
@@ -345,6 +366,11 @@ func (s *Settings) validate() error {
 	}
 	if s.RequirePSK && len(s.PSKs) == 0 {
 		return ConfigError("RequirePSK", "it is set, but there are no PSKs")
+	}
+	for i, list := range s.RevocationLists {
+		if list == nil || len(list.Raw) == 0 {
+			return ConfigError("RevocationLists", "entry %d is nil or was not parsed; use x509.ParseRevocationList", i+1)
+		}
 	}
 	if s.HandshakeTimeout < 0 {
 		return ConfigError("HandshakeTimeout", "%v is negative", s.HandshakeTimeout)

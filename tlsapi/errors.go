@@ -43,6 +43,9 @@ const (
 	// KindNoPSK is a handshake without a pre-shared key where one is required:
 	// the peer has none of them, or prefers certificates.
 	KindNoPSK
+	// KindBadPSK is a pre-shared key that both ends know by its identity but
+	// with different secrets.
+	KindBadPSK
 	// KindTransport is a failure of the underlying connection. The error
 	// wraps the transport's own.
 	KindTransport
@@ -84,6 +87,9 @@ const (
 	KindWeakSignature
 	// KindRevoked is a revoked certificate.
 	KindRevoked
+	// KindRevocationUnknown is a certificate for which RevocationLists holds
+	// no current list of its issuer.
+	KindRevocationUnknown
 	// KindInvalidCertificate is a certificate that is invalid for any other
 	// reason: a bad signature, an issuer that may not issue, a violated name
 	// constraint, malformed contents.
@@ -102,6 +108,7 @@ var kindText = map[Kind]string{
 	KindNoCertificate:      "the peer sent no certificate",
 	KindNoALPN:             "no application protocol in common",
 	KindNoPSK:              "no pre-shared key in common",
+	KindBadPSK:             "the pre-shared key is not the peer's",
 	KindTransport:          "transport error",
 	KindTimeout:            "timeout",
 	KindCanceled:           "canceled",
@@ -116,6 +123,7 @@ var kindText = map[Kind]string{
 	KindWeakKey:            "certificate has a weak key",
 	KindWeakSignature:      "certificate has a weak signature",
 	KindRevoked:            "certificate is revoked",
+	KindRevocationUnknown:  "no current revocation list for the certificate",
 	KindInvalidCertificate: "certificate is invalid",
 }
 

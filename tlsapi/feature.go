@@ -35,12 +35,16 @@ const (
 	ClientConfigCache        Feature = "client.config-cache-size"
 	ClientSessionTicketsOff  Feature = "client.session-tickets-off"
 	ClientSessionCache       Feature = "client.session-cache"
-	ClientHandshakeTimeout   Feature = "client.handshake-timeout"
-	ClientKeyLog             Feature = "client.key-log"
-	ClientVerifyConnection   Feature = "client.verify-connection"
-	ClientHandshakeHooks     Feature = "client.handshake-hooks"
-	ClientCloseWrite         Feature = "client.close-write"
-	ClientExporter           Feature = "client.exporter"
+	// ClientOCSP is no option: a client asks for a stapled OCSP response, which
+	// ConnectionState then holds.
+	ClientOCSP             Feature = "client.ocsp-stapling"
+	ClientRevocationLists  Feature = "client.revocation-lists"
+	ClientHandshakeTimeout Feature = "client.handshake-timeout"
+	ClientKeyLog           Feature = "client.key-log"
+	ClientVerifyConnection Feature = "client.verify-connection"
+	ClientHandshakeHooks   Feature = "client.handshake-hooks"
+	ClientCloseWrite       Feature = "client.close-write"
+	ClientExporter         Feature = "client.exporter"
 	// ClientAlerts is no option: the fatal alert of a failed handshake
 	// reaches the peer in a form that it can read.
 	ClientAlerts Feature = "client.alerts"
@@ -69,6 +73,8 @@ const (
 	ServerSessionTicketsOff  Feature = "server.session-tickets-off"
 	ServerSessionTickets     Feature = "server.session-tickets"
 	ServerSessionTicketKeys  Feature = "server.session-ticket-keys"
+	ServerOCSP               Feature = "server.ocsp-stapling"
+	ServerRevocationLists    Feature = "server.revocation-lists"
 	ServerHandshakeTimeout   Feature = "server.handshake-timeout"
 	ServerKeyLog             Feature = "server.key-log"
 	ServerVerifyConnection   Feature = "server.verify-connection"
@@ -86,13 +92,13 @@ var allFeatures = []Feature{
 	ClientCertificate, ClientExternalSigner, ClientALPN, ClientCurves, ClientSecondKeyShareOn,
 	ClientSecondKeyShareOff, ClientVersions, ClientCipherSuites, ClientSignatureSchemes, ClientPolicyPreset,
 	ClientPolicyNamed, ClientPSKExternal, ClientPSKImported, ClientPSKTLS12, ClientRequirePSK, ClientBlinding,
-	ClientConfigCache, ClientSessionTicketsOff, ClientSessionCache, ClientHandshakeTimeout, ClientKeyLog,
+	ClientConfigCache, ClientSessionTicketsOff, ClientSessionCache, ClientOCSP, ClientRevocationLists, ClientHandshakeTimeout, ClientKeyLog,
 	ClientVerifyConnection, ClientHandshakeHooks, ClientCloseWrite, ClientExporter, ClientAlerts,
 	ServerCertificates, ServerCertificatesByName, ServerExternalSigner, ServerGetCertificate, ServerGetConfig,
 	ServerClientAuth, ServerClientCAs, ServerALPN, ServerALPNStrict, ServerCurves, ServerVersions,
 	ServerCipherSuites, ServerSignatureSchemes, ServerPolicyPreset, ServerPolicyNamed, ServerPSKExternal,
 	ServerPSKImported, ServerPSKTLS12, ServerRequirePSK, ServerBlinding, ServerConfigCache,
-	ServerSessionTicketsOff, ServerSessionTickets, ServerSessionTicketKeys, ServerHandshakeTimeout,
+	ServerSessionTicketsOff, ServerSessionTickets, ServerSessionTicketKeys, ServerOCSP, ServerRevocationLists, ServerHandshakeTimeout,
 	ServerKeyLog, ServerVerifyConnection, ServerHandshakeHooks, ServerCloseWrite, ServerExporter, ServerAlerts,
 }
 
@@ -169,6 +175,8 @@ func (c *ServerConfig) Features() []FeatureUse {
 	u.add(len(c.Certificates) > 1, ServerCertificatesByName, "Certificates")
 	u.add(slices.ContainsFunc(c.Certificates, func(cert tls.Certificate) bool { return externalSigner(cert.PrivateKey) }),
 		ServerExternalSigner, "Certificates")
+	u.add(slices.ContainsFunc(c.Certificates, func(cert tls.Certificate) bool { return len(cert.OCSPStaple) > 0 }),
+		ServerOCSP, "Certificates")
 	u.add(c.GetCertificate != nil, ServerGetCertificate, "GetCertificate")
 	u.add(c.GetConfigForClient != nil, ServerGetConfig, "GetConfigForClient")
 	u.add(c.ClientAuth != tls.NoClientCert, ServerClientAuth, "ClientAuth")
@@ -207,6 +215,7 @@ func (u *featureUses) settings(s *Settings, side Feature) {
 	u.add(s.MaxBlindingDelay != 0, side+"max-blinding-delay", "MaxBlindingDelay")
 	u.add(s.ConfigCacheSize != 0, side+"config-cache-size", "ConfigCacheSize")
 	u.add(s.HandshakeTimeout != 0, side+"handshake-timeout", "HandshakeTimeout")
+	u.add(len(s.RevocationLists) > 0, side+"revocation-lists", "RevocationLists")
 	u.add(s.KeyLogWriter != nil, side+"key-log", "KeyLogWriter")
 	u.add(s.VerifyConnection != nil, side+"verify-connection", "VerifyConnection")
 	u.add(s.HandshakeComplete != nil, side+"handshake-hooks", "HandshakeComplete")

@@ -124,6 +124,29 @@ func (a *Authority) Leaf(tb testing.TB, spec Spec) tls.Certificate {
 	}
 }
 
+// RevocationList returns a list of a that is current from thisUpdate to
+// nextUpdate and revokes the certificates. Zero times mean one hour ago and in
+// a day.
+func (a *Authority) RevocationList(tb testing.TB, thisUpdate, nextUpdate time.Time, revoked ...*x509.Certificate) *x509.RevocationList {
+	tb.Helper()
+	if thisUpdate.IsZero() {
+		thisUpdate = time.Now().Add(-time.Hour)
+	}
+	if nextUpdate.IsZero() {
+		nextUpdate = time.Now().Add(24 * time.Hour)
+	}
+	template := &x509.RevocationList{Number: randomSerial(), ThisUpdate: thisUpdate, NextUpdate: nextUpdate}
+	for _, c := range revoked {
+		template.RevokedCertificateEntries = append(template.RevokedCertificateEntries,
+			x509.RevocationListEntry{SerialNumber: c.SerialNumber, RevocationTime: thisUpdate})
+	}
+	der, err := x509.CreateRevocationList(rand.Reader, template, a.Certificate, a.Key)
+	require.NoError(tb, err)
+	list, err := x509.ParseRevocationList(der)
+	require.NoError(tb, err)
+	return list
+}
+
 // SelfSigned returns a certificate that is not an authority's and signs
 // itself.
 func SelfSigned(tb testing.TB, spec Spec) tls.Certificate {

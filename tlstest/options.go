@@ -79,6 +79,7 @@ func (s *suite) clientExamples() map[string][]func(*tlsapi.ClientConfig) {
 		"SessionTicketsDisabled": set(func(c *tlsapi.ClientConfig) { c.SessionTicketsDisabled = true }),
 		"SessionCache":           set(func(c *tlsapi.ClientConfig) { c.SessionCache = noSessions{} }),
 	}
+	examples["RevocationLists"] = set(func(c *tlsapi.ClientConfig) { c.RevocationLists = s.revocationLists })
 	for name, list := range settingExamples() {
 		for _, f := range list {
 			examples[name] = append(examples[name], func(c *tlsapi.ClientConfig) { f(&c.Settings) })
@@ -108,6 +109,7 @@ func (s *suite) serverExamples() map[string][]func(*tlsapi.ServerConfig) {
 		"SessionTicketsDisabled": set(func(c *tlsapi.ServerConfig) { c.SessionTicketsDisabled = true }),
 		"SessionTicketKeys":      set(func(c *tlsapi.ServerConfig) { c.SessionTicketKeys = [][32]byte{{1, 2, 3}} }),
 	}
+	examples["RevocationLists"] = set(func(c *tlsapi.ServerConfig) { c.RevocationLists = s.revocationLists })
 	for name, list := range settingExamples() {
 		for _, f := range list {
 			examples[name] = append(examples[name], func(c *tlsapi.ServerConfig) { f(&c.Settings) })

@@ -2,6 +2,7 @@ package tlstest
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"slices"
 	"strings"
 	"testing"
@@ -68,6 +69,8 @@ type suite struct {
 	ca         *Authority
 	certs      map[KeyType]tls.Certificate
 	clientCert tls.Certificate
+	// revocationLists are current and revoke nothing.
+	revocationLists []*x509.RevocationList
 }
 
 // serverName is the name that the suite's valid server certificates have.
@@ -96,6 +99,7 @@ func newSuite(t *testing.T, p tlsapi.Provider) *suite {
 		s.cells[cell.Feature] = cell
 	}
 	s.ca = NewAuthority(t, Spec{CommonName: "Polytls Test CA"})
+	s.revocationLists = []*x509.RevocationList{s.ca.RevocationList(t, time.Time{}, time.Time{})}
 	for _, kind := range []KeyType{ECDSA, RSA, Ed25519} {
 		s.certs[kind] = s.ca.Leaf(t, validSpec(kind))
 	}

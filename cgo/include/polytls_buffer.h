@@ -87,40 +87,74 @@ static inline void polytls_wipe(uint8_t *bytes, size_t len) {
   }
 }
 
-/* Wipes the key log and frees its memory. */
-static inline void polytls_conn_key_log_free(struct polytls_conn *conn) {
-  if (conn->key_log != NULL) {
-    polytls_wipe(conn->key_log, conn->key_log_cap);
-    free(conn->key_log);
+/* Wipes a buffer of secrets and frees its memory. */
+static inline void polytls_secrets_free(uint8_t **bytes, size_t *end, size_t *capacity) {
+  if (*bytes != NULL) {
+    polytls_wipe(*bytes, *capacity);
+    free(*bytes);
   }
-  conn->key_log = NULL;
-  conn->key_log_end = 0;
-  conn->key_log_cap = 0;
+  *bytes = NULL;
+  *end = 0;
+  *capacity = 0;
+}
+
+/* Makes room for more bytes behind *end. Returns 1, or 0 when memory ran out. */
+static inline int polytls_secrets_grow(uint8_t **bytes, size_t *end, size_t *capacity, size_t more) {
+  if (more > SIZE_MAX / 4 - *end) {
+    return 0;
+  }
+  size_t needed = *end + more;
+  if (needed <= *capacity) {
+    return 1;
+  }
+  size_t grown_capacity = needed < 2048 ? 2048 : 2 * needed;
+  /* No realloc: it would leave a copy behind. */
+  uint8_t *grown = calloc(1, grown_capacity);
+  if (grown == NULL) {
+    return 0;
+  }
+  size_t used = *end;
+  if (used > 0) {
+    memcpy(grown, *bytes, used);
+  }
+  polytls_secrets_free(bytes, end, capacity);
+  *bytes = grown;
+  *end = used;
+  *capacity = grown_capacity;
+  return 1;
+}
+
+/* Wipes and frees key log and sessions. */
+static inline void polytls_conn_secrets_free(struct polytls_conn *conn) {
+  polytls_secrets_free(&conn->key_log, &conn->key_log_end, &conn->key_log_cap);
+  polytls_secrets_free(&conn->sessions, &conn->sessions_end, &conn->sessions_cap);
 }
 
 /* Appends a line, which stays the caller's and has no line end, to the key log.
  * Returns 1, or 0 when memory ran out. */
 static inline int polytls_conn_key_log_append(struct polytls_conn *conn, const void *line, size_t len) {
-  size_t needed = conn->key_log_end + len + 1;
-  if (needed > conn->key_log_cap) {
-    size_t capacity = needed < 2048 ? 2048 : 2 * needed;
-    /* No realloc: it would leave a copy behind. */
-    uint8_t *grown = calloc(1, capacity);
-    if (grown == NULL) {
-      return 0;
-    }
-    size_t end = conn->key_log_end;
-    if (end > 0) {
-      memcpy(grown, conn->key_log, end);
-    }
-    polytls_conn_key_log_free(conn);
-    conn->key_log = grown;
-    conn->key_log_end = end;
-    conn->key_log_cap = capacity;
+  if (!polytls_secrets_grow(&conn->key_log, &conn->key_log_end, &conn->key_log_cap, len + 1)) {
+    return 0;
   }
   memcpy(conn->key_log + conn->key_log_end, line, len);
-  conn->key_log[needed - 1] = '\n';
-  conn->key_log_end = needed;
+  conn->key_log_end += len + 1;
+  conn->key_log[conn->key_log_end - 1] = '\n';
+  return 1;
+}
+
+/* Appends a new session, which stays the caller's. Returns 1, or 0 when memory
+ * ran out. */
+static inline int polytls_conn_sessions_append(struct polytls_conn *conn, const uint8_t *session, size_t len) {
+  if (len > UINT32_MAX || !polytls_secrets_grow(&conn->sessions, &conn->sessions_end, &conn->sessions_cap, len + 4)) {
+    return 0;
+  }
+  uint8_t *at = conn->sessions + conn->sessions_end;
+  at[0] = (uint8_t)(len >> 24);
+  at[1] = (uint8_t)(len >> 16);
+  at[2] = (uint8_t)(len >> 8);
+  at[3] = (uint8_t)len;
+  memcpy(at + 4, session, len);
+  conn->sessions_end += 4 + len;
   return 1;
 }
 

@@ -2156,7 +2156,7 @@ static void libssl_conn_free(struct polytls_conn *head) {
 #ifdef OPENSSL_IS_BORINGSSL
   libssl_forget_certificates(conn);
 #endif
-  polytls_conn_key_log_free(&conn->head);
+  polytls_conn_secrets_free(&conn->head);
   free(conn->held);
   free(conn->head.in);
   free(conn->head.out);

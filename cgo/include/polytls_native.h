@@ -38,7 +38,11 @@ enum polytls_status {
   /* The peer's close_notify has been read; no data follows. */
   POLYTLS_CLOSED = 3,
   /* The step failed; `failure` and the rest of the result say how. */
-  POLYTLS_FAILED = 4
+  POLYTLS_FAILED = 4,
+  /* Handshake only: a signature of an external signer is needed. The request
+   * is POLYTLS_GET_SIGNATURE_REQUEST, the answer POLYTLS_SET_SIGNATURE; then
+   * call again. */
+  POLYTLS_WANT_SIGNATURE = 5
 };
 
 /* Why a step failed. */
@@ -61,7 +65,10 @@ enum polytls_failure {
   /* A record did not decrypt or was malformed. */
   POLYTLS_FAIL_BAD_RECORD = 8,
   /* A PSK is required, and the handshake came to none. */
-  POLYTLS_FAIL_NO_PSK = 9
+  POLYTLS_FAIL_NO_PSK = 9,
+  /* The peer has the PSK's identity but another secret: its binder (TLS 1.3)
+   * or Finished message (TLS 1.2) is wrong. */
+  POLYTLS_FAIL_BAD_PSK = 10
 };
 
 /* Outcome of the certificate verification: one value for one cause, the same
@@ -81,7 +88,9 @@ enum polytls_verify_code {
   POLYTLS_VERIFY_INVALID_CA = 11,   /* an issuer that may not issue, path length */
   POLYTLS_VERIFY_NAME_CONSTRAINT = 12,
   POLYTLS_VERIFY_MALFORMED = 13,
-  POLYTLS_VERIFY_OTHER = 14
+  POLYTLS_VERIFY_OTHER = 14,
+  POLYTLS_VERIFY_REVOCATION_UNKNOWN = 15 /* no current revocation list of an
+                                            issuer among the configured ones */
 };
 
 /* Bits of polytls_result.flags. */
@@ -139,6 +148,12 @@ struct polytls_conn {
   uint8_t *key_log;
   size_t key_log_end;
   size_t key_log_cap;
+  /* New sessions of a client at [0, sessions_end): (uint32 length, session in
+   * the library's own form)…; malloc memory with secrets. Go takes and wipes
+   * them as it does key_log. */
+  uint8_t *sessions;
+  size_t sessions_end;
+  size_t sessions_cap;
   /* Text of the last failure, NUL-terminated, never a secret. */
   char error_text[POLYTLS_ERROR_TEXT_SIZE];
 };
@@ -190,10 +205,14 @@ enum polytls_ctx_option {
                                         length, PKCS#8 DER key; then (uint32
                                         length, DER certificate)…, leaf first.
                                         A key that does not fit the leaf is
-                                        POLYTLS_FAIL_CONFIG. */
+                                        POLYTLS_FAIL_CONFIG. A key of length 0
+                                        is an external signer's: the handshake
+                                        step asks with POLYTLS_WANT_SIGNATURE */
   POLYTLS_SET_SESSION_TICKETS = 13,  /* uint8: 0 off: no ticket is issued,
                                         accepted or offered, and no session
-                                        cached */
+                                        cached. 1 on: a client fills `sessions`
+                                        and offers POLYTLS_SET_SESSION's, a
+                                        server uses POLYTLS_SET_TICKET_KEY's */
   POLYTLS_SET_CA_NAME = 14,          /* repeats; server: DER subject name for
                                         the CertificateRequest */
   POLYTLS_SET_KEY_LOG = 17,          /* uint8: 1: connections fill key_log */
@@ -201,10 +220,24 @@ enum polytls_ctx_option {
                                         enum polytls_psk_kind, uint8 enum
                                         polytls_psk_hash, uint16 length,
                                         identity, secret */
-  POLYTLS_SET_REQUIRE_PSK = 16       /* uint8: 1: a handshake without one of the
+  POLYTLS_SET_REQUIRE_PSK = 16,      /* uint8: 1: a handshake without one of the
                                         PSKs is POLYTLS_FAIL_NO_PSK, before
                                         this end's last flight */
+  POLYTLS_SET_TICKET_KEY = 18,       /* repeats; server: POLYTLS_TICKET_KEY_SIZE
+                                        bytes: name (16), encryption key (32),
+                                        authentication key (32). The first
+                                        encrypts, all decrypt. They are already
+                                        derived from what a ticket must not
+                                        cross (trust, client authentication,
+                                        certificates) */
+  POLYTLS_SET_OCSP_RESPONSE = 19,    /* repeats; server: the DER response to
+                                        staple to the last POLYTLS_SET_CERTIFICATE */
+  POLYTLS_SET_REVOCATION_LIST = 20   /* repeats; one DER CRL. With any, every
+                                        certificate of a chain but the anchor
+                                        needs a current list of its issuer */
 };
+
+#define POLYTLS_TICKET_KEY_SIZE 80
 
 /* Options of a connection (conn_set), before its first step. */
 enum polytls_conn_option {
@@ -212,9 +245,16 @@ enum polytls_conn_option {
   POLYTLS_SET_VERIFY_DNS = 2,    /* repeats; client: an accepted DNS name */
   POLYTLS_SET_VERIFY_IP = 3,     /* repeats; client: an accepted address, 4 or
                                     16 bytes */
-  POLYTLS_SET_SKIP_HOSTNAME = 4  /* uint8: client: 1 for no check of names. A
+  POLYTLS_SET_SKIP_HOSTNAME = 4, /* uint8: client: 1 for no check of names. A
                                     verifying client with neither a name nor
                                     this switch refuses every certificate. */
+  POLYTLS_SET_SESSION = 5,       /* client: the session to offer, in the
+                                    library's own form. One that the library
+                                    cannot use any more is POLYTLS_FAIL_CONFIG;
+                                    the connection goes on without. */
+  POLYTLS_SET_SIGNATURE = 6      /* in the handshake, after
+                                    POLYTLS_WANT_SIGNATURE: the signature; empty
+                                    when the signer has failed */
 };
 
 /* Queries of a connection. The answer is written to buf when it fits; result.n
@@ -239,6 +279,10 @@ enum polytls_query {
                                        tell (Go then looks at the records) */
   POLYTLS_GET_OCSP_RESPONSE = 11,   /* bytes */
   POLYTLS_GET_PSK_IDENTITY = 13,    /* the identity of the PSK in use */
+  POLYTLS_GET_SIGNATURE_REQUEST = 14, /* uint16 signature scheme, uint8 1 when
+                                       what follows is a digest, 0 when it is
+                                       the message; the bytes to sign; absent
+                                       when no signature is wanted */
   POLYTLS_GET_EXPORTER = 12         /* in: buf holds uint16 label length,
                                        label, uint8 has-context, uint16
                                        context length, context, uint16 wanted

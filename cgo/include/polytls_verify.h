@@ -260,6 +260,7 @@ static inline int polytls_verify_alert(enum polytls_verify_code code) {
     case POLYTLS_VERIFY_REVOKED:
       return 44; /* certificate_revoked */
     case POLYTLS_VERIFY_OTHER:
+    case POLYTLS_VERIFY_REVOCATION_UNKNOWN:
       return 46; /* certificate_unknown */
     case POLYTLS_VERIFY_OK:
     case POLYTLS_VERIFY_HOSTNAME:

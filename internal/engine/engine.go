@@ -54,6 +54,7 @@ type Engine interface {
 }
 
 // Status is what a step came to; the values are those of enum polytls_status.
+// POLYTLS_WANT_SIGNATURE is WantWork.
 type Status int32
 
 const (
@@ -62,6 +63,9 @@ const (
 	WantOutput
 	Closed
 	Failed
+	// WantWork is an answer of Handshake only: Work says what is to be done
+	// before it is called again.
+	WantWork
 )
 
 // Failure is why a step failed; the values are those of enum polytls_failure.
@@ -78,6 +82,7 @@ const (
 	FailNoCertificate
 	FailBadRecord
 	FailNoPSK
+	FailBadPSK
 )
 
 // Flags are bits of a result; the values are those of enum polytls_flag.
@@ -120,6 +125,7 @@ const (
 	VerifyNameConstraint
 	VerifyMalformed
 	VerifyOther
+	VerifyRevocationUnknown
 )
 
 // Verification is the outcome of the certificate verification.

@@ -21,6 +21,8 @@ var verifyKinds = map[VerifyCode]tlsapi.Kind{
 	VerifyWeakKey:       tlsapi.KindWeakKey,
 	VerifyWeakSignature: tlsapi.KindWeakSignature,
 	VerifyRevoked:       tlsapi.KindRevoked,
+
+	VerifyRevocationUnknown: tlsapi.KindRevocationUnknown,
 }
 
 var failureKinds = map[Failure]tlsapi.Kind{
@@ -32,6 +34,7 @@ var failureKinds = map[Failure]tlsapi.Kind{
 	FailNoCertificate: tlsapi.KindNoCertificate,
 	FailBadRecord:     tlsapi.KindBadRecord,
 	FailNoPSK:         tlsapi.KindNoPSK,
+	FailBadPSK:        tlsapi.KindBadPSK,
 }
 
 // alertNoApplicationProtocol is from RFC 7301.

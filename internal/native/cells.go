@@ -69,6 +69,7 @@ func LibsslMatrix() Matrix {
 	m.Set(tlsapi.Unsupported, notYet,
 		tlsapi.ClientPSKExternal, tlsapi.ServerPSKExternal, tlsapi.ClientPSKImported, tlsapi.ServerPSKImported,
 		tlsapi.ClientPSKTLS12, tlsapi.ServerPSKTLS12, tlsapi.ClientRequirePSK, tlsapi.ServerRequirePSK,
-		tlsapi.ServerGetCertificate, tlsapi.ServerGetConfig)
+		tlsapi.ServerGetCertificate, tlsapi.ServerGetConfig,
+		tlsapi.ClientOCSP, tlsapi.ServerOCSP, tlsapi.ClientRevocationLists, tlsapi.ServerRevocationLists)
 	return m
 }

@@ -417,11 +417,16 @@ const (
 	optKeyLog           = 17
 	optPSK              = 15
 	optRequirePSK       = 16
+	optTicketKey        = 18
+	optOCSPResponse     = 19
+	optRevocationList   = 20
 
 	connServerName   = 1
 	connVerifyDNS    = 2
 	connVerifyIP     = 3
 	connSkipHostname = 4
+	connSession      = 5
+	connSignature    = 6
 
 	verifyNone             = 0
 	verifyRequireAndVerify = 4
