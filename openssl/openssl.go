@@ -16,6 +16,7 @@ var Provider tlsapi.Provider = native.New(&native.Provider{
 
 func matrix() native.Matrix {
 	m := native.LibsslMatrix()
+	m.SetSessions()
 	m.Set(tlsapi.Native, "SecP256r1MLKEM768, SecP384r1MLKEM1024 and X25519MLKEM768 are refused where the library is older than 3.5",
 		tlsapi.ClientCurves, tlsapi.ServerCurves)
 	m.Set(tlsapi.Native, "refused where the library is older than 3.5, which has no X25519MLKEM768 and sends one share",
