@@ -29,16 +29,41 @@ type pskSuite struct {
 	version uint16
 }
 
-// testPSKs tests the PSKs of every kind.
-func (s *suite) testPSKs(t *testing.T) {
-	for _, k := range []pskSuite{
+// pskSuites returns a suite for every kind, in the order of the kinds.
+func (s *suite) pskSuites() []*pskSuite {
+	return []*pskSuite{
 		{s, tlsapi.PSKExternal, tlsapi.ClientPSKExternal, tlsapi.ServerPSKExternal, 0},
 		{s, tlsapi.PSKImported, tlsapi.ClientPSKImported, tlsapi.ServerPSKImported, 0},
 		{s, tlsapi.PSKTLS12, tlsapi.ClientPSKTLS12, tlsapi.ServerPSKTLS12, tls.VersionTLS12},
-	} {
+	}
+}
+
+// testPSKs tests the PSKs of every kind.
+func (s *suite) testPSKs(t *testing.T) {
+	for _, k := range s.pskSuites() {
 		t.Run(k.kind.String(), k.test)
 	}
 	t.Run("mixed", s.testMixedPSKs)
+}
+
+// pairPSKs tests the kinds that both providers have.
+func pairPSKs(t *testing.T, c, v *suite) {
+	for _, k := range c.pskSuites() {
+		t.Run(k.kind.String(), func(t *testing.T) {
+			c.need(t, k.client)
+			v.need(t, k.server)
+			for _, hash := range []tlsapi.PSKHash{tlsapi.PSKSHA256, tlsapi.PSKSHA384} {
+				psk := k.psk("someone", 1, hash)
+				psks := []tlsapi.PSK{psk}
+				newPair(t, c, v, k.version, func(c *tlsapi.ClientConfig) { c.PSKs = psks }, func(c *tlsapi.ServerConfig) { c.PSKs = psks }).requirePSK(t, psk)
+				wrong := []tlsapi.PSK{k.psk("someone", 2, hash)}
+				d := newPair(t, c, v, k.version, func(c *tlsapi.ClientConfig) { c.PSKs = wrong }, func(c *tlsapi.ServerConfig) { c.PSKs = psks })
+				clientErr, serverErr := d.handshake()
+				v.requireKind(t, serverErr, tlsapi.KindBadPSK)
+				requireRefusedBy(t, v, server, inTheClear, clientErr, 20, 47, 51)
+			}
+		})
+	}
 }
 
 func (s *pskSuite) test(t *testing.T) {
@@ -445,11 +470,9 @@ func (s *pskSuite) testErrorTexts(t *testing.T) {
 
 // testMixedPSKs tests PSKs of TLS 1.2 together with those of TLS 1.3.
 func (s *suite) testMixedPSKs(t *testing.T) {
-	old := &pskSuite{s, tlsapi.PSKTLS12, tlsapi.ClientPSKTLS12, tlsapi.ServerPSKTLS12, 0}
-	for _, k := range []*pskSuite{
-		{s, tlsapi.PSKExternal, tlsapi.ClientPSKExternal, tlsapi.ServerPSKExternal, 0},
-		{s, tlsapi.PSKImported, tlsapi.ClientPSKImported, tlsapi.ServerPSKImported, 0},
-	} {
+	kinds := s.pskSuites()
+	old := kinds[tlsapi.PSKTLS12]
+	for _, k := range kinds[:tlsapi.PSKTLS12] {
 		t.Run(k.kind.String(), func(t *testing.T) {
 			s.need(t, k.client, k.server, old.client, old.server, tlsapi.ClientRequirePSK, tlsapi.ServerRequirePSK)
 			a, b := k.psk("a", 1, tlsapi.PSKSHA256), old.psk("b", 2, tlsapi.PSKSHA256)
