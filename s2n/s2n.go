@@ -53,5 +53,12 @@ func matrix() native.Matrix {
 		tlsapi.ClientAlerts, tlsapi.ServerAlerts)
 	m.Set(tlsapi.Emulated, "a timer of the state machine around the library: the library's own delay would block a thread; 30 s by default, as the library's own",
 		tlsapi.ClientBlinding, tlsapi.ServerBlinding)
+	m.Set(tlsapi.Native, "TLS 1.3 with psk_dhe_ke; all PSKs of one hash: after a HelloRetryRequest the library loses count of two kinds; with PSKs there are no sessions",
+		tlsapi.ClientPSKExternal)
+	m.Set(tlsapi.Native, "TLS 1.3 with psk_dhe_ke; with PSKs there are no session tickets", tlsapi.ServerPSKExternal)
+	m.Set(tlsapi.Native, "", tlsapi.ClientRequirePSK, tlsapi.ServerRequirePSK)
+	m.Set(tlsapi.Unsupported, "the library has external PSKs only (RFC 8446), no imported ones (RFC 9258)",
+		tlsapi.ClientPSKImported, tlsapi.ServerPSKImported)
+	m.Set(tlsapi.Unsupported, "the library has no PSK cipher suites of TLS 1.2", tlsapi.ClientPSKTLS12, tlsapi.ServerPSKTLS12)
 	return m
 }
