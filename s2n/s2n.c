@@ -158,6 +158,8 @@ struct context {
   uint8_t *ticket_keys;
   size_t ticket_keys_len;
   STACK_OF(X509_CRL) *crls;
+  /* A configuration without tickets, for on_tickets_offered. */
+  struct s2n_config *without_tickets;
 };
 
 enum verification { NOT_VERIFIED, ACCEPTED, REFUSED };
@@ -444,6 +446,9 @@ static void context_free(struct context *ctx) {
   }
   if (ctx->config != NULL) {
     s2n_config_free(ctx->config);
+  }
+  if (ctx->without_tickets != NULL) {
+    s2n_config_free(ctx->without_tickets);
   }
   for (size_t i = 0; i < ctx->certificate_count; i++) {
     s2n_cert_chain_and_key_free(ctx->certificates[i].chain);
@@ -924,6 +929,7 @@ static struct polytls_result ctx_set(struct polytls_ctx *base, int option, const
 static int on_client_hello(struct s2n_connection *s2n, void *unused);
 static int on_psks_offered(struct s2n_connection *s2n, void *unused, struct s2n_offered_psk_list *offered);
 static int on_ticket(struct s2n_connection *s2n, void *unused, struct s2n_session_ticket *ticket);
+static int on_tickets_offered(struct s2n_connection *s2n, void *unused, struct s2n_offered_psk_list *offered);
 static int on_private_key(struct s2n_connection *s2n, struct s2n_async_pkey_op *operation);
 
 static int suite_has_hash(uint16_t suite, enum polytls_psk_hash hash) {
@@ -1028,6 +1034,13 @@ static struct polytls_result finish_tickets(struct context *ctx) {
     if (s2n_config_add_ticket_crypto_key(ctx->config, key, TICKET_KEY_NAME_SIZE, key + TICKET_KEY_NAME_SIZE,
                                          POLYTLS_TICKET_KEY_SIZE - TICKET_KEY_NAME_SIZE, introduced) != S2N_SUCCESS) {
       return library_failure(ctx->base.error_text, POLYTLS_FAIL_CONFIG, "adding a ticket key");
+    }
+  }
+  if (ctx->ticket_keys_len > POLYTLS_TICKET_KEY_SIZE && ctx->policy.max_version >= 0x0304) {
+    ctx->without_tickets = s2n_config_new();
+    if (ctx->without_tickets == NULL || s2n_config_wipe_trust_store(ctx->without_tickets) != S2N_SUCCESS ||
+        s2n_config_set_psk_selection_callback(ctx->config, on_tickets_offered, NULL) != S2N_SUCCESS) {
+      return library_failure(ctx->base.error_text, POLYTLS_FAIL_INTERNAL, "setting older ticket keys");
     }
   }
   return status_result(POLYTLS_OK);
@@ -1709,6 +1722,31 @@ static int on_psks_offered(struct s2n_connection *s2n, void *unused, struct s2n_
   }
   (void)s2n_offered_psk_free(&offered);
   return result;
+}
+
+/* Chooses a ticket of TLS 1.3 as s2n does, and takes also those of the older
+ * keys, which only decrypt. For these s2n 1.3.33 puts what the ticket holds into
+ * the connection, then notes that a new ticket is due, in a flag that TLS 1.3 has
+ * not, and fails. A second call, with a configuration in whose eyes the ticket is
+ * a PSK that the connection has, finds it. A ticket that does not decrypt leaves
+ * nothing in the connection, and is found by neither. */
+static int on_tickets_offered(struct s2n_connection *s2n, void *unused, struct s2n_offered_psk_list *list) {
+  enum { MAX_REFUSED_TICKETS = 3 };
+  (void)unused;
+  struct connection *conn = s2n_connection_get_ctx(s2n);
+  struct s2n_offered_psk *offered = conn == NULL ? NULL : s2n_offered_psk_new();
+  int chosen = 0, failed = offered == NULL;
+  for (int i = 0; !failed && !chosen && i < MAX_REFUSED_TICKETS && s2n_offered_psk_list_has_next(list); i++) {
+    failed = s2n_offered_psk_list_next(list, offered) != S2N_SUCCESS;
+    chosen = !failed && s2n_offered_psk_list_choose_psk(list, offered) == S2N_SUCCESS;
+    if (!failed && !chosen) {
+      failed = s2n_connection_set_config(s2n, conn->ctx->without_tickets) != S2N_SUCCESS;
+      chosen = !failed && s2n_offered_psk_list_choose_psk(list, offered) == S2N_SUCCESS;
+      failed = s2n_connection_set_config(s2n, conn->ctx->config) != S2N_SUCCESS || failed;
+    }
+  }
+  (void)s2n_offered_psk_free(&offered);
+  return failed || !chosen ? S2N_FAILURE : S2N_SUCCESS;
 }
 
 /* Appends a session to those that Go takes. Returns 1, or 0 when memory ran
