@@ -24,8 +24,8 @@ import (
 type Provider struct {
 	ProviderName string
 	LibraryName  string
-	// Cells are the capability matrix, complete and in order.
-	Cells []tlsapi.FeatureSupport
+	// Matrix is the capability matrix of a library with these abilities.
+	Matrix func(Abilities) Matrix
 	// NoCANames leaves the names of the accepted CAs out of a server's
 	// CertificateRequest, for libraries that cannot send them.
 	NoCANames bool
@@ -37,10 +37,20 @@ type Provider struct {
 	// reach the library one by one.
 	Policy func(*tlsapi.Settings) (string, error)
 
-	library  *library
+	library   *library
+	abilities Abilities
+	// cells are Matrix for the library at hand, complete and in order.
+	cells    []tlsapi.FeatureSupport
 	initOnce sync.Once
 	initErr  error
 	contexts contextCache
+}
+
+// complete fills in what follows from the library at hand.
+func (p *Provider) complete(l *library, abilities Abilities) *Provider {
+	p.library, p.abilities = l, abilities
+	p.cells = p.Matrix(abilities).Cells()
+	return p
 }
 
 // Name returns the provider's name.
@@ -67,10 +77,10 @@ func (p *Provider) Available() error {
 }
 
 // Features returns the capability matrix.
-func (p *Provider) Features() []tlsapi.FeatureSupport { return slices.Clone(p.Cells) }
+func (p *Provider) Features() []tlsapi.FeatureSupport { return slices.Clone(p.cells) }
 
 func (p *Provider) supports(f tlsapi.Feature) bool {
-	for _, cell := range p.Cells {
+	for _, cell := range p.cells {
 		if cell.Feature == f {
 			return cell.Support != tlsapi.Unsupported
 		}
@@ -315,6 +325,10 @@ func (c *contextBuilder) explicit(s *tlsapi.Settings) {
 	suites, curves := s.CipherSuites, s.Curves
 	if policy, ok := tlsapi.LookupPolicy(s.SecurityPolicy); ok {
 		minimum, maximum, suites, curves = policy.MinVersion, policy.MaxVersion, policy.CipherSuites, policy.Curves
+		if !c.provider.abilities.Has(AbilityMLKEM) {
+			// As Mozilla's own generator does for such libraries.
+			curves = slices.DeleteFunc(slices.Clone(curves), tlsapi.PostQuantum)
+		}
 	}
 	c.set(optMinVersion, "MinVersion", binary.BigEndian.AppendUint16(nil, minimum))
 	c.set(optMaxVersion, "MaxVersion", binary.BigEndian.AppendUint16(nil, maximum))

@@ -73,8 +73,11 @@ type library struct {
 // New completes the description of a provider with its library: a pointer to a
 // struct polytls_library that lives as long as the process.
 func New(p *Provider, table unsafe.Pointer) *Provider {
-	p.library = &library{c: (*C.struct_polytls_library)(table)}
-	return p
+	l := &library{c: (*C.struct_polytls_library)(table)}
+	if l.c.unavailable != nil {
+		return p.complete(l, AllAbilities)
+	}
+	return p.complete(l, Abilities(l.c.abilities))
 }
 
 func (l *library) init() error {
@@ -479,6 +482,8 @@ var (
 	_ = [1]struct{}{}[connSkipHostname-C.POLYTLS_SET_SKIP_HOSTNAME]
 	_ = [1]struct{}{}[verifyNone-C.POLYTLS_VERIFY_NONE]
 	_ = [1]struct{}{}[verifyRequireAndVerify-C.POLYTLS_VERIFY_REQUIRE_AND_VERIFY]
+	_ = [1]struct{}{}[AbilityMLKEM-C.POLYTLS_ABILITY_MLKEM]
+	_ = [1]struct{}{}[AbilityHalfClose-C.POLYTLS_ABILITY_HALF_CLOSE]
 	_ = [1]struct{}{}[engine.WantWork-C.POLYTLS_WANT_SIGNATURE]
 	_ = [1]struct{}{}[engine.FailBadRecord-C.POLYTLS_FAIL_BAD_RECORD]
 	_ = [1]struct{}{}[engine.FailBadPSK-C.POLYTLS_FAIL_BAD_PSK]
