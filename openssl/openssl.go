@@ -16,6 +16,7 @@ var Provider tlsapi.Provider = native.New(&native.Provider{
 
 func matrix(able native.Abilities) native.Matrix {
 	m := native.LibsslMatrix()
+	m.SetSessions()
 	m.SetPSKs()
 	m.SetRevocation()
 	if !able.Has(native.AbilityMLKEM) {
