@@ -34,6 +34,8 @@ type Options struct {
 	HandshakeTimeout time.Duration
 	// Replaceable says that the engine's work may replace the options.
 	Replaceable bool
+	// Sessions is nil for servers and for clients that resume nothing.
+	Sessions *Sessions
 	// KeyLogWriter gets the lines of TakeKeyLog.
 	KeyLogWriter      io.Writer
 	VerifyConnection  func(tls.ConnectionState) error
@@ -95,6 +97,13 @@ type Conn struct {
 	facts     Facts
 	factsDone bool
 	state     *tls.ConnectionState
+
+	// offered is the session that was given to the library, offeredRaw its form
+	// in the cache, until the handshake is over. authenticated is when the
+	// server was, in this handshake or in that of the session.
+	offered       *session
+	offeredRaw    []byte
+	authenticated time.Time
 
 	// deadlineMu serializes the deadline setters with Close, which uses the
 	// transport's deadlines to wake blocked calls.
@@ -188,6 +197,7 @@ func (c *Conn) HandshakeContext(ctx context.Context) error {
 func (c *Conn) handshake(ctx *limitedContext) error {
 	c.readMu.Lock()
 	defer c.readMu.Unlock()
+	c.offerSession()
 	accepted := false
 	var workErr error
 	for {
@@ -244,6 +254,7 @@ func (c *Conn) handshake(ctx *limitedContext) error {
 		}
 		switch res.Status {
 		case OK:
+			c.handshakeSessions()
 			return nil
 		case WantInput:
 			if err := c.receive("handshake"); err != nil {
@@ -294,6 +305,9 @@ func (c *Conn) logKeys(lines []byte) error {
 // accept runs what must agree before this end's last flight goes out.
 func (c *Conn) accept(complete bool) error {
 	if err := c.checkALPN(); err != nil {
+		return err
+	}
+	if err := c.checkResumption(); err != nil {
 		return err
 	}
 	if c.options.VerifyConnection == nil {
@@ -403,8 +417,13 @@ func (c *Conn) Read(p []byte) (int, error) {
 			}
 		}
 		err := c.readErr
+		var sessions [][]byte
+		if res.Status != Failed {
+			sessions = c.takeSessions()
+		}
 		c.mu.Unlock()
 
+		c.putSessions(sessions)
 		switch {
 		case res.Status == WantOutput:
 			if err := c.send(); err != nil {

@@ -25,8 +25,8 @@ import (
 type Provider struct {
 	ProviderName string
 	LibraryName  string
-	// Cells are the capability matrix, complete and in order.
-	Cells []tlsapi.FeatureSupport
+	// Matrix is the capability matrix of a library with these abilities.
+	Matrix func(Abilities) Matrix
 	// NoCANames leaves the names of the accepted CAs out of a server's
 	// CertificateRequest, for libraries that cannot send them.
 	NoCANames bool
@@ -38,10 +38,20 @@ type Provider struct {
 	// reach the library one by one.
 	Policy func(*tlsapi.Settings) (string, error)
 
-	library  *library
+	library   *library
+	abilities Abilities
+	// cells are Matrix for the library at hand, complete and in order.
+	cells    []tlsapi.FeatureSupport
 	initOnce sync.Once
 	initErr  error
 	contexts contextCache
+}
+
+// complete fills in what follows from the library at hand.
+func (p *Provider) complete(l *library, abilities Abilities) *Provider {
+	p.library, p.abilities = l, abilities
+	p.cells = p.Matrix(abilities).Cells()
+	return p
 }
 
 // Name returns the provider's name.
@@ -68,10 +78,10 @@ func (p *Provider) Available() error {
 }
 
 // Features returns the capability matrix.
-func (p *Provider) Features() []tlsapi.FeatureSupport { return slices.Clone(p.Cells) }
+func (p *Provider) Features() []tlsapi.FeatureSupport { return slices.Clone(p.cells) }
 
 func (p *Provider) supports(f tlsapi.Feature) bool {
-	for _, cell := range p.Cells {
+	for _, cell := range p.cells {
 		if cell.Feature == f {
 			return cell.Support != tlsapi.Unsupported
 		}
@@ -96,6 +106,7 @@ func (p *Provider) Client(transport net.Conn, config *tlsapi.ClientConfig) (tlsa
 		c.certificate("Certificate", config.Certificate)
 	}
 	c.keyShares(config)
+	sessions := c.sessions(config)
 
 	sni, names, err := clientNames(config)
 	if err != nil {
@@ -109,6 +120,7 @@ func (p *Provider) Client(transport net.Conn, config *tlsapi.ClientConfig) (tlsa
 	o.Client = true
 	o.ServerName = config.ServerName
 	o.SNI = sni
+	o.Sessions = sessions
 	o.RequireALPN = slices.Equal(config.ALPN, tlsapi.ALPNH2())
 	o.HalfClose = p.supports(tlsapi.ClientCloseWrite)
 	o.Exporter = p.supports(tlsapi.ClientExporter)
@@ -120,28 +132,29 @@ func (p *Provider) Server(transport net.Conn, config *tlsapi.ServerConfig) (tlsa
 	if err := p.check(transport, config.Validate(), config != nil, func() []tlsapi.FeatureUse { return config.Features() }); err != nil {
 		return nil, err
 	}
-	conn, err := p.newConn(p.serverContext(config, certificateOf(config)), nil)
+	conn, err := p.newConn(p.serverContext(config), nil)
 	if err != nil {
 		return nil, err
 	}
 	return engine.New(transport, conn, p.serverOptions(config)), nil
 }
 
-// serverContext returns the instructions for a server that has the certificate,
-// or none.
-func (p *Provider) serverContext(config *tlsapi.ServerConfig, certificate *tls.Certificate) *contextBuilder {
+// serverContext returns the instructions for a server. Where certificates or
+// configurations are chosen for each connection, config has the chosen ones.
+func (p *Provider) serverContext(config *tlsapi.ServerConfig) *contextBuilder {
 	c := &contextBuilder{provider: p, role: server}
 	c.settings(&config.Settings)
 	c.setUint8(optVerifyMode, "ClientAuth", uint8(config.ClientAuth))
 	if config.ClientAuth != tls.NoClientCert && !config.ClientCAs.Empty() {
 		c.anchors("ClientCAs", config.ClientCAs, false)
 	}
-	if certificate != nil {
-		c.certificate("Certificates", certificate)
+	for i := range config.Certificates {
+		c.certificate("Certificates", &config.Certificates[i])
 	}
 	if config.ALPNStrict {
 		c.setUint8(optALPNStrict, "ALPNStrict", 1)
 	}
+	c.tickets(config)
 	return c
 }
 
@@ -211,15 +224,6 @@ func (p *Provider) options(s *tlsapi.Settings) engine.Options {
 		HandshakeComplete: s.HandshakeComplete,
 		HandshakeFailed:   s.HandshakeFailed,
 	}
-}
-
-// certificateOf returns the only certificate of a configuration, nil when there
-// is none.
-func certificateOf(config *tlsapi.ServerConfig) *tls.Certificate {
-	if len(config.Certificates) == 0 {
-		return nil
-	}
-	return &config.Certificates[0]
 }
 
 // named puts the provider's name on an error of the configuration.
@@ -362,6 +366,10 @@ func (c *contextBuilder) explicit(s *tlsapi.Settings) {
 	suites, curves := s.CipherSuites, s.Curves
 	if policy, ok := tlsapi.LookupPolicy(s.SecurityPolicy); ok {
 		minimum, maximum, suites, curves = policy.MinVersion, policy.MaxVersion, policy.CipherSuites, policy.Curves
+		if !c.provider.abilities.Has(AbilityMLKEM) {
+			// As Mozilla's own generator does for such libraries.
+			curves = slices.DeleteFunc(slices.Clone(curves), tlsapi.PostQuantum)
+		}
 	}
 	c.set(optMinVersion, "MinVersion", binary.BigEndian.AppendUint16(nil, minimum))
 	c.set(optMaxVersion, "MaxVersion", binary.BigEndian.AppendUint16(nil, maximum))
