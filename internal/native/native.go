@@ -45,6 +45,7 @@ type Provider struct {
 	initOnce sync.Once
 	initErr  error
 	contexts contextCache
+	vetted   vettedConfigs
 }
 
 // complete fills in what follows from the library at hand.
@@ -132,11 +133,28 @@ func (p *Provider) Server(transport net.Conn, config *tlsapi.ServerConfig) (tlsa
 	if err := p.check(transport, config.Validate(), config != nil, func() []tlsapi.FeatureUse { return config.Features() }); err != nil {
 		return nil, err
 	}
+	if selects(config) {
+		if err := p.vet(config); err != nil {
+			return nil, err
+		}
+		o := p.serverOptions(config)
+		o.Replaceable = config.GetConfigForClient != nil
+		return engine.New(transport, &selector{provider: p, config: config, transport: transport}, o), nil
+	}
 	conn, err := p.newConn(p.serverContext(config), nil)
 	if err != nil {
 		return nil, err
 	}
 	return engine.New(transport, conn, p.serverOptions(config)), nil
+}
+
+// checkServer refuses what is wrong with every provider and what this one does
+// not have.
+func (p *Provider) checkServer(config *tlsapi.ServerConfig) error {
+	if err := config.Validate(); err != nil {
+		return err
+	}
+	return tlsapi.CheckFeatures(p, config.Features())
 }
 
 // serverContext returns the instructions for a server. Where certificates or
