@@ -32,6 +32,13 @@ func (c *Conn) work(ctx *limitedContext) (workErr, err error) {
 	defer cancel()
 	// Buffered, so that the goroutine ends when nobody waits any more.
 	done := make(chan outcome, 1)
+	adopted := make(chan *Options)
+	adopt := func(o *Options) {
+		select {
+		case adopted <- o:
+		case <-working.Done():
+		}
+	}
 	go func() {
 		o := outcome{err: errEndedGoroutine}
 		defer func() {
@@ -40,29 +47,29 @@ func (c *Conn) work(ctx *limitedContext) (workErr, err error) {
 			}
 			done <- o
 		}()
-		o.options, o.err = do(working)
+		o.err = do(working, adopt)
 	}()
-	select {
-	case o := <-done:
-		if o.panicked != nil {
-			// Where the caller expects it, and can recover from it.
-			panic(o.panicked)
+	for {
+		select {
+		case o := <-adopted:
+			c.replaceOptions(o)
+			ctx.setTimeout(o.HandshakeTimeout)
+		case o := <-done:
+			if o.panicked != nil {
+				// Where the caller expects it, and can recover from it.
+				panic(o.panicked)
+			}
+			return o.err, nil
+		case <-closing:
+			return nil, ClosedError(c.options.Provider, "handshake")
+		case <-ctx.Done():
+			return nil, ContextError(c.options.Provider, ctx.cause())
 		}
-		if o.err == nil && o.options != nil {
-			c.replaceOptions(o.options)
-			ctx.setTimeout(o.options.HandshakeTimeout)
-		}
-		return o.err, nil
-	case <-closing:
-		return nil, ClosedError(c.options.Provider, "handshake")
-	case <-ctx.Done():
-		return nil, ContextError(c.options.Provider, ctx.cause())
 	}
 }
 
 // outcome is what a goroutine with work came to.
 type outcome struct {
-	options  *Options
 	err      error
 	panicked any
 }

@@ -240,10 +240,10 @@ func (n *conn) Handshake() engine.Result {
 }
 
 // Work signs what the library wants signed.
-func (n *conn) Work() func(stdcontext.Context) (*engine.Options, error) {
+func (n *conn) Work() func(stdcontext.Context, func(*engine.Options)) error {
 	s := &signature{signer: n.signer, request: n.query(C.POLYTLS_GET_SIGNATURE_REQUEST, nil)}
 	n.signature = s
-	return func(stdcontext.Context) (*engine.Options, error) { return nil, s.make() }
+	return func(stdcontext.Context, func(*engine.Options)) error { return s.make() }
 }
 
 func (n *conn) Read(p []byte) engine.Result {

@@ -108,7 +108,7 @@ func (s *selector) feed(step func() engine.Result) engine.Result {
 	}
 }
 
-func (s *selector) Work() func(stdcontext.Context) (*engine.Options, error) {
+func (s *selector) Work() func(stdcontext.Context, func(*engine.Options)) error {
 	if s.Engine != nil {
 		return s.Engine.Work()
 	}
@@ -263,17 +263,17 @@ func (c *choice) drop() {
 	}
 }
 
-func (c *choice) run(ctx stdcontext.Context) (options *engine.Options, err error) {
+func (c *choice) run(ctx stdcontext.Context, adopt func(*engine.Options)) error {
 	var conn engine.Engine
 	s := c.selector
-	err = withClientHello(ctx, c.wire, s.transport, func(hello *tls.ClientHelloInfo) error {
+	err := withClientHello(ctx, c.wire, s.transport, func(hello *tls.ClientHelloInfo) error {
 		config, err := s.provider.chooseConfig(s.config, hello)
 		if err != nil {
 			return err
 		}
 		if config != s.config {
 			o := s.provider.serverOptions(config)
-			options = &o
+			adopt(&o)
 		}
 		effective, err := s.provider.chooseCertificate(config, hello)
 		if err != nil {
@@ -293,7 +293,7 @@ func (c *choice) run(ctx stdcontext.Context) (options *engine.Options, err error
 	if errors.As(err, &alerting) {
 		err = alerting.err
 	}
-	return options, err
+	return err
 }
 
 // chooseConfig returns the configuration for a client: that of the hook, or
