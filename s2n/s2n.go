@@ -64,7 +64,8 @@ func matrix(able native.Abilities) native.Matrix {
 	m.Set(tlsapi.Unsupported, "the library has external PSKs only (RFC 8446), no imported ones (RFC 9258)",
 		tlsapi.ClientPSKImported, tlsapi.ServerPSKImported)
 	m.Set(tlsapi.Unsupported, "the library has no PSK cipher suites of TLS 1.2", tlsapi.ClientPSKTLS12, tlsapi.ServerPSKTLS12)
-	m.Set(tlsapi.Native, "without a TLS 1.3 ticket a ClientHello offers a PSK of random bytes: the library announces its PSK modes, without which servers send no tickets, beside a PSK only",
+	m.Set(tlsapi.Emulated, "sessions of TLS 1.3, and of TLS 1.2 where that is MaxVersion: the library cannot resume them otherwise; "+
+		"without a session a ClientHello offers a PSK of random bytes, beside which alone the library asks for tickets of TLS 1.3; none beside PSKs",
 		tlsapi.ClientSessionCache)
 	m.Set(tlsapi.Native, "none with client authentication, which the library does not check again, nor beside PSKs", tlsapi.ServerSessionTickets)
 	m.Set(tlsapi.Native, "48 keys at most", tlsapi.ServerSessionTicketKeys)
