@@ -1171,7 +1171,7 @@ int polytls_s2n_x509_verify_cert(X509_STORE_CTX *store_ctx) {
     case POLYTLS_VERIFY_IF_GIVEN:
     case POLYTLS_VERIFY_REQUIRE_AND_VERIFY:
       accepted = polytls_verify(store_ctx, client ? POLYTLS_SERVER : POLYTLS_CLIENT, client ? &conn->names : NULL,
-                                &conn->outcome) == 1;
+                                NULL, &conn->outcome) == 1;
       break;
     case POLYTLS_VERIFY_NONE:
       if (!client) {

@@ -98,3 +98,11 @@ func (m Matrix) SetPSKs() {
 		tlsapi.ServerPSKTLS12)
 	m.Set(tlsapi.Native, "", tlsapi.ClientRequirePSK, tlsapi.ServerRequirePSK)
 }
+
+// SetRevocation says that the library staples OCSP responses and checks
+// revocation lists.
+func (m Matrix) SetRevocation() {
+	m.Set(tlsapi.Native, "", tlsapi.ClientOCSP, tlsapi.ServerOCSP)
+	m.Set(tlsapi.Native, "lists for a part of the certificates (delta lists, those with an issuing distribution point, indirect ones) count as missing",
+		tlsapi.ClientRevocationLists, tlsapi.ServerRevocationLists)
+}
