@@ -843,20 +843,14 @@ static struct polytls_result set_ocsp_response(struct context *ctx, const uint8_
 }
 
 static struct polytls_result add_revocation_list(struct context *ctx, const uint8_t *data, size_t len) {
-  const uint8_t *p = data;
-  X509_CRL *crl = len > INT32_MAX ? NULL : d2i_X509_CRL(NULL, &p, (long)len);
-  if (crl == NULL || p != data + len) {
-    X509_CRL_free(crl);
-    return config_error(ctx, POLYTLS_FAIL_CONFIG, "a revocation list is no DER CRL");
+  switch (polytls_revocation_add(&ctx->crls, data, len)) {
+    case 1:
+      return status_result(POLYTLS_OK);
+    case 0:
+      return config_error(ctx, POLYTLS_FAIL_INTERNAL, "out of memory");
+    default:
+      return config_error(ctx, POLYTLS_FAIL_CONFIG, "a revocation list is no DER CRL");
   }
-  if (ctx->crls == NULL) {
-    ctx->crls = sk_X509_CRL_new_null();
-  }
-  if (ctx->crls == NULL || !sk_X509_CRL_push(ctx->crls, crl)) {
-    X509_CRL_free(crl);
-    return config_error(ctx, POLYTLS_FAIL_INTERNAL, "out of memory");
-  }
-  return status_result(POLYTLS_OK);
 }
 
 static int key_log(void *unused, struct s2n_connection *s2n, uint8_t *line, size_t len) {
@@ -1171,7 +1165,7 @@ int polytls_s2n_x509_verify_cert(X509_STORE_CTX *store_ctx) {
     case POLYTLS_VERIFY_IF_GIVEN:
     case POLYTLS_VERIFY_REQUIRE_AND_VERIFY:
       accepted = polytls_verify(store_ctx, client ? POLYTLS_SERVER : POLYTLS_CLIENT, client ? &conn->names : NULL,
-                                NULL, &conn->outcome) == 1;
+                                conn->ctx->crls, &conn->outcome) == 1;
       break;
     case POLYTLS_VERIFY_NONE:
       if (!client) {

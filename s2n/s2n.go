@@ -25,6 +25,7 @@ var Provider tlsapi.Provider = native.New(&native.Provider{
 
 func matrix(able native.Abilities) native.Matrix {
 	m := native.LibsslMatrix()
+	m.SetRevocation()
 	m.Set(tlsapi.Emulated, exactNote, tlsapi.ClientCipherSuites, tlsapi.ServerCipherSuites,
 		tlsapi.ClientCurves, tlsapi.ServerCurves)
 	m.Set(tlsapi.Emulated, exactNote+"; "+oldNote, tlsapi.ClientVersions, tlsapi.ServerVersions)
@@ -56,7 +57,7 @@ func matrix(able native.Abilities) native.Matrix {
 		tlsapi.ClientAlerts, tlsapi.ServerAlerts)
 	m.Set(tlsapi.Emulated, "a timer of the state machine around the library: the library's own delay would block a thread; 30 s by default, as the library's own",
 		tlsapi.ClientBlinding, tlsapi.ServerBlinding)
-	m.Set(tlsapi.Native, "TLS 1.3 with psk_dhe_ke, all of one hash: after a HelloRetryRequest the library loses count of two kinds; "+
+	m.Set(tlsapi.Native, "TLS 1.3 with psk_dhe_ke, all of one hash (PSKs of two hashes are refused): after a HelloRetryRequest the library loses count of two kinds; "+
 		"servers that choose the cipher suite before the PSK find one of SHA-384 only with a policy that has no other suites, such as rfc9151; no sessions beside PSKs",
 		tlsapi.ClientPSKExternal)
 	m.Set(tlsapi.Native, "TLS 1.3 with psk_dhe_ke; no session tickets beside PSKs", tlsapi.ServerPSKExternal)
