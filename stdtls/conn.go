@@ -80,7 +80,7 @@ func newConn(inner net.Conn, client bool, settings *tlsapi.Settings, v *verifier
 }
 
 func newClientConn(inner net.Conn, config *tlsapi.ClientConfig) (*conn, error) {
-	plan, err := newClientPlan(config)
+	plan, err := clientPlanOf(config)
 	if err != nil {
 		return nil, err
 	}
@@ -96,7 +96,7 @@ func newClientConn(inner net.Conn, config *tlsapi.ClientConfig) (*conn, error) {
 }
 
 func newServerConn(inner net.Conn, config *tlsapi.ServerConfig) (*conn, error) {
-	plan, err := newServerPlan(config)
+	plan, err := serverPlanOf(config)
 	if err != nil {
 		return nil, err
 	}
@@ -120,13 +120,13 @@ func (c *conn) configForClient(plan *serverPlan, hello *tls.ClientHelloInfo) (*t
 			return nil, rejected(alertInternalError, fmt.Errorf("GetConfigForClient: %w", err))
 		}
 		if chosen != nil && chosen != plan.config {
-			if plan, err = newServerPlan(chosen); err != nil {
+			if plan, err = serverPlanOf(chosen); err != nil {
 				return nil, err
 			}
 			c.adopt(plan)
 		}
 	}
-	cert, err := chooseCertificate(plan.config, hello)
+	cert, binding, err := plan.chooseCertificate(hello)
 	if err != nil {
 		return nil, err
 	}
@@ -135,7 +135,7 @@ func (c *conn) configForClient(plan *serverPlan, hello *tls.ClientHelloInfo) (*t
 	standard.Certificates = []tls.Certificate{*cert}
 	standard.NextProtos = negotiableALPN(plan.config, hello.SupportedProtos)
 	if !plan.config.SessionTicketsDisabled {
-		newTicketer(plan.config.SessionTicketKeys, plan.bindingFor(cert), hello.ServerName, c.chainsUntil).into(standard)
+		newTicketer(plan.config.SessionTicketKeys, binding, hello.ServerName, c.chainsUntil).into(standard)
 	}
 	return standard, nil
 }

@@ -28,7 +28,7 @@ const (
 	notePolicyNamed  = "only intermediate and modern; the other names are s2n's"
 	notePSK          = "crypto/tls has no external pre-shared keys"
 	noteBlinding     = "the transport below crypto/tls holds the alert and the close back; no delay by default; a Read whose alert waits behind a blocked Write returns when that does"
-	noteConfigCache  = "there are no native contexts to cache; a negative value (no cache) is accepted"
+	noteConfigCache  = "there are no native contexts to keep; what the 64 configurations that were used last are converted to is kept, and a negative value, which is accepted, keeps none"
 	noteTimeout      = "a timer around the handshake that closes the transport"
 	noteHooks        = "called by the connection around crypto/tls's handshake"
 	noteExporter     = "TLS 1.2 needs a peer with extended master secret; without it the call matches errors.ErrUnsupported"
