@@ -30,9 +30,12 @@ command fail: the data may be incomplete.
 What was negotiated goes to stderr, or with --json to stdout as
   {"provider","library_version","version","cipher_suite","group","alpn",
    "resumed","server_name","verified","hello_retry_request","key_shares",
-   "psk_identity","peer":{"subject","organization","serial","sha256",
+   "psk_identity","ocsp":{"status","this_update","next_update","verified"},
+   "revocation_checked","peer":{"subject","organization","serial","sha256",
    "not_after","dns_names","ip_addresses"}}
-"peer" is null when the peer has no certificate. With --json received data is
+"peer" is null when the peer has no certificate, "ocsp" when it stapled no OCSP
+response; what the response says is told and not acted upon.
+"revocation_checked" is true when the chain was held against --crl. With --json received data is
 written to the file of --output, or dropped.
 
 An option that the provider does not support is refused before anything is
@@ -46,6 +49,12 @@ const connectExample = `  polytls connect example.com:443 --provider openssl --a
 // defaultLinger is how long to wait for a peer that cannot be told that
 // nothing more comes.
 const defaultLinger = time.Second
+
+// connectReport is the JSON form of what the handshake came to.
+type connectReport struct {
+	connectionReport
+	RevocationChecked bool `json:"revocation_checked"`
+}
 
 type connectCommand struct {
 	flags       clientFlags
@@ -146,13 +155,19 @@ func (c *connectCommand) talk(cmd *cobra.Command, provider tlsapi.Provider, conf
 	if err := conn.HandshakeContext(ctx); err != nil {
 		return err
 	}
+	// The handshake would have failed otherwise.
+	checked := len(config.RevocationLists) > 0 && conn.Info().Verified
 	if wantsJSON(cmd) {
-		if err := writeJSON(cmd.OutOrStdout(), describeConnection(conn)); err != nil {
+		report := connectReport{describeConnection(conn), checked}
+		if err := writeJSON(cmd.OutOrStdout(), report); err != nil {
 			return err
 		}
 	} else {
 		fmt.Fprintf(cmd.ErrOrStderr(), "%-15s %s\n", "connected to", transport.RemoteAddr())
 		writeConnection(cmd.ErrOrStderr(), conn)
+		if checked {
+			fmt.Fprintf(cmd.ErrOrStderr(), "%-15s %s\n", "revocation", "checked with the lists of --crl")
+		}
 	}
 
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
