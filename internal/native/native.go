@@ -113,6 +113,7 @@ func (p *Provider) Client(transport net.Conn, config *tlsapi.ClientConfig) (tlsa
 		c.certificate("Certificate", config.Certificate)
 	}
 	c.keyShares(config)
+	sessions := c.sessions(config)
 
 	sni, names, err := clientNames(config)
 	if err != nil {
@@ -122,6 +123,7 @@ func (p *Provider) Client(transport net.Conn, config *tlsapi.ClientConfig) (tlsa
 		Client:      true,
 		ServerName:  config.ServerName,
 		SNI:         sni,
+		Sessions:    sessions,
 		RequireALPN: slices.Equal(config.ALPN, tlsapi.ALPNH2()),
 		HalfClose:   p.supports(tlsapi.ClientCloseWrite),
 		Exporter:    p.supports(tlsapi.ClientExporter),
@@ -145,6 +147,7 @@ func (p *Provider) Server(transport net.Conn, config *tlsapi.ServerConfig) (tlsa
 	if config.ALPNStrict {
 		c.setUint8(optALPNStrict, "ALPNStrict", 1)
 	}
+	c.tickets(config)
 	return p.connect(transport, c, nil, engine.Options{
 		HalfClose: p.supports(tlsapi.ServerCloseWrite),
 		Exporter:  p.supports(tlsapi.ServerExporter),

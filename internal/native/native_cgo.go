@@ -315,6 +315,32 @@ func (n *conn) TakeKeyLog() []byte {
 	return lines
 }
 
+// SetSession offers a session; false when the library cannot use it.
+func (n *conn) SetSession(session []byte) bool {
+	res := C.conn_set(n.library.c, n.c, connSession, bytePointer(session), C.size_t(len(session)))
+	return res.status == C.POLYTLS_OK
+}
+
+// TakeSessions returns the new sessions and wipes the library's copy.
+func (n *conn) TakeSessions() [][]byte {
+	if n.c.sessions_end == 0 {
+		return nil
+	}
+	b := unsafe.Slice((*byte)(n.c.sessions), int(n.c.sessions_end))
+	var sessions [][]byte
+	for rest := b; len(rest) >= 4; {
+		size := binary.BigEndian.Uint32(rest)
+		if uint64(size) > uint64(len(rest)-4) {
+			break
+		}
+		sessions = append(sessions, bytes.Clone(rest[4:4+size]))
+		rest = rest[4+size:]
+	}
+	clear(b)
+	n.c.sessions_end = 0
+	return sessions
+}
+
 // Facts asks for everything that is known of the connection.
 func (n *conn) Facts() engine.Facts {
 	return engine.Facts{
