@@ -400,6 +400,8 @@ func countingListener(t *testing.T) (address string, connections func() int) {
 // not have; DIR stands for a folder of the test.
 var optionArgs = map[tlsapi.Feature][]string{
 	tlsapi.ClientSessionCache:      {"connect", "--session-file", "DIR/sessions"},
+	tlsapi.ClientConfigCache:       {"connect", "--config-cache-size", "3"},
+	tlsapi.ServerConfigCache:       {"serve", "--config-cache-size", "3"},
 	tlsapi.ClientKeyLog:            {"connect", "--key-log", "DIR/keys"},
 	tlsapi.ClientRequirePSK:        {"connect", "--psk", "me:000102030405060708090a0b0c0d0e0f", "--require-psk"},
 	tlsapi.ServerSessionTicketKeys: {"serve", "--ticket-key-file", "DIR/tickets"},

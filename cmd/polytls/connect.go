@@ -24,7 +24,8 @@ At the end of stdin the sending side of the connection is closed (TLS
 close_notify) and the command goes on reading until the peer closes, too. A
 provider that cannot half-close (see client.close-write in "polytls providers")
 waits until nothing has come for the time of --linger instead, by default 1s,
-and then closes. A peer that ends the connection without close_notify makes the
+and then closes. With --session-file the end of stdin waits up to 0.5s for a
+session to keep. A peer that ends the connection without close_notify makes the
 command fail: the data may be incomplete.
 
 What was negotiated goes to stderr, or with --json to stdout as
@@ -49,6 +50,9 @@ const connectExample = `  polytls connect example.com:443 --provider openssl --a
 // defaultLinger is how long to wait for a peer that cannot be told that
 // nothing more comes.
 const defaultLinger = time.Second
+
+// ticketTime is how long the end of stdin waits for a session to keep.
+const ticketTime = 500 * time.Millisecond
 
 // connectReport is the JSON form of what the handshake came to.
 type connectReport struct {
@@ -172,12 +176,34 @@ func (c *connectCommand) talk(cmd *cobra.Command, provider tlsapi.Provider, conf
 
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
-	err = pipe(conn, cmd.InOrStdin(), output, c.linger)
+	input := cmd.InOrStdin()
+	if sessions, ok := config.SessionCache.(*sessionFile); ok {
+		// A ticket of TLS 1.3 comes after the handshake, and not every library
+		// takes one when it has closed its sending side.
+		input = io.MultiReader(input, endAfter(sessions.stored, ticketTime))
+	}
+	err = pipe(conn, input, output, c.linger)
 	if ctx.Err() != nil {
 		return errors.New("interrupted")
 	}
 	return err
 }
+
+// endAfter is an input without data that ends when the event has come, or when
+// the time is over.
+func endAfter(event <-chan struct{}, limit time.Duration) io.Reader {
+	return readerFunc(func([]byte) (int, error) {
+		select {
+		case <-event:
+		case <-time.After(limit):
+		}
+		return 0, io.EOF
+	})
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 // pipe sends input to conn and writes what comes to output, until the peer
 // closes. After the end of the input it gives up when nothing has come for the
