@@ -75,6 +75,7 @@ func (s *suite) clientDuo(t *testing.T, config *tlsapi.ClientConfig, reference *
 	clientWire, serverWire := newWire(t)
 	conn, err := s.p.Client(clientWire, config)
 	s.acceptRefusal(t, err, config.Features(), values...)
+	s.coverage.use(config.Features())
 	peer := tls.Server(serverWire, reference)
 	d := &duo{
 		session: &session{clientWire, serverWire, conn, peer},
@@ -90,6 +91,7 @@ func (s *suite) serverDuo(t *testing.T, config *tlsapi.ServerConfig, reference *
 	clientWire, serverWire := newWire(t)
 	conn, err := s.p.Server(serverWire, config)
 	s.acceptRefusal(t, err, config.Features(), values...)
+	s.coverage.use(config.Features())
 	peer := tls.Client(clientWire, reference)
 	d := &duo{
 		session: &session{clientWire, serverWire, peer, conn},
