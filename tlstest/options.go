@@ -176,7 +176,11 @@ func (s *suite) requireHonest(t *testing.T, used []tlsapi.FeatureUse, off bool, 
 		refused := slices.ContainsFunc(used, func(u tlsapi.FeatureUse) bool {
 			return u.Option == e.Option && !s.declared(u.Feature)
 		})
-		s.coverage.add(used[i].Feature)
+		for _, u := range used {
+			if !s.declared(u.Feature) {
+				s.coverage.add(u.Feature)
+			}
+		}
 		assert.True(t, refused, "the error names option %q, which is supported: %v", e.Option, err)
 		requireUntouched(t, wire)
 		return

@@ -320,6 +320,7 @@ func certificateStage(version uint16) stage { return version == tls.VersionTLS13
 func (s *suite) requireAlertSeen(t *testing.T, r role, when stage, peerErr error, alerts ...tls.AlertError) {
 	t.Helper()
 	require.Error(t, peerErr)
+	s.coverage.add(r.feature("alerts"))
 	text := peerErr.Error()
 	for _, a := range alerts {
 		if strings.Contains(text, "remote error: "+a.Error()) {
