@@ -47,14 +47,19 @@ asan: native ## Run the Go tests under AddressSanitizer
 	$(REQUIRE) $(GO) test -asan -timeout 30m ./...
 
 .PHONY: lint
-lint: native lint-tools ## Check formatting, Go, C under gcc and clang, shell and workflows
+lint: native lint-tools ## Check formatting, generated files, Go, C under gcc and clang, shell and workflows
 	@unformatted=$$(git ls-files '*.go' | xargs gofmt -l); \
 	if [ -n "$$unformatted" ]; then echo "gofmt would change:"; echo "$$unformatted"; exit 1; fi
 	for m in $(MODULES); do (cd $$m && $(GO) vet ./... && CGO_ENABLED=0 $(GO) vet ./... && $(GO) run $(STATICCHECK) ./...) || exit 1; done
+	$(GO) run ./internal/optionsdoc -check
 	CC=gcc $(GO) build ./...
 	CC=clang $(GO) build ./...
 	git ls-files '*.sh' .ci/run | xargs shellcheck
 	$(GO) run $(ACTIONLINT)
+
+.PHONY: docs
+docs: native ## Write docs/OPTIONS.md from the code
+	$(GO) run ./internal/optionsdoc
 
 .PHONY: fmt
 fmt: ## Format the Go code
