@@ -16,6 +16,7 @@ package main
 
 import (
 	"context"
+	_ "embed"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -36,6 +37,12 @@ import (
 // workerCommand makes this program one of the processes that measure: "bench
 // worker NAME FIXTURES".
 const workerCommand = "worker"
+
+// baselineConfig makes the system's OpenSSL of the other binding negotiate what
+// all are compared with.
+//
+//go:embed baseline/openssl.cnf
+var baselineConfig []byte
 
 func main() {
 	if len(os.Args) == 4 && os.Args[1] == workerCommand {
@@ -97,35 +104,31 @@ func compare(ctx context.Context) error {
 	if flag.NArg() > 0 {
 		return fmt.Errorf("unexpected argument %q", flag.Arg(0))
 	}
-	if o.rounds == 0 {
-		o.rounds = 7
-		if o.quick {
-			o.rounds = 3
-		}
+	plan := measure.Thorough()
+	if o.quick {
+		plan = measure.Quick()
 	}
-	if o.duration == 0 {
-		o.duration = 150 * time.Millisecond
-		if o.quick {
-			o.duration = 50 * time.Millisecond
-		}
+	if o.rounds > 0 {
+		plan.Rounds = o.rounds
 	}
-	measures, err := measure.Select(o.measures)
-	if err != nil {
+	if o.duration > 0 {
+		plan.Duration = o.duration
+	}
+	var err error
+	if plan.Measures, err = measure.Select(o.measures); err != nil {
 		return err
 	}
 	if o.profile != "" {
-		return profile(o, measures)
+		return profile(o, plan)
 	}
 	if o.out == "" {
 		return errors.New("--out is missing: a folder for the results")
 	}
-	contenders, err := o.contenders()
-	if err != nil {
+	if plan.Contenders, err = o.contenders(); err != nil {
 		return err
 	}
-	report, err := measure.Run(ctx, measure.Plan{
-		Contenders: contenders, Measures: measures, Rounds: o.rounds, Duration: o.duration, Progress: os.Stderr,
-	})
+	plan.Progress = os.Stderr
+	report, err := measure.Run(ctx, plan)
 	if err != nil {
 		return err
 	}
@@ -166,8 +169,11 @@ func (o *options) contenders() ([]measure.Contender, error) {
 		fmt.Fprintf(os.Stderr, "without the other binding: %v\n", err)
 		return list, nil
 	}
-	config, err := filepath.Abs("baseline/openssl.cnf")
-	if err != nil {
+	config := filepath.Join(o.out, "openssl.cnf")
+	if err := errors.Join(os.MkdirAll(o.out, 0o755), os.WriteFile(config, baselineConfig, 0o644)); err != nil {
+		return nil, err
+	}
+	if config, err = filepath.Abs(config); err != nil {
 		return nil, err
 	}
 	return append(list, measure.Contender{
@@ -197,9 +203,9 @@ func write(report *measure.Report, folder string) error {
 }
 
 // profile measures in this process.
-func profile(o options, measures []measure.Measure) error {
-	if len(measures) != 1 {
-		return fmt.Errorf("--profile needs one measure, and --measure %q is %d", o.measures, len(measures))
+func profile(o options, plan measure.Plan) error {
+	if len(plan.Measures) != 1 {
+		return fmt.Errorf("--profile needs one measure, and --measure %q is %d", o.measures, len(plan.Measures))
 	}
 	s, err := subject(o.providers)
 	if err != nil {
@@ -226,11 +232,11 @@ func profile(o options, measures []measure.Measure) error {
 	if err := pprof.StartCPUProfile(file); err != nil {
 		return err
 	}
-	sample, err := measures[0].Take(s, f, time.Duration(o.rounds)*o.duration, 0)
+	sample, err := plan.Measures[0].Take(s, f, time.Duration(plan.Rounds)*plan.Duration, 0)
 	pprof.StopCPUProfile()
 	if err != nil {
 		return err
 	}
-	fmt.Printf("%s: %d operations, %.2f µs of processor time each\n", measures[0].Name, sample.Ops, float64(sample.CPU.Nanoseconds())/float64(sample.Ops)/1000)
+	fmt.Printf("%s: %d operations, %.2f µs of processor time each\n", plan.Measures[0].Name, sample.Ops, float64(sample.CPU.Nanoseconds())/float64(sample.Ops)/1000)
 	return file.Close()
 }

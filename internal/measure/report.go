@@ -201,6 +201,11 @@ func (r *Report) floorOf(provider string) string {
 	return r.Contenders[i].Name
 }
 
+func (r *Report) kind(contender string) Kind {
+	i := slices.IndexFunc(r.Contenders, func(c ContenderReport) bool { return c.Name == contender })
+	return r.Contenders[i].Kind
+}
+
 // WriteText writes the report as a table for people.
 func (r *Report) WriteText(w io.Writer) error {
 	fmt.Fprintf(w, "%s, %s, %d cores, %s, load %s at the start, %s\n", r.Machine.Processor, r.Machine.System, r.Machine.Cores, r.Machine.Go, r.Machine.Load, r.Date.Format(time.RFC3339))
@@ -227,7 +232,7 @@ func (r *Report) WriteText(w io.Writer) error {
 			return err
 		}
 		for _, result := range r.Results {
-			if result.Measure == m.Name && result.Unsupported != "" {
+			if result.Measure == m.Name && result.Unsupported != "" && r.kind(result.Contender) != KindFloor {
 				fmt.Fprintf(w, "  %s: %s\n", result.Contender, result.Unsupported)
 			}
 		}

@@ -52,8 +52,21 @@ type Plan struct {
 	Duration time.Duration
 	// MaxOps, when it is above 0, limits the operations of a turn.
 	MaxOps int
+	// IdleRounds and IdleConnections are the rounds and connections of memory
+	// measures, which take long and vary little.
+	IdleRounds, IdleConnections int
 	// Progress, if not nil, is told what happens.
 	Progress io.Writer
+}
+
+// Quick is a comparison that takes under a minute with all measures.
+func Quick() Plan {
+	return Plan{Rounds: 3, Duration: 50 * time.Millisecond, IdleRounds: 1, IdleConnections: 1000}
+}
+
+// Thorough is one that takes a few minutes.
+func Thorough() Plan {
+	return Plan{Rounds: 7, Duration: 150 * time.Millisecond, IdleRounds: 3, IdleConnections: 5000}
 }
 
 // Run lets the contenders take turns: in every round of a measure each has one,
@@ -99,8 +112,7 @@ func (r *Report) take(ctx context.Context, plan Plan, m Measure, workers []*work
 	}
 	rounds := plan.Rounds
 	if m.Fresh() {
-		// A process of its own for every turn, and little noise.
-		rounds = min(rounds, 3)
+		rounds = plan.IdleRounds
 	}
 	begin := time.Now()
 	for round := range rounds {
@@ -129,7 +141,13 @@ func (r *Report) take(ctx context.Context, plan Plan, m Measure, workers []*work
 
 // take has one turn.
 func (w *worker) take(ctx context.Context, plan Plan, m Measure, fixtures string) (Reply, error) {
+	duration, most := plan.Duration, plan.MaxOps
+	if m.Connections > 1 {
+		// Long enough for every connection to have its share.
+		duration *= 2
+	}
 	if m.Fresh() {
+		most = plan.IdleConnections
 		fresh, err := start(ctx, w.contender, fixtures)
 		if err != nil {
 			return Reply{}, err
@@ -137,7 +155,7 @@ func (w *worker) take(ctx context.Context, plan Plan, m Measure, fixtures string
 		defer fresh.stop()
 		w = fresh
 	}
-	return w.ask(m, plan.Duration, plan.MaxOps)
+	return w.ask(m, duration, most)
 }
 
 // worker is a contender's process.
