@@ -161,13 +161,12 @@ func (o *options) contenders() ([]measure.Contender, error) {
 			}
 		}
 	}
-	list = append(list, floors...)
 	if o.baseline == "" {
-		return list, nil
+		return append(list, floors...), nil
 	}
 	if _, err := os.Stat(o.baseline); err != nil {
 		fmt.Fprintf(os.Stderr, "without the other binding: %v\n", err)
-		return list, nil
+		return append(list, floors...), nil
 	}
 	config := filepath.Join(o.out, "openssl.cnf")
 	if err := errors.Join(os.MkdirAll(o.out, 0o755), os.WriteFile(config, baselineConfig, 0o644)); err != nil {
@@ -176,9 +175,10 @@ func (o *options) contenders() ([]measure.Contender, error) {
 	if config, err = filepath.Abs(config); err != nil {
 		return nil, err
 	}
-	return append(list, measure.Contender{
+	list = append(list, measure.Contender{
 		Name: "spacemonkey", Kind: measure.KindBaseline, Command: []string{o.baseline}, Env: []string{"OPENSSL_CONF=" + config},
-	}), nil
+	})
+	return append(list, floors...), nil
 }
 
 // write leaves the report in a folder and prints it.

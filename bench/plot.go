@@ -36,6 +36,7 @@ func plotRatios(report *measure.Report, path string) error {
 		for j, name := range names {
 			if result := report.Result(name, c.Name); result != nil {
 				values[j] = result.Ratio
+				p.X.Max = max(p.X.Max, 1.1*result.Ratio)
 			}
 		}
 		bars, err := plotter.NewBarChart(values, height)
@@ -43,7 +44,10 @@ func plotRatios(report *measure.Report, path string) error {
 			return err
 		}
 		bars.Horizontal = true
-		bars.Color = plotutil.Color(i)
+		bars.Color = plotutil.SoftColors[i%len(plotutil.SoftColors)]
+		if c.Kind == measure.KindFloor {
+			bars.Color = plotutil.DarkColors[i%len(plotutil.DarkColors)]
+		}
 		bars.LineStyle.Width = 0
 		bars.Offset = height * vg.Length(float64(len(shown)-1)/2-float64(i))
 		p.Add(bars)
@@ -55,7 +59,6 @@ func plotRatios(report *measure.Report, path string) error {
 	}
 	one.Dashes = []vg.Length{vg.Points(4), vg.Points(3)}
 	p.Add(one)
-	p.Legend.Top = true
 	p.NominalY(names...)
 	rows := vg.Length(len(names)) * (height*vg.Length(len(shown)) + vg.Points(10))
 	return p.Save(10*vg.Inch, rows+1.5*vg.Inch, path)
