@@ -24,7 +24,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime"
 	"runtime/pprof"
 	"strings"
 	"syscall"
@@ -228,7 +227,6 @@ func profile(o options, plan measure.Plan) error {
 		return err
 	}
 	defer file.Close()
-	runtime.SetCPUProfileRate(1000)
 	if err := pprof.StartCPUProfile(file); err != nil {
 		return err
 	}
