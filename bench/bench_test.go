@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -75,6 +76,13 @@ func TestComparison(t *testing.T) {
 		text, err := os.ReadFile(filepath.Join(o.out, name))
 		require.NoError(t, err)
 		assert.Contains(t, string(text), "handshake-ecdsa-memory")
+	}
+	table, err := os.ReadFile(filepath.Join(o.out, "bench.md"))
+	require.NoError(t, err)
+	rows := strings.Split(strings.TrimSpace(string(table)), "\n")
+	require.Len(t, rows, 2+len(plan.Measures))
+	for _, row := range rows {
+		assert.Equal(t, len(plan.Contenders)+2, strings.Count(row, "|"), row)
 	}
 	picture, err := os.Open(filepath.Join(o.out, "bench.png"))
 	require.NoError(t, err)

@@ -5,7 +5,8 @@
 //	bench [--quick] [--measure NAMES] [--providers NAMES] [--floors FOLDER]
 //	      [--baseline PROGRAM] --out FOLDER
 //
-// It writes FOLDER/bench.txt (which it also prints), bench.json and bench.png.
+// It writes FOLDER/bench.txt (which it also prints), bench.json, bench.png and
+// bench.md, the ratios as a table.
 // `make bench` builds all the programs that take part and runs it.
 //
 //	bench --profile FILE --measure NAME --providers NAME
@@ -95,7 +96,7 @@ func compare(ctx context.Context) error {
 	flag.StringVar(&o.providers, "providers", "", "comma-separated providers; empty means all that are available; std is always measured")
 	flag.StringVar(&o.floors, "floors", "", "folder of the plain C programs (bench/floor/build.sh)")
 	flag.StringVar(&o.baseline, "baseline", "", "program of bench/baseline")
-	flag.StringVar(&o.out, "out", "", "folder for bench.txt, bench.json and bench.png")
+	flag.StringVar(&o.out, "out", "", "folder for the results: bench.txt, bench.md, bench.json and bench.png")
 	flag.StringVar(&o.profile, "profile", "", "write a processor profile of one provider and measure to this file")
 	flag.IntVar(&o.rounds, "rounds", 0, "rounds; 0 means 7, or 3 with --quick")
 	flag.DurationVar(&o.duration, "duration", 0, "time of one turn; 0 means 150ms, or 50ms with --quick")
@@ -185,8 +186,8 @@ func write(report *measure.Report, folder string) error {
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return err
 	}
-	var text strings.Builder
-	if err := report.WriteText(&text); err != nil {
+	var text, markdown strings.Builder
+	if err := errors.Join(report.WriteText(&text), report.WriteMarkdown(&markdown)); err != nil {
 		return err
 	}
 	fmt.Print(text.String())
@@ -196,6 +197,7 @@ func write(report *measure.Report, folder string) error {
 	}
 	return errors.Join(
 		os.WriteFile(filepath.Join(folder, "bench.txt"), []byte(text.String()), 0o644),
+		os.WriteFile(filepath.Join(folder, "bench.md"), []byte(markdown.String()), 0o644),
 		os.WriteFile(filepath.Join(folder, "bench.json"), append(encoded, '\n'), 0o644),
 		plotRatios(report, filepath.Join(folder, "bench.png")),
 	)

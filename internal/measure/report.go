@@ -266,3 +266,49 @@ func ratioText(ratio float64) string {
 }
 
 func micros(ns float64) string { return fmt.Sprintf("%.2f µs", ns/1000) }
+
+// WriteMarkdown writes the ratios to std as a table: measures down, contenders
+// across.
+func (r *Report) WriteMarkdown(w io.Writer) error {
+	var shown []ContenderReport
+	head, line := "| measure |", "|---|"
+	for _, c := range r.Contenders {
+		if c.Name == Reference {
+			continue
+		}
+		shown = append(shown, c)
+		head += " " + c.Name + " |"
+		line += "---|"
+	}
+	text := head + " std |\n" + line + "---|\n"
+	for _, m := range r.Measures {
+		text += "| " + m.Title + " |"
+		for _, c := range shown {
+			result := r.Result(m.Name, c.Name)
+			switch {
+			case result == nil:
+				text += " |"
+			case result.Ratio == 0:
+				text += fmt.Sprintf(" (%s) |", result.costText(m.Unit))
+			case result.OverFloor > 0:
+				text += fmt.Sprintf(" %.2f (%+.0f %%) |", result.Ratio, 100*(result.OverFloor-1))
+			default:
+				text += fmt.Sprintf(" %.2f |", result.Ratio)
+			}
+		}
+		if std := r.Result(m.Name, Reference); std != nil {
+			text += " " + std.costText(m.Unit)
+		}
+		text += " |\n"
+	}
+	_, err := io.WriteString(w, text)
+	return err
+}
+
+// costText is what an operation costs.
+func (result *Result) costText(unit Unit) string {
+	if unit == IdleEnd {
+		return fmt.Sprintf("%.1f KiB", result.Resident/kibi)
+	}
+	return micros(result.CPU)
+}
