@@ -98,8 +98,8 @@ func compare(ctx context.Context) error {
 	flag.StringVar(&o.baseline, "baseline", "", "program of bench/baseline")
 	flag.StringVar(&o.out, "out", "", "folder for the results: bench.txt, bench.md, bench.json and bench.png")
 	flag.StringVar(&o.profile, "profile", "", "write a processor profile of one provider and measure to this file")
-	flag.IntVar(&o.rounds, "rounds", 0, "rounds; 0 means 7, or 3 with --quick")
-	flag.DurationVar(&o.duration, "duration", 0, "time of one turn; 0 means 150ms, or 50ms with --quick")
+	flag.IntVar(&o.rounds, "rounds", 0, "rounds; 0 means 5, or 3 with --quick")
+	flag.DurationVar(&o.duration, "duration", 0, "time of one turn; 0 means 100ms, or 50ms with --quick")
 	flag.Parse()
 	if flag.NArg() > 0 {
 		return fmt.Errorf("unexpected argument %q", flag.Arg(0))

@@ -231,7 +231,9 @@ type firstError struct{ err atomic.Pointer[error] }
 
 func (f *firstError) set(err error) {
 	if err != nil {
-		f.err.CompareAndSwap(nil, &err)
+		// A copy: the parameter's own address would put every nil on the heap.
+		failure := err
+		f.err.CompareAndSwap(nil, &failure)
 	}
 }
 
@@ -334,50 +336,66 @@ func checkCopy(data, got []byte, one func() error) error {
 	return nil
 }
 
-// tcpConnections makes the measure's connections over TCP; close ends them all.
+// tcpConnections makes the measure's connections over TCP; closeAll ends them.
 func (b *bench) tcpConnections(n int) (clients, servers []Conn, closeAll func(), err error) {
-	closeAll = func() {
-		for _, c := range clients {
-			c.Close()
-		}
-		for _, s := range servers {
-			s.Close()
-		}
-	}
 	if need := 2*n + 64; need > fileLimit() {
-		return nil, nil, closeAll, fmt.Errorf("%d connections need %d open files, and the limit is %d (ulimit -n): %w", n, need, fileLimit(), errors.ErrUnsupported)
+		return nil, nil, nil, fmt.Errorf("%d connections need %d open files, and the limit is %d (ulimit -n): %w", n, need, fileLimit(), errors.ErrUnsupported)
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	clients, servers = make([]Conn, n), make([]Conn, n)
+	closeAll = func() {
+		for _, c := range append(clients, servers...) {
+			if c != nil {
+				c.Close()
+			}
+		}
+	}
+	var failure firstError
+	var made atomic.Int64
+	var makers sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		makers.Go(func() {
+			for i := made.Add(1) - 1; i < int64(n) && failure.get() == nil; i = made.Add(1) - 1 {
+				var err error
+				clients[i], servers[i], err = b.tcpConnection()
+				failure.set(err)
+			}
+		})
+	}
+	makers.Wait()
+	err = failure.get()
+	if err == nil {
+		err = errors.Join(b.checkNegotiated(clients[0], false), b.checkNegotiated(servers[0], false))
+	}
 	if err != nil {
-		return nil, nil, closeAll, err
-	}
-	defer listener.Close()
-	for range n {
-		client, err := net.Dial("tcp", listener.Addr().String())
-		if err != nil {
-			closeAll()
-			return nil, nil, closeAll, err
-		}
-		server, err := listener.Accept()
-		if err != nil {
-			client.Close()
-			closeAll()
-			return nil, nil, closeAll, err
-		}
-		c, s, err := b.connected(client, server)
-		if err != nil {
-			client.Close()
-			server.Close()
-			closeAll()
-			return nil, nil, closeAll, err
-		}
-		clients, servers = append(clients, c), append(servers, s)
-	}
-	if err := errors.Join(b.checkNegotiated(clients[0], false), b.checkNegotiated(servers[0], false)); err != nil {
 		closeAll()
-		return nil, nil, closeAll, err
+		return nil, nil, nil, err
 	}
 	return clients, servers, closeAll, nil
+}
+
+// tcpConnection makes one connection and runs its handshake.
+func (b *bench) tcpConnection() (client, server Conn, err error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, nil, err
+	}
+	defer listener.Close()
+	here, err := net.Dial("tcp", listener.Addr().String())
+	if err != nil {
+		return nil, nil, err
+	}
+	there, err := listener.Accept()
+	if err != nil {
+		here.Close()
+		return nil, nil, err
+	}
+	client, server, err = b.connected(here, there)
+	if err != nil {
+		here.Close()
+		there.Close()
+		return nil, nil, err
+	}
+	return client, server, nil
 }
 
 // readSize is what readers offer: several records.

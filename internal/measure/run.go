@@ -66,7 +66,7 @@ func Quick() Plan {
 
 // Thorough is one that takes a few minutes.
 func Thorough() Plan {
-	return Plan{Rounds: 7, Duration: 150 * time.Millisecond, IdleRounds: 3, IdleConnections: 5000}
+	return Plan{Rounds: 5, Duration: 100 * time.Millisecond, IdleRounds: 1, IdleConnections: 5000}
 }
 
 // Run lets the contenders take turns: in every round of a measure each has one,
