@@ -72,6 +72,8 @@ type Conn struct {
 	// readErr and writeErr are what all later Reads and Writes return.
 	readErr, writeErr error
 	closeNotifySent   bool
+	// heard is set when the peer's data has been read.
+	heard bool
 	// writing is set while a part of what a Write was given is not encrypted.
 	writing bool
 	// tail is not nil once an alert or close_notify has been left to the
@@ -233,6 +235,9 @@ func (c *Conn) handshake() error {
 			accepted = true
 		}
 		if err := c.send(); err != nil {
+			if res.Status == OK && c.mayLoseTickets(err) {
+				return nil
+			}
 			// A peer that has refused us may have closed its end before our
 			// flight was out; its alert says more than the failed write.
 			if alert := c.pendingAlert(); alert != nil {
@@ -255,6 +260,20 @@ func (c *Conn) handshake() error {
 				Err: errors.New("the peer closed the connection in the handshake")}
 		}
 	}
+}
+
+// mayLoseTickets reports whether a handshake is good although its last output
+// could not be sent: that of a server of TLS 1.3 is its tickets. The client may
+// have sent all that it had to say and be gone; Reads deliver it, Writes fail.
+func (c *Conn) mayLoseTickets(err error) bool {
+	var e *tlsapi.Error
+	if c.options.Client || errors.As(err, &e) && e.Kind != tlsapi.KindTransport {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.gatherFacts()
+	return !c.closed && c.facts.Version == tls.VersionTLS13
 }
 
 // keyLogMu serializes the writers, which connections may share.
@@ -377,6 +396,8 @@ func (c *Conn) Read(p []byte) (int, error) {
 		text := c.engine.ErrorText()
 		output := c.engine.HasOutput() && res.Status != Failed
 		switch res.Status {
+		case OK:
+			c.heard = true
 		case Closed:
 			c.readErr = io.EOF
 		case Failed:
