@@ -48,6 +48,9 @@ type transport struct {
 	// tailSent is not nil when the last bytes are on their way, and closed
 	// when they are out or lost.
 	tailSent chan struct{}
+	// lingering closes in the background what must not be closed at once, and
+	// returns false otherwise. It is set before finish, or nil.
+	lingering func() bool
 	// blinds says that fatal alerts wait for the blinding delay; alerted that
 	// one has been written, and heldAlert is it. freeAlerts lets close_notify
 	// through.
@@ -221,11 +224,11 @@ func (t *transport) finish() error {
 	sent := t.tailSent
 	t.mu.Unlock()
 	if sent == nil {
-		return t.Close()
+		return t.end()
 	}
 	select {
 	case <-sent:
-		return t.Close()
+		return t.end()
 	default:
 	}
 	// This ends a Read that waits for the peer while the transport is open.
@@ -235,9 +238,17 @@ func (t *transport) finish() error {
 	go func() {
 		<-sent
 		limit.Stop()
-		_ = t.Close()
+		_ = t.end()
 	}()
 	return nil
+}
+
+// end closes the transport, or lingers.
+func (t *transport) end() error {
+	if t.lingering != nil && t.lingering() {
+		return nil
+	}
+	return t.Close()
 }
 
 // sendTail sends the last bytes in the background and waits for tailWait.

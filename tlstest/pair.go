@@ -47,6 +47,7 @@ func runPair(t *testing.T, c, v *suite) {
 	t.Run("close at once", func(t *testing.T) {
 		eachVersion(t, func(t *testing.T, version uint16) { pairCloseAtOnce(t, c, v, version) })
 	})
+	t.Run("psks", func(t *testing.T) { pairPSKs(t, c, v) })
 	t.Run("exporter", func(t *testing.T) {
 		c.need(t, tlsapi.ClientExporter)
 		v.need(t, tlsapi.ServerExporter)

@@ -234,10 +234,10 @@ func (c *Conn) handshake() error {
 			}
 			accepted = true
 		}
-		if err := c.send(); err != nil {
-			if res.Status == OK && c.mayLoseTickets(err) {
-				return nil
-			}
+		if res.Status == OK && c.onlyTicketsLeft() {
+			// The peer may have stopped reading: for it the handshake is over.
+			c.sendInBackground()
+		} else if err := c.send(); err != nil {
 			// A peer that has refused us may have closed its end before our
 			// flight was out; its alert says more than the failed write.
 			if alert := c.pendingAlert(); alert != nil {
@@ -262,18 +262,20 @@ func (c *Conn) handshake() error {
 	}
 }
 
-// mayLoseTickets reports whether a handshake is good although its last output
-// could not be sent: that of a server of TLS 1.3 is its tickets. The client may
-// have sent all that it had to say and be gone; Reads deliver it, Writes fail.
-func (c *Conn) mayLoseTickets(err error) bool {
-	var e *tlsapi.Error
-	if c.options.Client || errors.As(err, &e) && e.Kind != tlsapi.KindTransport {
+// onlyTicketsLeft reports whether a complete handshake's last output can be
+// nothing but session tickets: in TLS 1.3 a server's last step reads the
+// client's Finished.
+func (c *Conn) onlyTicketsLeft() bool {
+	if c.options.Client {
 		return false
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.freed || !c.engine.HasOutput() {
+		return false
+	}
 	c.gatherFacts()
-	return !c.closed && c.facts.Version == tls.VersionTLS13
+	return c.facts.Version == tls.VersionTLS13
 }
 
 // keyLogMu serializes the writers, which connections may share.

@@ -380,9 +380,6 @@ func TestForgottenConnections(t *testing.T) {
 func TestStalledPeer(t *testing.T) {
 	noLeaks(t)
 	eachTransport(t, func(t *testing.T, f *fixture, transport func() (net.Conn, net.Conn)) {
-		// A pipe without a buffer takes no tickets from a server whose client
-		// does not read.
-		f.server.SessionTicketsDisabled = true
 		for _, way := range []string{"Close", "deadline"} {
 			one, two := transport()
 			client, server := f.over(t, one, two)

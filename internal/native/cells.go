@@ -32,6 +32,14 @@ func (m Matrix) Cells() []tlsapi.FeatureSupport {
 	return cells
 }
 
+// Notes on policy presets: what a library's preset has less or otherwise than
+// tlsapi.LookupPolicy.
+const (
+	PresetNote = "set as versions, cipher suites and groups; a server chooses by its own list, where the guidelines leave the choice to the client"
+	// PresetWithoutMLKEM is for libraries without post-quantum groups.
+	PresetWithoutMLKEM = "without X25519MLKEM768, which the library at hand has not"
+)
+
 // SetSessions says that the library resumes sessions, with the limits that all
 // native providers share.
 func (m Matrix) SetSessions() {
@@ -40,14 +48,6 @@ func (m Matrix) SetSessions() {
 	m.Set(tlsapi.Native, withoutPSKs, tlsapi.ClientSessionCache)
 	m.Set(tlsapi.Native, withoutClients, tlsapi.ServerSessionTickets, tlsapi.ServerSessionTicketKeys)
 }
-
-// Notes on policy presets: what a library's preset has less or otherwise than
-// tlsapi.LookupPolicy.
-const (
-	PresetNote = "set as versions, cipher suites and groups; a server chooses by its own list, where the guidelines leave the choice to the client"
-	// PresetWithoutMLKEM is for libraries without post-quantum groups.
-	PresetWithoutMLKEM = "without X25519MLKEM768, which the library at hand has not"
-)
 
 // LibsslMatrix is the matrix of the libssl family; its members change it with
 // Set.
@@ -88,4 +88,13 @@ func LibsslMatrix() Matrix {
 		tlsapi.ServerGetCertificate, tlsapi.ServerGetConfig,
 		tlsapi.ClientOCSP, tlsapi.ServerOCSP, tlsapi.ClientRevocationLists, tlsapi.ServerRevocationLists)
 	return m
+}
+
+// SetPSKs says that the library has PSKs of TLS 1.2 and can require PSKs.
+func (m Matrix) SetPSKs() {
+	const suites = "ECDHE_PSK suites only: ChaCha20-Poly1305, and CBC behind it unless CipherSuites or SecurityPolicy is set; where TLS 1.3 is enabled and no PSK is required, its certificates go first"
+	m.Set(tlsapi.Native, "one PSK, as in the protocol; "+suites, tlsapi.ClientPSKTLS12)
+	m.Set(tlsapi.Native, "no fallback to certificates for an unknown identity, which comes after the choice of the suite; "+suites,
+		tlsapi.ServerPSKTLS12)
+	m.Set(tlsapi.Native, "", tlsapi.ClientRequirePSK, tlsapi.ServerRequirePSK)
 }
