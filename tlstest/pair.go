@@ -44,6 +44,7 @@ func runPair(t *testing.T, c, v *suite) {
 	t.Run("close", func(t *testing.T) {
 		eachVersion(t, func(t *testing.T, version uint16) { pairClose(t, c, v, version) })
 	})
+	t.Run("psks", func(t *testing.T) { pairPSKs(t, c, v) })
 	t.Run("exporter", func(t *testing.T) {
 		c.need(t, tlsapi.ClientExporter)
 		v.need(t, tlsapi.ServerExporter)

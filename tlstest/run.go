@@ -45,6 +45,8 @@ func Run(t *testing.T, p tlsapi.Provider) {
 	t.Run("session-tickets", s.testSessionTickets)
 	t.Run("key-log", s.testKeyLog)
 	t.Run("psks", s.testPSKs)
+	t.Run("revocation-lists", s.testRevocationLists)
+	t.Run("ocsp-stapling", s.testOCSPStapling)
 	t.Run("close", s.testClose)
 	t.Run("deadlines", s.testDeadlines)
 	t.Run("cancellation", s.testCancellation)

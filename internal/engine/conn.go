@@ -245,7 +245,10 @@ func (c *Conn) handshake(ctx *limitedContext) error {
 			}
 			accepted = true
 		}
-		if err := c.send(); err != nil {
+		if res.Status == OK && c.onlyTicketsLeft() {
+			// The peer may have stopped reading: for it the handshake is over.
+			c.sendInBackground()
+		} else if err := c.send(); err != nil {
 			// A peer that has refused us may have closed its end before our
 			// flight was out; its alert says more than the failed write.
 			if alert := c.pendingAlert(); alert != nil {
@@ -273,6 +276,19 @@ func (c *Conn) handshake(ctx *limitedContext) error {
 				Err: errors.New("the peer closed the connection in the handshake")}
 		}
 	}
+}
+
+// onlyTicketsLeft reports whether a complete handshake's last output can be
+// nothing but session tickets: in TLS 1.3 a server's last step reads the
+// client's Finished.
+func (c *Conn) onlyTicketsLeft() bool {
+	if c.options.Client {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.gatherFacts()
+	return c.facts.Version == tls.VersionTLS13
 }
 
 // dropOutput makes sure that nothing of a step is sent, for a connection that

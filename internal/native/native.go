@@ -366,6 +366,7 @@ func (c *contextBuilder) settings(s *tlsapi.Settings) {
 	if s.RequirePSK {
 		c.setUint8(optRequirePSK, "RequirePSK", 1)
 	}
+	c.revocationLists(s)
 }
 
 // psk adds a pre-shared key.
@@ -459,6 +460,9 @@ func (c *contextBuilder) certificate(name string, cert *tls.Certificate) {
 		data = append(binary.BigEndian.AppendUint32(data, uint32(len(der))), der...)
 	}
 	c.instructions = append(c.instructions, instruction{option: optCertificate, name: name, data: data, secret: true})
+	if c.role == server && len(cert.OCSPStaple) > 0 {
+		c.set(optOCSPResponse, name, cert.OCSPStaple)
+	}
 }
 
 // wipe clears the keys.
