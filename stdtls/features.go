@@ -34,6 +34,7 @@ const (
 	noteExporter      = "TLS 1.2 needs a peer with extended master secret; without it the call matches errors.ErrUnsupported"
 	noteH2Only        = "the check for a client that offers only h2 is made beside the certificate's and ends with alert bad_certificate"
 	noteServerVerify  = "in TLS 1.3 crypto/tls has sent the server's flight, Finished included, before the hook runs; the connection is usable only after it"
+	noteHook          = "the alert for an error is always internal_error; a hook that blocks keeps the handshake from returning until it looks at the ClientHelloInfo's context"
 	noteNoTicketCache = "not implemented yet; no session is kept"
 	noteNoTickets     = "not implemented yet; no ticket is issued"
 )
@@ -82,8 +83,8 @@ var cells = map[tlsapi.Feature]cell{
 	tlsapi.ServerCertificates:       native,
 	tlsapi.ServerCertificatesByName: native,
 	tlsapi.ServerExternalSigner:     native,
-	tlsapi.ServerGetCertificate:     native,
-	tlsapi.ServerGetConfig:          {tlsapi.Native, "the GetConfigForClient of the chosen configuration is not called"},
+	tlsapi.ServerGetCertificate:     {tlsapi.Native, noteHook},
+	tlsapi.ServerGetConfig:          {tlsapi.Native, noteHook + "; the GetConfigForClient of the chosen configuration is not called"},
 	tlsapi.ServerClientAuth:         emulated(noteVerification),
 	tlsapi.ServerClientCAs:          emulated(noteVerification),
 	tlsapi.ServerALPN:               emulated("crypto/tls fails without a protocol in common; the list is withheld from it then"),

@@ -68,6 +68,7 @@ func (c *Conn) Close() error {
 	}
 	c.closed = true
 	c.users++
+	c.giveUpWork()
 	c.gatherFacts()
 	pending, held := c.tail, c.hold != nil
 	// A close_notify goes out after a complete handshake and as long as
