@@ -1670,10 +1670,7 @@ static enum ssl_select_cert_result_t libssl_order_groups(struct libssl_conn *con
 /* Looks at a ClientHello before the library does. */
 static enum ssl_select_cert_result_t libssl_client_hello(const SSL_CLIENT_HELLO *hello) {
   struct libssl_conn *conn = SSL_get_app_data(hello->ssl);
-  if (conn == NULL) {
-    return ssl_select_cert_error;
-  }
-  if (conn->ctx->tickets && !libssl_bind_client_hello(conn, hello)) {
+  if (conn == NULL || (conn->ctx->tickets && !libssl_bind_client_hello(conn, hello))) {
     return ssl_select_cert_error;
   }
   if (!libssl_choose_psk(conn, hello)) {
