@@ -2476,6 +2476,11 @@ static struct polytls_result libssl_failed(struct libssl_conn *conn, int ssl_err
              conn->outcome.text == NULL ? "refused" : conn->outcome.text);
     return libssl_set_failure(conn, POLYTLS_FAIL_VERIFY, error.code, conn->failure_text);
   }
+  if (error.code == 0 && conn->alert_sent >= 0 && conn->alert_sent != SSL_AD_INTERNAL_ERROR) {
+    /* BoringSSL of 2023 refuses some malformed ClientHellos without a reason;
+     * its alert tells whose fault it is. */
+    return libssl_set_failure(conn, POLYTLS_FAIL_PROTOCOL, 0, SSL_alert_desc_string_long(conn->alert_sent));
+  }
   if (ssl_error != SSL_ERROR_SSL || error.code == 0) {
     return libssl_set_failure(conn, POLYTLS_FAIL_INTERNAL, error.code, error.text);
   }

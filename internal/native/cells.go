@@ -37,7 +37,7 @@ func (m Matrix) Cells() []tlsapi.FeatureSupport {
 const (
 	PresetNote = "set as versions, cipher suites and groups; a server chooses by its own list, where the guidelines leave the choice to the client"
 	// PresetWithoutMLKEM is for libraries without post-quantum groups.
-	PresetWithoutMLKEM = "without X25519MLKEM768, which the library at hand has not"
+	PresetWithoutMLKEM = "without X25519MLKEM768, which the library at hand lacks"
 )
 
 // SetSessions says that the library resumes sessions, with the limits that all
@@ -81,11 +81,14 @@ func LibsslMatrix() Matrix {
 	m.Set(tlsapi.Unsupported, named, tlsapi.ClientPolicyNamed, tlsapi.ServerPolicyNamed)
 	m.Set(tlsapi.Unsupported, cacheSize, tlsapi.ClientConfigCache, tlsapi.ServerConfigCache)
 	m.Set(tlsapi.Unsupported, sessions, tlsapi.ClientSessionCache, tlsapi.ServerSessionTickets, tlsapi.ServerSessionTicketKeys)
-	m.Set(tlsapi.Unsupported, "one certificate per server: choosing by name is "+notYet, tlsapi.ServerCertificatesByName)
+	m.Set(tlsapi.Emulated, "chosen from the ClientHello, which is read before the library gets it", tlsapi.ServerCertificatesByName)
+	m.Set(tlsapi.Emulated, "called with the ClientHello before the library gets it; a ClientHello that crypto/tls does not take is refused",
+		tlsapi.ServerGetCertificate)
+	m.Set(tlsapi.Emulated, "called with the ClientHello before the library gets it; a ClientHello that crypto/tls does not take is refused; the GetConfigForClient of the chosen configuration is not called",
+		tlsapi.ServerGetConfig)
 	m.Set(tlsapi.Unsupported, notYet,
 		tlsapi.ClientPSKExternal, tlsapi.ServerPSKExternal, tlsapi.ClientPSKImported, tlsapi.ServerPSKImported,
 		tlsapi.ClientPSKTLS12, tlsapi.ServerPSKTLS12, tlsapi.ClientRequirePSK, tlsapi.ServerRequirePSK,
-		tlsapi.ServerGetCertificate, tlsapi.ServerGetConfig,
 		tlsapi.ClientOCSP, tlsapi.ServerOCSP, tlsapi.ClientRevocationLists, tlsapi.ServerRevocationLists)
 	return m
 }
