@@ -41,6 +41,7 @@ func Run(t *testing.T, p tlsapi.Provider) {
 	t.Run("cipher-suites", s.testCipherSuites)
 	t.Run("signature-schemes", s.testSignatureSchemes)
 	t.Run("policies", s.testPolicies)
+	t.Run("config-cache", s.testConfigCache)
 	t.Run("session-tickets", s.testSessionTickets)
 	t.Run("key-log", s.testKeyLog)
 	t.Run("psks", s.testPSKs)

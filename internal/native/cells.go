@@ -41,7 +41,7 @@ func LibsslMatrix() Matrix {
 		sessions     = "sessions are never resumed: no ticket is issued, offered or accepted"
 		preset       = "set as versions, cipher suites and groups; without the DHE suites of Mozilla's intermediate"
 		named        = "only s2n has named policies; others take intermediate and modern"
-		cacheSize    = "the cache keeps 64 contexts; its size cannot be set yet"
+		cacheSize    = "the cache around the library; a place for each context, not for each configuration"
 		memory       = "a private key must be in memory: external signers are " + notYet
 	)
 	m := make(Matrix)
@@ -63,7 +63,7 @@ func LibsslMatrix() Matrix {
 		tlsapi.ClientVerifyConnection, tlsapi.ServerVerifyConnection)
 	m.Set(tlsapi.Unsupported, memory, tlsapi.ClientExternalSigner, tlsapi.ServerExternalSigner)
 	m.Set(tlsapi.Unsupported, named, tlsapi.ClientPolicyNamed, tlsapi.ServerPolicyNamed)
-	m.Set(tlsapi.Unsupported, cacheSize, tlsapi.ClientConfigCache, tlsapi.ServerConfigCache)
+	m.Set(tlsapi.Emulated, cacheSize, tlsapi.ClientConfigCache, tlsapi.ServerConfigCache)
 	m.Set(tlsapi.Unsupported, sessions, tlsapi.ClientSessionCache, tlsapi.ServerSessionTickets, tlsapi.ServerSessionTicketKeys)
 	m.Set(tlsapi.Unsupported, "one certificate per server: choosing by name is "+notYet, tlsapi.ServerCertificatesByName)
 	m.Set(tlsapi.Unsupported, notYet,

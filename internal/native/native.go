@@ -4,6 +4,7 @@
 package native
 
 import (
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/binary"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"github.com/polytls/polytls/internal/blinding"
+	"github.com/polytls/polytls/internal/checked"
 	"github.com/polytls/polytls/internal/engine"
 	"github.com/polytls/polytls/tlsapi"
 )
@@ -41,6 +43,8 @@ type Provider struct {
 	initOnce sync.Once
 	initErr  error
 	contexts contextCache
+	clients  checked.Configs[tlsapi.ClientConfig]
+	servers  checked.Configs[tlsapi.ServerConfig]
 }
 
 // Name returns the provider's name.
@@ -80,7 +84,10 @@ func (p *Provider) supports(f tlsapi.Feature) bool {
 
 // Client returns the client end of a connection.
 func (p *Provider) Client(transport net.Conn, config *tlsapi.ClientConfig) (tlsapi.Conn, error) {
-	if err := p.check(transport, config.Validate(), config != nil, func() []tlsapi.FeatureUse { return config.Features() }); err != nil {
+	if err := p.check(transport); err != nil {
+		return nil, err
+	}
+	if err := p.clients.Check(config, func() error { return p.checkFeatures(config.Validate(), config) }); err != nil {
 		return nil, err
 	}
 	c := &contextBuilder{provider: p, role: client}
@@ -112,7 +119,10 @@ func (p *Provider) Client(transport net.Conn, config *tlsapi.ClientConfig) (tlsa
 
 // Server returns the server end of a connection.
 func (p *Provider) Server(transport net.Conn, config *tlsapi.ServerConfig) (tlsapi.Conn, error) {
-	if err := p.check(transport, config.Validate(), config != nil, func() []tlsapi.FeatureUse { return config.Features() }); err != nil {
+	if err := p.check(transport); err != nil {
+		return nil, err
+	}
+	if err := p.servers.Check(config, func() error { return p.checkFeatures(config.Validate(), config) }); err != nil {
 		return nil, err
 	}
 	c := &contextBuilder{provider: p, role: server}
@@ -133,21 +143,24 @@ func (p *Provider) Server(transport net.Conn, config *tlsapi.ServerConfig) (tlsa
 	}, &config.Settings)
 }
 
-// check does what comes before any work on a configuration.
-func (p *Provider) check(transport net.Conn, invalid error, present bool, features func() []tlsapi.FeatureUse) error {
+// check does what comes before any look at a configuration.
+func (p *Provider) check(transport net.Conn) error {
 	if err := p.Available(); err != nil {
 		return err
 	}
 	if transport == nil {
 		return p.named(tlsapi.ConfigError("", "the transport is nil"))
 	}
+	return nil
+}
+
+// checkFeatures refuses a configuration that is invalid, or that has options
+// which the library does not have.
+func (p *Provider) checkFeatures(invalid error, config interface{ Features() []tlsapi.FeatureUse }) error {
 	if invalid != nil {
 		return p.named(invalid)
 	}
-	if !present {
-		return p.named(tlsapi.ConfigError("", "the configuration is nil"))
-	}
-	return tlsapi.CheckFeatures(p, features())
+	return tlsapi.CheckFeatures(p, config.Features())
 }
 
 func (p *Provider) connect(transport net.Conn, c *contextBuilder, names []instruction, o engine.Options, s *tlsapi.Settings) (tlsapi.Conn, error) {
@@ -221,8 +234,10 @@ func splitName(name string) (dns string, ip netip.Addr) {
 // contextBuilder collects the instructions that make a native context. What
 // reaches the library is part of the context's identity by construction.
 type contextBuilder struct {
-	provider     *Provider
-	role         role
+	provider *Provider
+	role     role
+	// cacheSize is Settings.ConfigCacheSize, which does not reach the library.
+	cacheSize    int
 	instructions []instruction
 	err          error
 }
@@ -240,10 +255,22 @@ type instruction struct {
 	// name is the option's name for errors.
 	name string
 	data []byte
-	// expand, if not nil, gives the data of many calls; data is then a digest
-	// of them all and only part of the identity.
+	// expand, if not nil, gives the data of any number of calls; data is then a
+	// digest of them all and only part of the identity.
 	expand func() ([][]byte, error)
+	// secret data is wiped: what expand gives when it has reached the library,
+	// data with the builder.
 	secret bool
+}
+
+// wipe clears what expand has given.
+func (i *instruction) wipe(values [][]byte) {
+	if !i.secret || i.expand == nil {
+		return
+	}
+	for _, v := range values {
+		clear(v)
+	}
 }
 
 func (c *contextBuilder) set(option int, name string, data []byte) {
@@ -268,6 +295,7 @@ func (c *contextBuilder) fail(err error) {
 
 // settings adds the shared options.
 func (c *contextBuilder) settings(s *tlsapi.Settings) {
+	c.cacheSize = s.ConfigCacheSize
 	if c.provider.Policy != nil {
 		name, err := c.provider.Policy(s)
 		if err != nil {
@@ -360,12 +388,27 @@ func rawOf(certs []*x509.Certificate, raw func(*x509.Certificate) []byte) [][]by
 	return out
 }
 
-// certificate adds a certificate with its key in PKCS #8 form.
+// certificate adds a certificate with its key. The chain stands for both in the
+// identity: Validate has found that the key belongs to the leaf. So the key
+// itself is only touched when a context is made.
 func (c *contextBuilder) certificate(name string, cert *tls.Certificate) {
+	h := sha256.New()
+	for _, der := range cert.Certificate {
+		h.Write(binary.BigEndian.AppendUint32(nil, uint32(len(der))))
+		h.Write(der)
+	}
+	c.instructions = append(c.instructions, instruction{option: optCertificate, name: name, data: h.Sum(nil), secret: true, expand: func() ([][]byte, error) {
+		data, err := keyAndChain(name, cert)
+		return [][]byte{data}, err
+	}})
+}
+
+// keyAndChain is a certificate as the library takes it, with the key in PKCS #8
+// form.
+func keyAndChain(name string, cert *tls.Certificate) ([]byte, error) {
 	key, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
 	if err != nil {
-		c.fail(tlsapi.ConfigError(name, "the private key cannot be given to the library: its type is %T", cert.PrivateKey))
-		return
+		return nil, tlsapi.ConfigError(name, "the private key cannot be given to the library: its type is %T", cert.PrivateKey)
 	}
 	size := 4 + len(key)
 	for _, der := range cert.Certificate {
@@ -378,10 +421,10 @@ func (c *contextBuilder) certificate(name string, cert *tls.Certificate) {
 	for _, der := range cert.Certificate {
 		data = append(binary.BigEndian.AppendUint32(data, uint32(len(der))), der...)
 	}
-	c.instructions = append(c.instructions, instruction{option: optCertificate, name: name, data: data, secret: true})
+	return data, nil
 }
 
-// wipe clears the keys.
+// wipe clears the secrets.
 func (c *contextBuilder) wipe() {
 	for _, i := range c.instructions {
 		if i.secret {
