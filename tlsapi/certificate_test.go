@@ -1,8 +1,8 @@
 package tlsapi_test
 
 import (
-	"crypto"
 	"bytes"
+	"crypto"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
