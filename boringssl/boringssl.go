@@ -11,17 +11,33 @@ import (
 var Provider tlsapi.Provider = native.New(&native.Provider{
 	ProviderName: "boringssl",
 	LibraryName:  "BoringSSL",
-	Cells:        matrix().Cells(),
+	Matrix:       matrix,
 }, library())
 
-func matrix() native.Matrix {
+func matrix(able native.Abilities) native.Matrix {
 	m := native.LibsslMatrix()
 	m.Set(tlsapi.Emulated, "TLS 1.2 suites exactly; the TLS 1.3 suites are always all three, in one of the library's two orders, which the processor decides: another choice of them is refused; a server follows the client's order among them",
 		tlsapi.ClientCipherSuites, tlsapi.ServerCipherSuites)
 	m.Set(tlsapi.Native, "the library has neither X448 nor SecP256r1MLKEM768 nor SecP384r1MLKEM1024",
 		tlsapi.ClientCurves, tlsapi.ServerCurves)
-	m.Set(tlsapi.Native, "refused without Curves: the library's default groups are classical; the library of 2023 chooses the shares itself",
+	preset := native.PresetNote + "; the TLS 1.3 suites in its own order, which the processor decides"
+	m.Set(tlsapi.Emulated, preset, tlsapi.ClientPolicyPreset, tlsapi.ServerPolicyPreset)
+	m.Set(tlsapi.Native, "refused without Curves and SecurityPolicy: the library's default groups are classical",
 		tlsapi.ClientSecondKeyShareOn)
+	if !able.Has(native.AbilityKeyShares) {
+		m.Set(tlsapi.Emulated, "the library at hand chooses the shares itself; what it sends is accepted, the other value refused",
+			tlsapi.ClientSecondKeyShareOn, tlsapi.ClientSecondKeyShareOff)
+	}
+	if !able.Has(native.AbilityMLKEM) {
+		m.Set(tlsapi.Native, "the library at hand has neither X448 nor a post-quantum group: X25519MLKEM768, SecP256r1MLKEM768 and SecP384r1MLKEM1024 are refused",
+			tlsapi.ClientCurves, tlsapi.ServerCurves)
+		m.Set(tlsapi.Emulated, preset+"; "+native.PresetWithoutMLKEM, tlsapi.ClientPolicyPreset, tlsapi.ServerPolicyPreset)
+		m.Set(tlsapi.Unsupported, "the library at hand has no post-quantum group, so it sends one share",
+			tlsapi.ClientSecondKeyShareOn)
+	}
 	m.Set(tlsapi.Unsupported, "the library has imported PSKs (RFC 9258) only", tlsapi.ClientPSKExternal, tlsapi.ServerPSKExternal)
+	if !able.Has(native.AbilityImportedPSKs) {
+		m.Set(tlsapi.Unsupported, "the library at hand has no PSKs of TLS 1.3", tlsapi.ClientPSKImported, tlsapi.ServerPSKImported)
+	}
 	return m
 }

@@ -11,15 +11,20 @@ import (
 var Provider tlsapi.Provider = native.New(&native.Provider{
 	ProviderName: "openssl",
 	LibraryName:  "OpenSSL",
-	Cells:        matrix().Cells(),
+	Matrix:       matrix,
 }, library())
 
-func matrix() native.Matrix {
+func matrix(able native.Abilities) native.Matrix {
 	m := native.LibsslMatrix()
-	m.Set(tlsapi.Native, "SecP256r1MLKEM768, SecP384r1MLKEM1024 and X25519MLKEM768 are refused where the library is older than 3.5",
-		tlsapi.ClientCurves, tlsapi.ServerCurves)
-	m.Set(tlsapi.Native, "refused where the library is older than 3.5, which has no X25519MLKEM768 and sends one share",
-		tlsapi.ClientSecondKeyShareOn)
+	if !able.Has(native.AbilityMLKEM) {
+		m.Set(tlsapi.Native, "the library at hand has no post-quantum group: X25519MLKEM768, SecP256r1MLKEM768 and SecP384r1MLKEM1024 are refused",
+			tlsapi.ClientCurves, tlsapi.ServerCurves)
+		m.Set(tlsapi.Emulated, native.PresetNote+"; "+native.PresetWithoutMLKEM, tlsapi.ClientPolicyPreset, tlsapi.ServerPolicyPreset)
+	}
+	if !able.Has(native.AbilityMLKEM | native.AbilityKeyShares) {
+		m.Set(tlsapi.Unsupported, "the library at hand has no post-quantum group and sends one share, that of the first group",
+			tlsapi.ClientSecondKeyShareOn)
+	}
 	m.Set(tlsapi.Emulated, "a TLS 1.3 client sends the alert of a failed verification in the clear, which some servers cannot read (crypto/tls: bad record MAC)",
 		tlsapi.ClientAlerts)
 	m.Set(tlsapi.Native, "with TLS 1.2, OpenSSL 3.0 takes at most about 900 bytes of label and context",

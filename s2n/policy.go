@@ -112,6 +112,43 @@ func matchPreset(name string, preset tlsapi.Policy, table []policy) (string, err
 	return best.name, nil
 }
 
+// presetNote says which policies of the table the presets are, and what they have
+// less than the guidelines.
+func presetNote(table []policy) string {
+	note, weak := "the library's policy that comes nearest without being weaker", false
+	for _, name := range []string{tlsapi.PolicyIntermediate, tlsapi.PolicyModern} {
+		preset, _ := tlsapi.LookupPolicy(name)
+		chosen, err := matchPreset(name, preset, table)
+		if err != nil {
+			continue
+		}
+		p := &table[slices.IndexFunc(table, func(p policy) bool { return p.name == chosen })]
+		note += "; " + name + " is " + chosen
+		var missing []string
+		for _, id := range preset.CipherSuites {
+			if !slices.Contains(p.cipherSuites, id) {
+				missing = append(missing, tlsapi.CipherSuiteName(id))
+			}
+		}
+		for _, id := range preset.Curves {
+			if !slices.Contains(p.curves, id) {
+				missing = append(missing, tlsapi.CurveName(id))
+			}
+		}
+		if len(missing) > 0 {
+			note += ", without " + strings.Join(missing, ", ")
+		}
+		if !sameSuites(ofList(p.cipherSuites, preset.CipherSuites), ofList(preset.CipherSuites, p.cipherSuites)) {
+			note += ", suites in its own order"
+		}
+		weak = weak || p.weakSchemes() > 0
+	}
+	if weak {
+		note += "; " + schemeNote
+	}
+	return note + "; a server chooses by its own list, where the guidelines leave the choice to the client"
+}
+
 // bestPolicy returns the policy that has all that is set and is best in the
 // rest, or nil.
 func bestPolicy(s *tlsapi.Settings, table []policy) *policy {
@@ -327,6 +364,11 @@ func versionName(version uint16) string {
 		return "SSL 3.0"
 	}
 	return tlsapi.VersionName(version)
+}
+
+// ofList returns the elements of list that the other list has as well.
+func ofList[T comparable](list, other []T) []T {
+	return slices.DeleteFunc(slices.Clone(list), func(v T) bool { return !slices.Contains(other, v) })
 }
 
 func subset[T comparable](list, of []T) bool {

@@ -1757,10 +1757,24 @@ static struct polytls_result query(struct polytls_conn *base, int what, uint8_t 
   }
 }
 
+#ifdef HAVE_S2N_TLS_EXPORTER
+#define S2N_ABILITY_EXPORTER POLYTLS_ABILITY_EXPORTER
+#else
+#define S2N_ABILITY_EXPORTER 0
+#endif
+#ifdef HAVE_S2N_SHUTDOWN_SEND
+#define S2N_ABILITY_HALF_CLOSE POLYTLS_ABILITY_HALF_CLOSE
+#else
+#define S2N_ABILITY_HALF_CLOSE 0
+#endif
+/* Post-quantum groups are the policies' and read from their table. */
+#define S2N_ABILITIES (S2N_ABILITY_EXPORTER | S2N_ABILITY_HALF_CLOSE)
+
 const struct polytls_library *polytls_s2n_library(void) {
   static const struct polytls_library library = {
       .name = "s2n",
       .header_version = POLYTLS_S2N_VERSION_STRING,
+      .abilities = S2N_ABILITIES,
       .version = library_version,
       .init = library_init,
       .ctx_new = ctx_new,

@@ -16,21 +16,20 @@ import (
 var Provider tlsapi.Provider = native.New(&native.Provider{
 	ProviderName: "s2n",
 	LibraryName:  "s2n-tls",
-	Cells:        matrix().Cells(),
+	Matrix:       matrix,
 	NoCANames:    true,
 	Policy:       selectPolicy,
 	// The library's own delay is 10 to 30 s.
 	MaxBlindingDelay: 30 * time.Second,
 }, library())
 
-func matrix() native.Matrix {
+func matrix(able native.Abilities) native.Matrix {
 	m := native.LibsslMatrix()
 	m.Set(tlsapi.Emulated, exactNote, tlsapi.ClientCipherSuites, tlsapi.ServerCipherSuites,
 		tlsapi.ClientCurves, tlsapi.ServerCurves)
 	m.Set(tlsapi.Emulated, exactNote+"; "+oldNote, tlsapi.ClientVersions, tlsapi.ServerVersions)
 	m.Set(tlsapi.Emulated, exactNote+"; "+schemeNote, tlsapi.ClientSignatureSchemes, tlsapi.ServerSignatureSchemes)
-	m.Set(tlsapi.Emulated, "the library's policy that comes nearest without being weaker; "+schemeNote,
-		tlsapi.ClientPolicyPreset, tlsapi.ServerPolicyPreset)
+	m.Set(tlsapi.Emulated, presetNote(policyTable()), tlsapi.ClientPolicyPreset, tlsapi.ServerPolicyPreset)
 	m.Set(tlsapi.Native, "refused are policies with TLS below 1.2 or broken suites, and those made for tests",
 		tlsapi.ClientPolicyNamed, tlsapi.ServerPolicyNamed)
 	m.Set(tlsapi.Emulated, shareNote, tlsapi.ClientSecondKeyShareOff)
@@ -45,10 +44,14 @@ func matrix() native.Matrix {
 	m.Set(tlsapi.Native, "the CertificateRequest does not name the CAs", tlsapi.ServerClientCAs)
 	m.Set(tlsapi.Native, "protocols whose name has one byte only or a NUL byte in it are refused", tlsapi.ClientALPN, tlsapi.ServerALPN)
 	m.Set(tlsapi.Emulated, "decided from the ClientHello before the library answers", tlsapi.ServerALPNStrict)
-	m.Set(tlsapi.Unsupported, "the library stops reading once it has sent a close_notify",
-		tlsapi.ClientCloseWrite, tlsapi.ServerCloseWrite)
-	m.Set(tlsapi.Unsupported, "this version of the library has no exporter",
-		tlsapi.ClientExporter, tlsapi.ServerExporter)
+	if !able.Has(native.AbilityHalfClose) {
+		m.Set(tlsapi.Unsupported, "the library at hand stops reading once it has sent a close_notify",
+			tlsapi.ClientCloseWrite, tlsapi.ServerCloseWrite)
+	}
+	if !able.Has(native.AbilityExporter) {
+		m.Set(tlsapi.Unsupported, "the library at hand has no exporter",
+			tlsapi.ClientExporter, tlsapi.ServerExporter)
+	}
 	m.Set(tlsapi.Emulated, "the library sends none: an alert goes out in its place as long as this end writes plaintext, none in TLS 1.3 after that",
 		tlsapi.ClientAlerts, tlsapi.ServerAlerts)
 	m.Set(tlsapi.Emulated, "a timer of the state machine around the library: the library's own delay would block a thread; 30 s by default, as the library's own",

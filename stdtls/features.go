@@ -24,7 +24,7 @@ const (
 	noteCipherSuites  = "the TLS 1.2 suites are honoured as a set, in crypto/tls's own order; the TLS 1.3 suites must be all three, as crypto/tls cannot restrict them; DHE suites are refused"
 	noteShare         = "crypto/tls decides from the curves: a post-quantum group first in its order brings its classical half as a second share when that is in the list; the other value is refused"
 	noteSchemes       = "crypto/tls has no setting for signature schemes"
-	notePolicyPreset  = "suites and curves in crypto/tls's own order"
+	notePolicyPreset  = "suites and groups in its own order, by which a server chooses, too, where the guidelines leave the choice to the client"
 	notePolicyNamed   = "only intermediate and modern; the other names are s2n's"
 	notePSK           = "crypto/tls has no external pre-shared keys"
 	noteBlinding      = "the transport below crypto/tls holds the alert and the close back; no delay by default; a Read whose alert waits behind a blocked Write returns when that does"

@@ -54,12 +54,32 @@
 #define LIBSSL_HAS_KEY_SHARE_SYNTAX 0
 #else
 /* Key shares by '*' and groups of equal rank by '/' in a list of groups. */
-#if OPENSSL_VERSION_NUMBER >= 0x30500000L
+#if defined(HAVE_GROUP_KEYSHARE_SYNTAX) && defined(HAVE_GROUP_TUPLE_SYNTAX)
 #define LIBSSL_HAS_KEY_SHARE_SYNTAX 1
 #else
 #define LIBSSL_HAS_KEY_SHARE_SYNTAX 0
 #endif
 #endif
+
+/* The capability matrix is made from these: enum polytls_ability. */
+#ifdef HAVE_X25519MLKEM768
+#define LIBSSL_ABILITY_MLKEM POLYTLS_ABILITY_MLKEM
+#else
+#define LIBSSL_ABILITY_MLKEM 0
+#endif
+#if LIBSSL_HAS_KEY_SHARE_SYNTAX || defined(HAVE_SSL_SET1_CLIENT_KEY_SHARES)
+#define LIBSSL_ABILITY_KEY_SHARES POLYTLS_ABILITY_KEY_SHARES
+#else
+#define LIBSSL_ABILITY_KEY_SHARES 0
+#endif
+#ifdef HAVE_SSL_CREDENTIAL_PRE_SHARED_KEY
+#define LIBSSL_ABILITY_IMPORTED_PSKS POLYTLS_ABILITY_IMPORTED_PSKS
+#else
+#define LIBSSL_ABILITY_IMPORTED_PSKS 0
+#endif
+#define LIBSSL_ABILITIES                                                                             \
+  (LIBSSL_ABILITY_MLKEM | LIBSSL_ABILITY_KEY_SHARES | LIBSSL_ABILITY_IMPORTED_PSKS | POLYTLS_ABILITY_EXPORTER | \
+   POLYTLS_ABILITY_HALF_CLOSE)
 
 /* What a record adds to its plaintext at most (5 header, 16 explicit IV, 48
  * MAC, 256 padding), and a KeyUpdate in front of it. */
@@ -2964,6 +2984,7 @@ const struct polytls_library *POLYTLS_LIBSSL_FUNCTION(void) {
 #else
       .header_version = OPENSSL_VERSION_STR,
 #endif
+      .abilities = LIBSSL_ABILITIES,
       .version = libssl_version,
       .init = libssl_init,
       .ctx_new = libssl_ctx_new,

@@ -289,6 +289,16 @@ enum polytls_query {
                                        length; out: that many bytes */
 };
 
+/* What builds of a library differ in: bits of polytls_library.abilities, each
+ * from what the build has probed, never from a version. */
+enum polytls_ability {
+  POLYTLS_ABILITY_MLKEM = 1,         /* the group X25519MLKEM768 */
+  POLYTLS_ABILITY_KEY_SHARES = 2,    /* a client's key shares can be chosen */
+  POLYTLS_ABILITY_IMPORTED_PSKS = 4, /* PSKs of RFC 9258 */
+  POLYTLS_ABILITY_EXPORTER = 8,
+  POLYTLS_ABILITY_HALF_CLOSE = 16    /* reading goes on after close_notify */
+};
+
 /* What a provider's one exported function returns. Everything is constant and
  * lives as long as the process. */
 struct polytls_library {
@@ -297,6 +307,7 @@ struct polytls_library {
   const char *unavailable;
   const char *name;           /* "openssl", "boringssl", "s2n" */
   const char *header_version; /* version of the headers compiled against */
+  uint32_t abilities;         /* enum polytls_ability */
   /* Version of the library that runs, from the library itself. */
   const char *(*version)(void);
   /* Prepares the library once per process, before anything else. Text of a

@@ -32,6 +32,8 @@ type Options struct {
 	// MaxBlindingDelay is the longest delay, zero for none.
 	MaxBlindingDelay time.Duration
 	HandshakeTimeout time.Duration
+	// Sessions is nil for servers and for clients that resume nothing.
+	Sessions *Sessions
 	// KeyLogWriter gets the lines of TakeKeyLog.
 	KeyLogWriter      io.Writer
 	VerifyConnection  func(tls.ConnectionState) error
@@ -91,6 +93,13 @@ type Conn struct {
 	facts     Facts
 	factsDone bool
 	state     *tls.ConnectionState
+
+	// offered is the session that was given to the library, offeredRaw its form
+	// in the cache, until the handshake is over. authenticated is when the
+	// server was, in this handshake or in that of the session.
+	offered       *session
+	offeredRaw    []byte
+	authenticated time.Time
 
 	// deadlineMu serializes the deadline setters with Close, which uses the
 	// transport's deadlines to wake blocked calls.
@@ -184,6 +193,7 @@ func (c *Conn) HandshakeContext(ctx context.Context) error {
 func (c *Conn) handshake() error {
 	c.readMu.Lock()
 	defer c.readMu.Unlock()
+	c.offerSession()
 	accepted := false
 	for {
 		c.mu.Lock()
@@ -232,6 +242,7 @@ func (c *Conn) handshake() error {
 		}
 		switch res.Status {
 		case OK:
+			c.handshakeSessions()
 			return nil
 		case WantInput:
 			if err := c.receive("handshake"); err != nil {
@@ -268,6 +279,9 @@ func (c *Conn) logKeys(lines []byte) error {
 // accept runs what must agree before this end's last flight goes out.
 func (c *Conn) accept(complete bool) error {
 	if err := c.checkALPN(); err != nil {
+		return err
+	}
+	if err := c.checkResumption(); err != nil {
 		return err
 	}
 	if c.options.VerifyConnection == nil {
@@ -377,8 +391,13 @@ func (c *Conn) Read(p []byte) (int, error) {
 			}
 		}
 		err := c.readErr
+		var sessions [][]byte
+		if res.Status != Failed {
+			sessions = c.takeSessions()
+		}
 		c.mu.Unlock()
 
+		c.putSessions(sessions)
 		switch {
 		case res.Status == WantOutput:
 			if err := c.send(); err != nil {

@@ -45,6 +45,12 @@ type Engine interface {
 	// TakeKeyLog returns the lines for the key log that the last steps have
 	// made, each with its line end. The caller wipes them.
 	TakeKeyLog() []byte
+	// SetSession offers a session of TakeSessions, before the first step; false
+	// when the library cannot use it, and the connection goes on without.
+	SetSession(session []byte) bool
+	// TakeSessions returns a client's new sessions, in the library's own form.
+	// The caller wipes them.
+	TakeSessions() [][]byte
 	// Facts returns what is known of the connection so far.
 	Facts() Facts
 	// Export derives keying material.

@@ -17,6 +17,7 @@ func (c *Conn) gatherFacts() {
 		return
 	}
 	c.facts = c.engine.Facts()
+	c.restoreFacts()
 	c.factsDone = c.handshakeDone.Load()
 	c.state = nil
 }

@@ -32,6 +32,14 @@ func (m Matrix) Cells() []tlsapi.FeatureSupport {
 	return cells
 }
 
+// Notes on policy presets: what a library's preset has less or otherwise than
+// tlsapi.LookupPolicy.
+const (
+	PresetNote = "set as versions, cipher suites and groups; a server chooses by its own list, where the guidelines leave the choice to the client"
+	// PresetWithoutMLKEM is for libraries without post-quantum groups.
+	PresetWithoutMLKEM = "without X25519MLKEM768, which the library at hand has not"
+)
+
 // LibsslMatrix is the matrix of the libssl family; its members change it with
 // Set.
 func LibsslMatrix() Matrix {
@@ -39,7 +47,6 @@ func LibsslMatrix() Matrix {
 		notYet       = "not implemented yet"
 		stateMachine = "done by the state machine around the library"
 		sessions     = "sessions are never resumed: no ticket is issued, offered or accepted"
-		preset       = "set as versions, cipher suites and groups; without the DHE suites of Mozilla's intermediate"
 		named        = "only s2n has named policies; others take intermediate and modern"
 		cacheSize    = "the cache around the library; a place for each context, not for each configuration"
 		memory       = "a private key must be in memory: external signers are " + notYet
@@ -54,7 +61,7 @@ func LibsslMatrix() Matrix {
 		tlsapi.ServerALPNStrict, tlsapi.ServerCurves, tlsapi.ServerVersions, tlsapi.ServerCipherSuites,
 		tlsapi.ServerSignatureSchemes, tlsapi.ServerSessionTicketsOff, tlsapi.ServerKeyLog, tlsapi.ServerCloseWrite,
 		tlsapi.ServerExporter, tlsapi.ServerAlerts)
-	m.Set(tlsapi.Emulated, preset, tlsapi.ClientPolicyPreset, tlsapi.ServerPolicyPreset)
+	m.Set(tlsapi.Emulated, PresetNote, tlsapi.ClientPolicyPreset, tlsapi.ServerPolicyPreset)
 	m.Set(tlsapi.Emulated, stateMachine,
 		tlsapi.ClientHandshakeTimeout, tlsapi.ServerHandshakeTimeout,
 		tlsapi.ClientHandshakeHooks, tlsapi.ServerHandshakeHooks)

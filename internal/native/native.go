@@ -26,8 +26,8 @@ import (
 type Provider struct {
 	ProviderName string
 	LibraryName  string
-	// Cells are the capability matrix, complete and in order.
-	Cells []tlsapi.FeatureSupport
+	// Matrix is the capability matrix of a library with these abilities.
+	Matrix func(Abilities) Matrix
 	// NoCANames leaves the names of the accepted CAs out of a server's
 	// CertificateRequest, for libraries that cannot send them.
 	NoCANames bool
@@ -39,12 +39,22 @@ type Provider struct {
 	// reach the library one by one.
 	Policy func(*tlsapi.Settings) (string, error)
 
-	library  *library
+	library   *library
+	abilities Abilities
+	// cells are Matrix for the library at hand, complete and in order.
+	cells    []tlsapi.FeatureSupport
 	initOnce sync.Once
 	initErr  error
 	contexts contextCache
 	clients  checked.Configs[tlsapi.ClientConfig]
 	servers  checked.Configs[tlsapi.ServerConfig]
+}
+
+// complete fills in what follows from the library at hand.
+func (p *Provider) complete(l *library, abilities Abilities) *Provider {
+	p.library, p.abilities = l, abilities
+	p.cells = p.Matrix(abilities).Cells()
+	return p
 }
 
 // Name returns the provider's name.
@@ -71,10 +81,10 @@ func (p *Provider) Available() error {
 }
 
 // Features returns the capability matrix.
-func (p *Provider) Features() []tlsapi.FeatureSupport { return slices.Clone(p.Cells) }
+func (p *Provider) Features() []tlsapi.FeatureSupport { return slices.Clone(p.cells) }
 
 func (p *Provider) supports(f tlsapi.Feature) bool {
-	for _, cell := range p.Cells {
+	for _, cell := range p.cells {
 		if cell.Feature == f {
 			return cell.Support != tlsapi.Unsupported
 		}
@@ -102,6 +112,7 @@ func (p *Provider) Client(transport net.Conn, config *tlsapi.ClientConfig) (tlsa
 		c.certificate("Certificate", config.Certificate)
 	}
 	c.keyShares(config)
+	sessions := c.sessions(config)
 
 	sni, names, err := clientNames(config)
 	if err != nil {
@@ -111,6 +122,7 @@ func (p *Provider) Client(transport net.Conn, config *tlsapi.ClientConfig) (tlsa
 		Client:      true,
 		ServerName:  config.ServerName,
 		SNI:         sni,
+		Sessions:    sessions,
 		RequireALPN: slices.Equal(config.ALPN, tlsapi.ALPNH2()),
 		HalfClose:   p.supports(tlsapi.ClientCloseWrite),
 		Exporter:    p.supports(tlsapi.ClientExporter),
@@ -137,6 +149,7 @@ func (p *Provider) Server(transport net.Conn, config *tlsapi.ServerConfig) (tlsa
 	if config.ALPNStrict {
 		c.setUint8(optALPNStrict, "ALPNStrict", 1)
 	}
+	c.tickets(config)
 	return p.connect(transport, c, nil, engine.Options{
 		HalfClose: p.supports(tlsapi.ServerCloseWrite),
 		Exporter:  p.supports(tlsapi.ServerExporter),
@@ -340,6 +353,10 @@ func (c *contextBuilder) explicit(s *tlsapi.Settings) {
 	suites, curves := s.CipherSuites, s.Curves
 	if policy, ok := tlsapi.LookupPolicy(s.SecurityPolicy); ok {
 		minimum, maximum, suites, curves = policy.MinVersion, policy.MaxVersion, policy.CipherSuites, policy.Curves
+		if !c.provider.abilities.Has(AbilityMLKEM) {
+			// As Mozilla's own generator does for such libraries.
+			curves = slices.DeleteFunc(slices.Clone(curves), tlsapi.PostQuantum)
+		}
 	}
 	c.set(optMinVersion, "MinVersion", binary.BigEndian.AppendUint16(nil, minimum))
 	c.set(optMaxVersion, "MaxVersion", binary.BigEndian.AppendUint16(nil, maximum))

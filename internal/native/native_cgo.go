@@ -73,8 +73,11 @@ type library struct {
 // New completes the description of a provider with its library: a pointer to a
 // struct polytls_library that lives as long as the process.
 func New(p *Provider, table unsafe.Pointer) *Provider {
-	p.library = &library{c: (*C.struct_polytls_library)(table)}
-	return p
+	l := &library{c: (*C.struct_polytls_library)(table)}
+	if l.c.unavailable != nil {
+		return p.complete(l, AllAbilities)
+	}
+	return p.complete(l, Abilities(l.c.abilities))
 }
 
 func (l *library) init() error {
@@ -314,6 +317,32 @@ func (n *conn) TakeKeyLog() []byte {
 	return lines
 }
 
+// SetSession offers a session; false when the library cannot use it.
+func (n *conn) SetSession(session []byte) bool {
+	res := C.conn_set(n.library.c, n.c, connSession, bytePointer(session), C.size_t(len(session)))
+	return res.status == C.POLYTLS_OK
+}
+
+// TakeSessions returns the new sessions and wipes the library's copy.
+func (n *conn) TakeSessions() [][]byte {
+	if n.c.sessions_end == 0 {
+		return nil
+	}
+	b := unsafe.Slice((*byte)(n.c.sessions), int(n.c.sessions_end))
+	var sessions [][]byte
+	for rest := b; len(rest) >= 4; {
+		size := binary.BigEndian.Uint32(rest)
+		if uint64(size) > uint64(len(rest)-4) {
+			break
+		}
+		sessions = append(sessions, bytes.Clone(rest[4:4+size]))
+		rest = rest[4+size:]
+	}
+	clear(b)
+	n.c.sessions_end = 0
+	return sessions
+}
+
 // Facts asks for everything that is known of the connection.
 func (n *conn) Facts() engine.Facts {
 	return engine.Facts{
@@ -455,6 +484,8 @@ var (
 	_ = [1]struct{}{}[connSkipHostname-C.POLYTLS_SET_SKIP_HOSTNAME]
 	_ = [1]struct{}{}[verifyNone-C.POLYTLS_VERIFY_NONE]
 	_ = [1]struct{}{}[verifyRequireAndVerify-C.POLYTLS_VERIFY_REQUIRE_AND_VERIFY]
+	_ = [1]struct{}{}[AbilityMLKEM-C.POLYTLS_ABILITY_MLKEM]
+	_ = [1]struct{}{}[AbilityHalfClose-C.POLYTLS_ABILITY_HALF_CLOSE]
 	_ = [1]struct{}{}[engine.WantWork-C.POLYTLS_WANT_SIGNATURE]
 	_ = [1]struct{}{}[engine.FailBadRecord-C.POLYTLS_FAIL_BAD_RECORD]
 	_ = [1]struct{}{}[engine.FailBadPSK-C.POLYTLS_FAIL_BAD_PSK]

@@ -16,8 +16,7 @@ type library struct{}
 
 // New completes the description of a provider.
 func New(p *Provider, _ unsafe.Pointer) *Provider {
-	p.library = &library{}
-	return p
+	return p.complete(&library{}, AllAbilities)
 }
 
 func (*library) init() error     { return errNoCgo }

@@ -1,0 +1,55 @@
+package native
+
+import (
+	"crypto/tls"
+
+	"github.com/polytls/polytls/internal/engine"
+	"github.com/polytls/polytls/internal/tickets"
+	"github.com/polytls/polytls/tlsapi"
+)
+
+// sessions turns resumption on for a client with a cache. The library then
+// hands out its sessions, and the state machine keeps them. With PSKs there is
+// none: a session and a PSK would be offered at the same time, and libraries
+// differ in what they make of that.
+func (c *contextBuilder) sessions(config *tlsapi.ClientConfig) *engine.Sessions {
+	if config.SessionCache == nil || len(config.PSKs) > 0 {
+		return nil
+	}
+	c.setUint8(optSessionTickets, "SessionCache", 1)
+	return &engine.Sessions{
+		Cache:           config.SessionCache,
+		Key:             config.SessionKey(c.provider.ProviderName),
+		Verifies:        !config.InsecureSkipVerify,
+		RevocationLists: config.RevocationLists,
+	}
+}
+
+// tickets adds the keys of a server's session tickets. config is the one that is
+// in effect: where certificates or configurations are chosen for a connection,
+// the chosen ones are in it, and the keys are theirs alone.
+//
+// Nothing is resumed where clients are asked for certificates: the libraries do
+// not verify a resumed client again, and tickets of OpenSSL hold no chain that
+// could be. Nor with PSKs, which s2n and OpenSSL cannot have together with
+// tickets.
+func (c *contextBuilder) tickets(config *tlsapi.ServerConfig) {
+	if config.SessionTicketsDisabled || config.ClientAuth != tls.NoClientCert || len(config.PSKs) > 0 ||
+		!c.provider.supports(tlsapi.ServerSessionTickets) {
+		return
+	}
+	keys, err := tickets.Keys(config.SessionTicketKeys, c.provider.ProviderName, config.TicketBinding())
+	if err != nil {
+		c.fail(tlsapi.ConfigError("SessionTicketKeys", "the keys cannot be derived: %v", err))
+		return
+	}
+	c.setUint8(optSessionTickets, "SessionTicketsDisabled", 1)
+	for i := range keys {
+		k := &keys[i]
+		// One allocation, so that wipe reaches every copy of the key.
+		data := make([]byte, 0, len(k.Name)+len(k.Encryption)+len(k.MAC))
+		data = append(append(append(data, k.Name[:]...), k.Encryption[:]...), k.MAC[:]...)
+		c.instructions = append(c.instructions, instruction{option: optTicketKey, name: "SessionTicketKeys", data: data, secret: true})
+	}
+	clear(keys)
+}
