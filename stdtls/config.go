@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/polytls/polytls/internal/selection"
 	"github.com/polytls/polytls/tlsapi"
 )
 
@@ -164,8 +165,8 @@ func parametersOf(s *tlsapi.Settings) parameters {
 	return parameters{minimum, maximum, s.CipherSuites, s.Curves}
 }
 
-// baseConfig returns what clients and servers share. Sessions are never kept
-// nor tickets issued.
+// baseConfig returns what clients and servers share. Resumption is switched on
+// for each connection.
 func baseConfig(s *tlsapi.Settings) *tls.Config {
 	p := parametersOf(s)
 	config := &tls.Config{
@@ -190,6 +191,30 @@ func baseConfig(s *tlsapi.Settings) *tls.Config {
 		config.KeyLogWriter = keyLog{s.KeyLogWriter}
 	}
 	return config
+}
+
+// clientPlan is what the configuration of a client is converted to. It is shared
+// by connections and does not change.
+type clientPlan struct {
+	standard *tls.Config
+	verifier *verifier
+	// sessionKey is that of the session cache, if there is one.
+	sessionKey string
+}
+
+func newClientPlan(c *tlsapi.ClientConfig) (*clientPlan, error) {
+	if err := checkClient(c); err != nil {
+		return nil, err
+	}
+	v, err := clientVerifier(c)
+	if err != nil {
+		return nil, err
+	}
+	plan := &clientPlan{standard: clientTLSConfig(c), verifier: v}
+	if c.SessionCache != nil {
+		plan.sessionKey = c.SessionKey(providerName)
+	}
+	return plan, nil
 }
 
 func clientTLSConfig(c *tlsapi.ClientConfig) *tls.Config {
@@ -222,12 +247,53 @@ func clientVerifier(c *tlsapi.ClientConfig) (*verifier, error) {
 	}
 	v := newVerifier(anchors, x509.ExtKeyUsageServerAuth)
 	v.skipNames = c.SkipHostnameVerification
+	v.revocations = revocationsOf(c.RevocationLists)
 	for _, name := range []string{c.ServerName, c.AlternativeName} {
 		if name != "" {
 			v.names = append(v.names, name)
 		}
 	}
 	return v, nil
+}
+
+// serverPlan is what the configuration of a server is converted to. It is
+// shared by connections and does not change.
+type serverPlan struct {
+	config   *tlsapi.ServerConfig
+	standard *tls.Config
+	verifier *verifier
+	// binding is the TicketBinding of the configuration; with GetCertificate it
+	// depends on the certificate that is chosen.
+	binding [32]byte
+}
+
+func newServerPlan(c *tlsapi.ServerConfig) (*serverPlan, error) {
+	if err := checkServer(c); err != nil {
+		return nil, err
+	}
+	v, err := serverVerifier(c)
+	if err != nil {
+		return nil, err
+	}
+	standard, err := serverTLSConfig(c)
+	if err != nil {
+		return nil, err
+	}
+	plan := &serverPlan{config: c, standard: standard, verifier: v}
+	if !c.SessionTicketsDisabled && c.GetCertificate == nil {
+		plan.binding = c.TicketBinding()
+	}
+	return plan, nil
+}
+
+// bindingFor returns the TicketBinding with the certificate of a connection.
+func (p *serverPlan) bindingFor(cert *tls.Certificate) [32]byte {
+	if p.config.GetCertificate == nil {
+		return p.binding
+	}
+	chosen := *p.config
+	chosen.Certificates = []tls.Certificate{*cert}
+	return chosen.TicketBinding()
 }
 
 // serverTLSConfig leaves the checks of client certificates to verifier:
@@ -248,11 +314,6 @@ func serverTLSConfig(c *tlsapi.ServerConfig) (*tls.Config, error) {
 		// For the names in the CertificateRequest.
 		config.ClientCAs = anchors.pool
 	}
-	// Certificates stay out of the tls.Config: with them set crypto/tls would
-	// skip GetCertificate for clients without SNI.
-	config.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-		return chooseCertificate(c, hello)
-	}
 	return config, nil
 }
 
@@ -266,17 +327,14 @@ func serverVerifier(c *tlsapi.ServerConfig) (*verifier, error) {
 	}
 	v := newVerifier(anchors, x509.ExtKeyUsageClientAuth)
 	v.skipNames = true
+	v.revocations = revocationsOf(c.RevocationLists)
 	return v, nil
 }
 
-// chooseCertificate asks the hook, then takes the first certificate that suits
-// the client's SNI and signature schemes, or the first of all, as crypto/tls
-// does. Finding out takes time, which a single certificate need not.
+// chooseCertificate asks the hook, then chooses among the certificates of the
+// configuration.
 func chooseCertificate(c *tlsapi.ServerConfig, hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	if c.GetCertificate != nil {
-		if t, ok := hello.Conn.(*transport); ok {
-			hello.Conn = t.Conn
-		}
 		cert, err := c.GetCertificate(hello)
 		if err != nil {
 			return nil, rejected(alertInternalError, fmt.Errorf("GetCertificate: %w", err))
@@ -288,15 +346,11 @@ func chooseCertificate(c *tlsapi.ServerConfig, hello *tls.ClientHelloInfo) (*tls
 			return cert, nil
 		}
 	}
-	for i := range c.Certificates {
-		if len(c.Certificates) == 1 || hello.SupportsCertificate(&c.Certificates[i]) == nil {
-			return &c.Certificates[i], nil
-		}
-	}
-	if len(c.Certificates) == 0 {
+	candidates := selection.Candidates(c.Certificates, hello, selection.ParametersOf(&c.Settings))
+	if len(candidates) == 0 {
 		return nil, tlsapi.ConfigError("Certificates", "there is none, and the hooks gave none")
 	}
-	return &c.Certificates[0], nil
+	return candidates[0], nil
 }
 
 // checkHookCertificate holds a hook's certificate to the rules for configured

@@ -29,6 +29,8 @@ type conn struct {
 	// handshake.
 	settings *tlsapi.Settings
 	verifier *verifier
+	// sessions is a client's session cache, or nil.
+	sessions *sessions
 
 	// started is set by the goroutine that runs the handshake. It closes
 	// done when handshakeErr and verifiedChains are final.
@@ -76,82 +78,84 @@ func newConn(inner net.Conn, client bool, settings *tlsapi.Settings, v *verifier
 }
 
 func newClientConn(inner net.Conn, config *tlsapi.ClientConfig) (*conn, error) {
-	v, err := clientVerifier(config)
+	plan, err := newClientPlan(config)
 	if err != nil {
 		return nil, err
 	}
-	c := newConn(inner, true, &config.Settings, v)
-	standard := clientTLSConfig(config)
+	c := newConn(inner, true, &config.Settings, plan.verifier)
+	standard := plan.standard.Clone()
 	standard.VerifyConnection = c.verify
+	if config.SessionCache != nil {
+		c.sessions = &sessions{cache: config.SessionCache, key: plan.sessionKey, chainsUntil: c.chainsUntil}
+		standard.SessionTicketsDisabled, standard.ClientSessionCache = false, c.sessions
+	}
 	c.tls = tls.Client(c.transport, standard)
 	return c, nil
 }
 
 func newServerConn(inner net.Conn, config *tlsapi.ServerConfig) (*conn, error) {
-	v, err := serverVerifier(config)
+	plan, err := newServerPlan(config)
 	if err != nil {
 		return nil, err
 	}
-	standard, err := serverTLSConfig(config)
-	if err != nil {
-		return nil, err
-	}
-	c := newConn(inner, false, &config.Settings, v)
-	standard.VerifyConnection = c.verify
+	c := newConn(inner, false, &config.Settings, plan.verifier)
+	standard := plan.standard.Clone()
 	standard.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-		return c.configForClient(config, standard, hello)
+		return c.configForClient(plan, hello)
 	}
 	c.tls = tls.Server(c.transport, standard)
 	return c, nil
 }
 
 // configForClient runs for every ClientHello: it lets the caller's hook choose
-// a configuration and fits ALPN to what the client offers.
-func (c *conn) configForClient(config *tlsapi.ServerConfig, standard *tls.Config, hello *tls.ClientHelloInfo) (*tls.Config, error) {
-	if config.GetConfigForClient != nil {
-		hello.Conn = c.inner
-		chosen, err := config.GetConfigForClient(hello)
+// a configuration, chooses the certificate, which tickets depend on, and fits
+// ALPN to what the client offers.
+func (c *conn) configForClient(plan *serverPlan, hello *tls.ClientHelloInfo) (*tls.Config, error) {
+	hello.Conn = c.inner
+	if plan.config.GetConfigForClient != nil {
+		chosen, err := plan.config.GetConfigForClient(hello)
 		if err != nil {
 			return nil, rejected(alertInternalError, fmt.Errorf("GetConfigForClient: %w", err))
 		}
-		if chosen != nil && chosen != config {
-			if standard, err = c.adopt(chosen); err != nil {
+		if chosen != nil && chosen != plan.config {
+			if plan, err = newServerPlan(chosen); err != nil {
 				return nil, err
 			}
-			config = chosen
+			c.adopt(plan)
 		}
 	}
-	protocols := negotiableALPN(config, hello.SupportedProtos)
-	if slices.Equal(protocols, standard.NextProtos) {
-		return standard, nil
+	cert, err := chooseCertificate(plan.config, hello)
+	if err != nil {
+		return nil, err
 	}
-	standard = standard.Clone()
-	standard.NextProtos = protocols
+	standard := plan.standard.Clone()
+	standard.VerifyConnection = c.verify
+	standard.Certificates = []tls.Certificate{*cert}
+	standard.NextProtos = negotiableALPN(plan.config, hello.SupportedProtos)
+	if !plan.config.SessionTicketsDisabled {
+		newTicketer(plan.config.SessionTicketKeys, plan.bindingFor(cert), hello.ServerName, c.chainsUntil).into(standard)
+	}
 	return standard, nil
 }
 
 // adopt makes the connection follow a configuration that GetConfigForClient
 // has chosen, in everything that it says.
-func (c *conn) adopt(config *tlsapi.ServerConfig) (*tls.Config, error) {
-	if err := checkServer(config); err != nil {
-		return nil, err
+func (c *conn) adopt(plan *serverPlan) {
+	c.verifier = plan.verifier
+	if plan.config.HandshakeTimeout != c.settings.HandshakeTimeout {
+		c.startTimer(plan.config.HandshakeTimeout)
 	}
-	v, err := serverVerifier(config)
-	if err != nil {
-		return nil, err
-	}
-	standard, err := serverTLSConfig(config)
-	if err != nil {
-		return nil, err
-	}
-	standard.VerifyConnection = c.verify
-	c.verifier = v
-	if config.HandshakeTimeout != c.settings.HandshakeTimeout {
-		c.startTimer(config.HandshakeTimeout)
-	}
-	c.settings = &config.Settings
+	c.settings = &plan.config.Settings
 	c.transport.setBlinding(blindingDelay(c.settings) > 0)
-	return standard, nil
+}
+
+// chainsUntil tells how long the chains that the handshake has verified hold;
+// the zero time is no limit.
+func (c *conn) chainsUntil() time.Time {
+	if c.verifier == nil {
+		return time.Time{}
+	}
+	return c.verifier.until(c.verifiedChains)
 }
 
 // verify is crypto/tls's VerifyConnection: after the peer's certificates have
@@ -238,8 +242,12 @@ func (c *conn) runHandshake(ctx context.Context) {
 
 	c.handshakeErr = c.tryHandshake(ctx)
 	if c.handshakeErr == nil {
+		state := c.finalState()
+		if c.sessions != nil {
+			c.sessions.accept(state)
+		}
 		if hook := c.settings.HandshakeComplete; hook != nil {
-			hook(c.describe(c.finalState()))
+			hook(c.describe(state))
 		}
 		return
 	}
