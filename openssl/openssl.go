@@ -25,6 +25,7 @@ func matrix(able native.Abilities) native.Matrix {
 		m.Set(tlsapi.Unsupported, "the library at hand has no post-quantum group and sends one share, that of the first group",
 			tlsapi.ClientSecondKeyShareOn)
 	}
+	m.SetSessions()
 	m.Set(tlsapi.Emulated, "a TLS 1.3 client sends the alert of a failed verification in the clear, which some servers cannot read (crypto/tls: bad record MAC)",
 		tlsapi.ClientAlerts)
 	m.Set(tlsapi.Native, "with TLS 1.2, OpenSSL 3.0 takes at most about 900 bytes of label and context",

@@ -28,10 +28,13 @@
 #include <openssl/x509.h>
 #ifdef OPENSSL_IS_BORINGSSL
 #include <openssl/aead.h>
+#include <openssl/hmac.h>
 #include <openssl/pool.h>
 #else
+#include <openssl/core_names.h>
 #include <openssl/opensslv.h>
 #endif
+#include <openssl/rand.h>
 
 #include <limits.h>
 #include <pthread.h>
@@ -114,6 +117,13 @@ struct libssl_psk {
 };
 #endif
 
+/* The parts of POLYTLS_SET_TICKET_KEY. */
+struct libssl_ticket_key {
+  uint8_t name[16];
+  uint8_t encryption[32];
+  uint8_t mac[32];
+};
+
 struct libssl_ctx {
   struct polytls_ctx head;
   atomic_size_t references;
@@ -124,6 +134,12 @@ struct libssl_ctx {
   int ready;         /* ctx_finish has succeeded */
   int verify_mode;
   int tickets;
+  struct libssl_ticket_key *ticket_keys; /* malloc memory, wiped; the first encrypts */
+  size_t ticket_key_count;
+  /* The session id context; servers add the client's SNI to it. A client's
+   * session and PSK must have it as well. */
+  uint8_t session_context[SSL_MAX_SID_CTX_LENGTH];
+  unsigned int session_context_len;
   uint16_t min_version;
   uint16_t max_version;
   struct libssl_ids suites;
@@ -144,9 +160,6 @@ struct libssl_ctx {
    * their names in the library's notation (NULL for none). */
   struct libssl_ids psk_suites[2];
   char *psk_suite_names[2];
-  /* The session id context, which a client's PSK must have as well. */
-  uint8_t session_context[SSL_MAX_SID_CTX_LENGTH];
-  unsigned int session_context_len;
 #endif
   size_t certificates;
   int key_types[LIBSSL_MAX_CERTIFICATES]; /* of the certificates */
@@ -161,6 +174,7 @@ struct libssl_conn {
   SSL *ssl;
   struct polytls_names names;
   struct polytls_outcome outcome;
+  SSL_SESSION *offered; /* what a client offers to resume, or NULL */
   int started;        /* the first step has run */
   int reading;        /* the step may consume `in` */
   int flush_first;    /* the last read wanted room in `out` */
@@ -723,7 +737,36 @@ static int libssl_select_alpn(SSL *ssl, const unsigned char **out, unsigned char
   return ctx->alpn_strict ? SSL_TLSEXT_ERR_ALERT_FATAL : SSL_TLSEXT_ERR_NOACK;
 }
 
+/* Gives a server's connection its session id context: that of the context with
+ * the server_name extension, in which names have no case. A ticket for one name
+ * is then none for another. Returns 1 or 0. */
+static int libssl_bind_sessions(SSL *ssl, const struct libssl_ctx *ctx, const uint8_t *server_name, size_t len) {
+  uint8_t digest[EVP_MAX_MD_SIZE];
+  unsigned int digest_len = 0;
+  uint8_t *bytes = malloc(ctx->session_context_len + len);
+  if (bytes == NULL) {
+    return 0;
+  }
+  memcpy(bytes, ctx->session_context, ctx->session_context_len);
+  for (size_t i = 0; i < len; i++) {
+    uint8_t c = server_name[i];
+    bytes[ctx->session_context_len + i] = c >= 'A' && c <= 'Z' ? (uint8_t)(c - 'A' + 'a') : c;
+  }
+  int ok = EVP_Digest(bytes, ctx->session_context_len + len, digest, &digest_len, EVP_sha256(), NULL) == 1 &&
+           SSL_set_session_id_context(ssl, digest, digest_len) == 1;
+  free(bytes);
+  return ok;
+}
+
 /* ---- contexts ---- */
+
+static void libssl_free_ticket_keys(struct libssl_ctx *ctx) {
+  if (ctx->ticket_keys != NULL) {
+    OPENSSL_cleanse(ctx->ticket_keys, ctx->ticket_key_count * sizeof(*ctx->ticket_keys));
+    free(ctx->ticket_keys);
+  }
+  ctx->ticket_keys = NULL;
+}
 
 static void libssl_ctx_release(struct libssl_ctx *ctx) {
   if (atomic_fetch_sub(&ctx->references, 1) != 1) {
@@ -750,6 +793,7 @@ static void libssl_ctx_release(struct libssl_ctx *ctx) {
   sk_X509_NAME_pop_free(ctx->ca_names, X509_NAME_free);
   EVP_MD_CTX_free(ctx->trust_digest);
   SSL_CTX_free(ctx->ssl_ctx);
+  libssl_free_ticket_keys(ctx);
   free(ctx->suites.values);
   free(ctx->groups.values);
   free(ctx->key_shares.values);
@@ -1093,6 +1137,30 @@ static void libssl_key_log(const SSL *ssl, const char *line) {
     conn->out_of_memory = 1;
   }
 }
+
+/* Copies the key. */
+static struct polytls_result libssl_add_ticket_key(struct libssl_ctx *ctx, const uint8_t *data, size_t len) {
+  if (len != POLYTLS_TICKET_KEY_SIZE || ctx->role != POLYTLS_SERVER) {
+    return libssl_malformed(ctx, "ticket key");
+  }
+  /* No realloc: it would leave a copy behind. */
+  struct libssl_ticket_key *keys = calloc(ctx->ticket_key_count + 1, sizeof(*keys));
+  if (keys == NULL) {
+    return libssl_ctx_out_of_memory(ctx);
+  }
+  size_t count = ctx->ticket_key_count;
+  if (count > 0) {
+    memcpy(keys, ctx->ticket_keys, count * sizeof(*keys));
+  }
+  libssl_free_ticket_keys(ctx);
+  memcpy(keys[count].name, data, sizeof(keys[count].name));
+  memcpy(keys[count].encryption, data + 16, sizeof(keys[count].encryption));
+  memcpy(keys[count].mac, data + 48, sizeof(keys[count].mac));
+  ctx->ticket_keys = keys;
+  ctx->ticket_key_count = count + 1;
+  return libssl_result(POLYTLS_OK);
+}
+
 #ifndef OPENSSL_IS_BORINGSSL
 /* Copies the PSK. */
 static struct polytls_result libssl_add_psk(struct libssl_ctx *ctx, const uint8_t *data, size_t len) {
@@ -1170,6 +1238,8 @@ static struct polytls_result libssl_ctx_set_option(struct libssl_ctx *ctx, int o
     }
     case POLYTLS_SET_CA_NAME:
       return libssl_add_ca_name(ctx, data, len);
+    case POLYTLS_SET_TICKET_KEY:
+      return libssl_add_ticket_key(ctx, data, len);
 #ifndef OPENSSL_IS_BORINGSSL
     case POLYTLS_SET_PSK:
       return libssl_add_psk(ctx, data, len);
@@ -1192,7 +1262,7 @@ static struct polytls_result libssl_ctx_set(struct polytls_ctx *head, int option
   ctx->head.error_text[0] = 0;
   struct polytls_result result;
   int repeats = option == POLYTLS_SET_TRUST_ANCHOR || option == POLYTLS_SET_CERTIFICATE || option == POLYTLS_SET_CA_NAME ||
-                option == POLYTLS_SET_PSK;
+                option == POLYTLS_SET_PSK || option == POLYTLS_SET_TICKET_KEY;
   if (ctx->ready) {
     return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_CONFIG, 0, "the context is finished and in use");
   }
@@ -1464,6 +1534,17 @@ static int libssl_has_share(const uint8_t *bytes, size_t len, uint16_t group) {
   return 0;
 }
 
+/* Binds the sessions of the connection to the name that the client asks for.
+ * Returns 1 or 0. */
+static int libssl_bind_client_hello(struct libssl_conn *conn, const SSL_CLIENT_HELLO *hello) {
+  const uint8_t *name = NULL;
+  size_t len = 0;
+  if (!SSL_early_callback_ctx_extension_get(hello, TLSEXT_TYPE_server_name, &name, &len)) {
+    len = 0;
+  }
+  return libssl_bind_sessions(conn->ssl, conn->ctx, name, len);
+}
+
 /* Looks at a ClientHello before the library does. In TLS 1.3 BoringSSL takes the
  * server's first group that the client has, even at the price of a
  * HelloRetryRequest. Here a share that has come is taken first; only to get to a
@@ -1475,7 +1556,7 @@ static enum ssl_select_cert_result_t libssl_client_hello(const SSL_CLIENT_HELLO 
   const uint8_t *shares = NULL;
   size_t versions_len = 0;
   size_t shares_len = 0;
-  if (conn == NULL) {
+  if (conn == NULL || (conn->ctx->tickets && !libssl_bind_client_hello(conn, hello))) {
     return ssl_select_cert_error;
   }
   if (conn->ctx->max_version < TLS1_3_VERSION ||
@@ -1828,6 +1909,118 @@ static struct polytls_result libssl_finish_verification(struct libssl_ctx *ctx) 
   return libssl_result(POLYTLS_OK);
 }
 
+/* Finds the key for a ticket and says with which result the callback of either
+ * library ends: 0 no key, 1 use the ticket, 2 use it and issue a new one, -1 a
+ * failure. For a new ticket it writes name and iv. Keys stay the context's. */
+static int libssl_choose_ticket_key(SSL *ssl, uint8_t *name, uint8_t *iv, size_t iv_len, int encrypt,
+                                    const struct libssl_ticket_key **key) {
+  struct libssl_conn *conn = SSL_get_app_data(ssl);
+  if (conn == NULL || conn->ctx->ticket_key_count == 0) {
+    return -1;
+  }
+  const struct libssl_ticket_key *keys = conn->ctx->ticket_keys;
+  if (encrypt) {
+    *key = &keys[0];
+    memcpy(name, keys[0].name, sizeof(keys[0].name));
+    return RAND_bytes(iv, iv_len) == 1 ? 1 : -1;
+  }
+  for (size_t i = 0; i < conn->ctx->ticket_key_count; i++) {
+    if (CRYPTO_memcmp(keys[i].name, name, sizeof(keys[i].name)) == 0) {
+      *key = &keys[i];
+      /* A ticket of TLS 1.3 is for one use (RFC 8446 appendix C.4): the client
+       * gets another one. */
+      return i > 0 || SSL_version(ssl) >= TLS1_3_VERSION ? 2 : 1;
+    }
+  }
+  return 0;
+}
+
+/* The libraries' way to protect tickets: the cipher of the key, encrypt then MAC. */
+#ifdef OPENSSL_IS_BORINGSSL
+static int libssl_ticket_key_callback(SSL *ssl, uint8_t *name, uint8_t *iv, EVP_CIPHER_CTX *cipher, HMAC_CTX *mac,
+                                      int encrypt) {
+  const struct libssl_ticket_key *key = NULL;
+  int chosen = libssl_choose_ticket_key(ssl, name, iv, EVP_CIPHER_iv_length(EVP_aes_256_cbc()), encrypt, &key);
+  if (chosen <= 0) {
+    return chosen;
+  }
+  if (HMAC_Init_ex(mac, key->mac, sizeof(key->mac), EVP_sha256(), NULL) != 1) {
+    return -1;
+  }
+#else
+static int libssl_ticket_key_callback(SSL *ssl, unsigned char *name, unsigned char *iv, EVP_CIPHER_CTX *cipher,
+                                      EVP_MAC_CTX *mac, int encrypt) {
+  const struct libssl_ticket_key *key = NULL;
+  char digest[] = "SHA256";
+  int chosen = libssl_choose_ticket_key(ssl, name, iv, (size_t)EVP_CIPHER_get_iv_length(EVP_aes_256_cbc()), encrypt, &key);
+  if (chosen <= 0) {
+    return chosen;
+  }
+  /* The parameters are read only; the type knows no const. */
+  const OSSL_PARAM parameters[] = {
+      OSSL_PARAM_construct_octet_string(OSSL_MAC_PARAM_KEY, (void *)key->mac, sizeof(key->mac)),
+      OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, digest, 0), OSSL_PARAM_construct_end()};
+  if (EVP_MAC_CTX_set_params(mac, parameters) != 1) {
+    return -1;
+  }
+#endif
+  int ok = encrypt ? EVP_EncryptInit_ex(cipher, EVP_aes_256_cbc(), NULL, key->encryption, iv)
+                   : EVP_DecryptInit_ex(cipher, EVP_aes_256_cbc(), NULL, key->encryption, iv);
+  return ok == 1 ? chosen : -1;
+}
+
+#ifndef OPENSSL_IS_BORINGSSL
+/* Looks at the ClientHello of a server with tickets. Servers with PSKs have
+ * none. */
+static int libssl_ticket_client_hello(SSL *ssl, int *alert, void *argument) {
+  (void)argument;
+  struct libssl_conn *conn = SSL_get_app_data(ssl);
+  const unsigned char *name = NULL;
+  size_t len = 0;
+  if (SSL_client_hello_get0_ext(ssl, TLSEXT_TYPE_server_name, &name, &len) != 1) {
+    len = 0;
+  }
+  if (conn != NULL && libssl_bind_sessions(ssl, conn->ctx, name, len)) {
+    return SSL_CLIENT_HELLO_SUCCESS;
+  }
+  *alert = SSL_AD_INTERNAL_ERROR;
+  return SSL_CLIENT_HELLO_ERROR;
+}
+#endif
+
+/* Copies a session that a client may resume into conn->sessions. One that cannot
+ * be copied is not kept: the connection does not need it. */
+static void libssl_keep_session(struct libssl_conn *conn, SSL_SESSION *session) {
+  uint8_t *bytes = NULL;
+  size_t len = 0;
+  if (!SSL_SESSION_is_resumable(session)) {
+    return;
+  }
+#ifdef OPENSSL_IS_BORINGSSL
+  int ok = SSL_SESSION_to_bytes(session, &bytes, &len) == 1;
+#else
+  int size = i2d_SSL_SESSION(session, &bytes);
+  int ok = size > 0;
+  len = ok ? (size_t)size : 0;
+#endif
+  if (ok) {
+    (void)polytls_conn_sessions_append(&conn->head, bytes, len);
+    OPENSSL_cleanse(bytes, len);
+  } else {
+    ERR_clear_error();
+  }
+  OPENSSL_free(bytes);
+}
+
+/* The session stays the library's. */
+static int libssl_new_session(SSL *ssl, SSL_SESSION *session) {
+  struct libssl_conn *conn = SSL_get_app_data(ssl);
+  if (conn != NULL) {
+    libssl_keep_session(conn, session);
+  }
+  return 0;
+}
+
 static struct polytls_result libssl_finish_tickets(struct libssl_ctx *ctx) {
   /* A resumed session is not verified again, and OpenSSL's tickets hold the leaf
    * only: with client authentication every handshake is a full one. */
@@ -1837,12 +2030,6 @@ static struct polytls_result libssl_finish_tickets(struct libssl_ctx *ctx) {
    * nothing else. */
   without = without || ctx->psk_count > 0;
 #endif
-  if (without) {
-    SSL_CTX_set_options(ctx->ssl_ctx, SSL_OP_NO_TICKET);
-    if (SSL_CTX_set_num_tickets(ctx->ssl_ctx, 0) != 1) {
-      return libssl_ctx_library_failure(ctx, POLYTLS_FAIL_INTERNAL, "session tickets cannot be turned off");
-    }
-  }
   /* A session of another trust or another mode is not one of this context. */
   const uint8_t mode = (uint8_t)ctx->verify_mode;
   uint8_t digest[EVP_MAX_MD_SIZE];
@@ -1852,10 +2039,37 @@ static struct polytls_result libssl_finish_tickets(struct libssl_ctx *ctx) {
       SSL_CTX_set_session_id_context(ctx->ssl_ctx, digest, digest_len) != 1) {
     return libssl_ctx_library_failure(ctx, POLYTLS_FAIL_INTERNAL, "sessions cannot be bound to the trust policy");
   }
-#ifndef OPENSSL_IS_BORINGSSL
   memcpy(ctx->session_context, digest, digest_len);
   ctx->session_context_len = digest_len;
+
+  if (without) {
+    ctx->tickets = 0;
+    SSL_CTX_set_options(ctx->ssl_ctx, SSL_OP_NO_TICKET);
+    if (SSL_CTX_set_num_tickets(ctx->ssl_ctx, 0) != 1) {
+      return libssl_ctx_library_failure(ctx, POLYTLS_FAIL_INTERNAL, "session tickets cannot be turned off");
+    }
+    return libssl_result(POLYTLS_OK);
+  }
+  /* The system's configuration may have turned them off. */
+  SSL_CTX_clear_options(ctx->ssl_ctx, SSL_OP_NO_TICKET);
+  if (ctx->role == POLYTLS_CLIENT) {
+    SSL_CTX_set_session_cache_mode(ctx->ssl_ctx, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
+    SSL_CTX_sess_set_new_cb(ctx->ssl_ctx, libssl_new_session);
+    return libssl_result(POLYTLS_OK);
+  }
+  if (ctx->ticket_key_count == 0) {
+    return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_CONFIG, 0, "a server with session tickets needs a ticket key");
+  }
+#ifdef OPENSSL_IS_BORINGSSL
+  /* Sessions are bound in libssl_client_hello. */
+  int ok = SSL_CTX_set_tlsext_ticket_key_cb(ctx->ssl_ctx, libssl_ticket_key_callback) == 1;
+#else
+  int ok = SSL_CTX_set_tlsext_ticket_key_evp_cb(ctx->ssl_ctx, libssl_ticket_key_callback) == 1;
+  SSL_CTX_set_client_hello_cb(ctx->ssl_ctx, libssl_ticket_client_hello, NULL);
 #endif
+  if (!ok) {
+    return libssl_ctx_library_failure(ctx, POLYTLS_FAIL_INTERNAL, "the ticket keys cannot be set");
+  }
   return libssl_result(POLYTLS_OK);
 }
 
@@ -2169,6 +2383,7 @@ static void libssl_conn_free(struct polytls_conn *head) {
     return;
   }
   struct libssl_conn *conn = (struct libssl_conn *)head;
+  SSL_SESSION_free(conn->offered);
   SSL_free(conn->ssl);
   polytls_names_free(&conn->names);
   polytls_outcome_free(&conn->outcome);
@@ -2260,6 +2475,46 @@ static struct polytls_result libssl_set_server_name(struct libssl_conn *conn, co
   return libssl_result(POLYTLS_OK);
 }
 
+/* Parses a session that takes up all of the bytes. The caller frees it. */
+static SSL_SESSION *libssl_parse_session(const struct libssl_ctx *ctx, const uint8_t *data, size_t len) {
+  if (len == 0 || len > LONG_MAX) {
+    return NULL;
+  }
+#ifdef OPENSSL_IS_BORINGSSL
+  return SSL_SESSION_from_bytes(data, len, ctx->ssl_ctx);
+#else
+  (void)ctx;
+  const uint8_t *p = data;
+  SSL_SESSION *session = d2i_SSL_SESSION(NULL, &p, (long)len);
+  if (session != NULL && p != data + len) {
+    SSL_SESSION_free(session);
+    return NULL;
+  }
+  return session;
+#endif
+}
+
+/* Reports whether the session may be offered on a connection of the context. */
+static int libssl_session_fits(const struct libssl_ctx *ctx, const SSL_SESSION *session) {
+  unsigned int len = 0;
+  const uint8_t *bound_to = SSL_SESSION_get0_id_context(session, &len);
+  int version = (int)SSL_SESSION_get_protocol_version(session);
+  return SSL_SESSION_is_resumable(session) && version >= ctx->min_version && version <= ctx->max_version &&
+         len == ctx->session_context_len && memcmp(bound_to, ctx->session_context, len) == 0;
+}
+
+/* Offers a session, whose bytes stay the caller's. */
+static struct polytls_result libssl_offer_session(struct libssl_conn *conn, const uint8_t *data, size_t len) {
+  SSL_SESSION *session = conn->ctx->tickets && conn->offered == NULL ? libssl_parse_session(conn->ctx, data, len) : NULL;
+  if (session == NULL || !libssl_session_fits(conn->ctx, session) || SSL_set_session(conn->ssl, session) != 1) {
+    SSL_SESSION_free(session);
+    ERR_clear_error();
+    return libssl_fail(conn->head.error_text, POLYTLS_FAIL_CONFIG, 0, "the session cannot be offered on this connection");
+  }
+  conn->offered = session;
+  return libssl_result(POLYTLS_OK);
+}
+
 static struct polytls_result libssl_added_name(struct libssl_conn *conn, int added) {
   if (added == 1) {
     return libssl_result(POLYTLS_OK);
@@ -2292,12 +2547,31 @@ static struct polytls_result libssl_conn_set(struct polytls_conn *head, int opti
       }
       conn->names.skip = data[0];
       return libssl_result(POLYTLS_OK);
+    case POLYTLS_SET_SESSION:
+      return libssl_offer_session(conn, data, len);
     default:
       return libssl_fail(conn->head.error_text, POLYTLS_FAIL_CONFIG, 0, "unknown option %d of a connection", option);
   }
 }
 
 /* ---- steps ---- */
+
+/* Reports whether a PSK authenticates the connection, instead of certificates. */
+static int libssl_uses_psk(const struct libssl_conn *conn) {
+#ifndef OPENSSL_IS_BORINGSSL
+  return conn->psk != NULL && SSL_session_reused(conn->ssl);
+#else
+  (void)conn;
+  return 0;
+#endif
+}
+
+/* Reports whether a session was resumed. Before the end of the handshake only a
+ * server of TLS 1.2 knows: its last flight is its first. */
+static int libssl_resumed(const struct libssl_conn *conn) {
+  int known = conn->handshake_done || (conn->ctx->role == POLYTLS_SERVER && SSL_version(conn->ssl) == TLS1_2_VERSION);
+  return known && SSL_session_reused(conn->ssl) && !libssl_uses_psk(conn);
+}
 
 /* The result of a step that leaves `in` alone. */
 static struct polytls_result libssl_step_result(struct libssl_conn *conn, enum polytls_status status, size_t n) {
@@ -2310,7 +2584,7 @@ static struct polytls_result libssl_step_result(struct libssl_conn *conn, enum p
       result.flags |= POLYTLS_FLAG_PENDING;
     }
   }
-  if (conn->accepted) {
+  if (conn->accepted || (!conn->handshake_done && libssl_resumed(conn))) {
     result.flags |= POLYTLS_FLAG_PEER_CERTIFICATES;
   }
   return result;
@@ -2354,16 +2628,6 @@ static struct polytls_result libssl_report_failure(struct libssl_conn *conn) {
   libssl_release_held(conn);
   memcpy(conn->head.error_text, conn->failure_text, sizeof(conn->failure_text));
   return conn->failure;
-}
-
-/* Reports whether a PSK authenticates the connection, instead of certificates. */
-static int libssl_uses_psk(const struct libssl_conn *conn) {
-#ifndef OPENSSL_IS_BORINGSSL
-  return conn->psk != NULL && SSL_session_reused(conn->ssl);
-#else
-  (void)conn;
-  return 0;
-#endif
 }
 
 /* Sorts a reason of libssl. */
@@ -2446,6 +2710,35 @@ static struct polytls_result libssl_failed(struct libssl_conn *conn, int ssl_err
   return libssl_set_failure(conn, libssl_failure_of(error.reason), error.code, error.text);
 }
 
+/* Reports whether a session that was resumed may have been: a client has offered
+ * it, a server has keys for tickets and asks for no certificate. */
+static int libssl_may_resume(const struct libssl_conn *conn) {
+  if (conn->ctx->role == POLYTLS_CLIENT) {
+    return conn->offered != NULL;
+  }
+  return conn->ctx->tickets && conn->ctx->verify_mode == POLYTLS_VERIFY_NONE;
+}
+
+#ifndef OPENSSL_IS_BORINGSSL
+/* Keeps the ticket that a server of TLS 1.2 has put in the place of the one that
+ * it has resumed: OpenSSL tells of new sessions only. */
+static void libssl_keep_renewed_ticket(struct libssl_conn *conn) {
+  SSL_SESSION *session = SSL_get_session(conn->ssl);
+  const uint8_t *ticket = NULL;
+  const uint8_t *offered = NULL;
+  size_t len = 0;
+  size_t offered_len = 0;
+  if (session == NULL || conn->offered == NULL) {
+    return;
+  }
+  SSL_SESSION_get0_ticket(session, &ticket, &len);
+  SSL_SESSION_get0_ticket(conn->offered, &offered, &offered_len);
+  if (len > 0 && (len != offered_len || memcmp(ticket, offered, len) != 0)) {
+    libssl_keep_session(conn, session);
+  }
+}
+#endif
+
 /* Checks what the library must have done before a handshake counts. */
 static struct polytls_result libssl_handshake_complete(struct libssl_conn *conn) {
   int mode = conn->ctx->verify_mode;
@@ -2456,7 +2749,11 @@ static struct polytls_result libssl_handshake_complete(struct libssl_conn *conn)
     return libssl_set_failure(conn, POLYTLS_FAIL_NO_PSK, 0, "the handshake used no PSK");
   }
 #endif
-  if (required && !conn->accepted && !libssl_uses_psk(conn)) {
+  int reused = SSL_session_reused(conn->ssl) && !libssl_uses_psk(conn);
+  if (reused && !libssl_may_resume(conn)) {
+    return libssl_set_failure(conn, POLYTLS_FAIL_PROTOCOL, 0, "a session was resumed that was not offered");
+  }
+  if (required && !conn->accepted && !reused && !libssl_uses_psk(conn)) {
     return libssl_set_failure(conn, POLYTLS_FAIL_NO_CERTIFICATE, 0, "the peer sent no certificate");
   }
   if (conn->refused) {
@@ -2484,6 +2781,10 @@ static struct polytls_result libssl_handshake_complete(struct libssl_conn *conn)
   SSL_set_msg_callback(conn->ssl, NULL); /* it has seen all that it looks for */
 #ifdef OPENSSL_IS_BORINGSSL
   libssl_forget_certificates(conn);
+#else
+  if (reused && conn->ctx->role == POLYTLS_CLIENT && version == TLS1_2_VERSION) {
+    libssl_keep_renewed_ticket(conn);
+  }
 #endif
   return libssl_input_result(conn, POLYTLS_OK, 0);
 }
@@ -2940,7 +3241,7 @@ static struct polytls_result libssl_query(struct polytls_conn *head, int what, u
       result.n = polytls_chain_encode(conn->outcome.verified, buf, len);
       break;
     case POLYTLS_GET_RESUMED:
-      result = libssl_answer_uint8(conn->handshake_done && SSL_session_reused(conn->ssl) && !libssl_uses_psk(conn), buf, len);
+      result = libssl_answer_uint8(libssl_resumed(conn), buf, len);
       break;
     case POLYTLS_GET_HELLO_RETRY:
 #ifdef OPENSSL_IS_BORINGSSL

@@ -40,6 +40,15 @@ const (
 	PresetWithoutMLKEM = "without X25519MLKEM768, which the library at hand has not"
 )
 
+// SetSessions says that the library resumes sessions, with the limits that all
+// native providers share.
+func (m Matrix) SetSessions() {
+	const withoutPSKs = "neither kept nor resumed by configurations with PSKs"
+	const withoutClients = "none is issued or accepted by configurations that ask clients for certificates or have PSKs: their handshakes are always full"
+	m.Set(tlsapi.Native, withoutPSKs, tlsapi.ClientSessionCache)
+	m.Set(tlsapi.Native, withoutClients, tlsapi.ServerSessionTickets, tlsapi.ServerSessionTicketKeys)
+}
+
 // LibsslMatrix is the matrix of the libssl family; its members change it with
 // Set.
 func LibsslMatrix() Matrix {
