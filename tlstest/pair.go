@@ -44,6 +44,11 @@ func runPair(t *testing.T, c, v *suite) {
 	t.Run("close", func(t *testing.T) {
 		eachVersion(t, func(t *testing.T, version uint16) { pairClose(t, c, v, version) })
 	})
+	t.Run("resumption", func(t *testing.T) {
+		c.need(t, tlsapi.ClientSessionCache, tlsapi.ClientCertificate)
+		v.need(t, tlsapi.ServerSessionTickets, tlsapi.ServerClientAuth)
+		eachVersion(t, func(t *testing.T, version uint16) { pairResumption(t, c, v, version) })
+	})
 	t.Run("exporter", func(t *testing.T) {
 		c.need(t, tlsapi.ClientExporter)
 		v.need(t, tlsapi.ServerExporter)

@@ -43,6 +43,7 @@ func Run(t *testing.T, p tlsapi.Provider) {
 	t.Run("policies", s.testPolicies)
 	t.Run("config-cache", s.testConfigCache)
 	t.Run("session-tickets", s.testSessionTickets)
+	t.Run("resumption", s.testResumption)
 	t.Run("key-log", s.testKeyLog)
 	t.Run("psks", s.testPSKs)
 	t.Run("close", s.testClose)
