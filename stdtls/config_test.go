@@ -87,7 +87,6 @@ func TestRefusals(t *testing.T) {
 		kind         tlsapi.Kind
 		set          func(*tlsapi.ClientConfig)
 	}{
-		{"session cache", "SessionCache", tlsapi.KindUnsupported, func(c *tlsapi.ClientConfig) { c.SessionCache = noSessions{} }},
 		{"no name", "ServerName", tlsapi.KindConfig, func(c *tlsapi.ClientConfig) { c.ServerName = "" }},
 		{"second share off by default", "SecondKeyShare", tlsapi.KindUnsupported, func(c *tlsapi.ClientConfig) { c.SecondKeyShare = tlsapi.SecondKeyShareOff }},
 		{"second share on without its classical half", "SecondKeyShare", tlsapi.KindUnsupported, func(c *tlsapi.ClientConfig) {
@@ -109,10 +108,6 @@ func TestRefusals(t *testing.T) {
 			requireRefusedClient(t, config, c.kind, c.option)
 		})
 	}
-	t.Run("server ticket keys", func(t *testing.T) {
-		requireRefusedServer(t, &tlsapi.ServerConfig{Certificates: []tls.Certificate{cert}, SessionTicketKeys: [][32]byte{{1}}},
-			tlsapi.KindUnsupported, "SessionTicketKeys")
-	})
 	t.Run("nil", func(t *testing.T) {
 		_, err := Provider.Client(nil, &tlsapi.ClientConfig{ServerName: "x"})
 		requireKind(t, err, tlsapi.KindConfig, "config")
@@ -124,11 +119,6 @@ func TestRefusals(t *testing.T) {
 		requireKind(t, err, tlsapi.KindConfig, "config")
 	})
 }
-
-type noSessions struct{}
-
-func (noSessions) Get(string) []byte  { return nil }
-func (noSessions) Put(string, []byte) {}
 
 func requireRefusedClient(t *testing.T, config *tlsapi.ClientConfig, kind tlsapi.Kind, option string) {
 	t.Helper()
@@ -166,7 +156,8 @@ func TestSwitchedOff(t *testing.T) {
 		&tlsapi.ServerConfig{Settings: off, Certificates: []tls.Certificate{ca.leaf(t, "server.test")}, SessionTicketsDisabled: true})
 }
 
-// No ticket is issued, whatever the client would do with it.
+// With tickets switched off none is issued, whatever the client would do with
+// it.
 func TestNoTickets(t *testing.T) {
 	ca := newAuthority(t, "CA")
 	cert := ca.leaf(t, "server.test")
@@ -174,7 +165,8 @@ func TestNoTickets(t *testing.T) {
 		sessions := &countingSessions{}
 		for range 2 {
 			ct, st := tcpPair(t)
-			server := newEnd(t, st, false, nil, &tlsapi.ServerConfig{Settings: tlsapi.Settings{MaxVersion: version}, Certificates: []tls.Certificate{cert}})
+			server := newEnd(t, st, false, nil, &tlsapi.ServerConfig{
+				Settings: tlsapi.Settings{MaxVersion: version}, Certificates: []tls.Certificate{cert}, SessionTicketsDisabled: true})
 			go server.Write([]byte("x"))
 			client := tls.Client(ct, &tls.Config{InsecureSkipVerify: true, ServerName: "server.test", ClientSessionCache: sessions})
 			_, err := client.Read(make([]byte, 1))

@@ -49,6 +49,8 @@ type conn struct {
 	ending context.Context
 	end    context.CancelFunc
 
+	// hasRead is set by the first Read that returned data or the end.
+	hasRead atomic.Bool
 	// writers counts running Writes in steps of 2; bit 0 is set by Close.
 	writers atomic.Int32
 	// deadlines orders the deadline setters and Close.
@@ -72,7 +74,7 @@ func newConn(inner net.Conn, client bool, settings *tlsapi.Settings, v *verifier
 		verifier:  v,
 		done:      make(chan struct{}),
 	}
-	c.transport.setBlinding(blindingDelay(settings) > 0)
+	c.transport.setBlinding(blindingDelay(settings))
 	c.ending, c.end = context.WithCancel(context.Background())
 	return c
 }
@@ -146,7 +148,7 @@ func (c *conn) adopt(plan *serverPlan) {
 		c.startTimer(plan.config.HandshakeTimeout)
 	}
 	c.settings = &plan.config.Settings
-	c.transport.setBlinding(blindingDelay(c.settings) > 0)
+	c.transport.setBlinding(blindingDelay(c.settings))
 }
 
 // chainsUntil tells how long the chains that the handshake has verified hold;
@@ -342,6 +344,9 @@ func (c *conn) Read(b []byte) (int, error) {
 		return 0, err
 	}
 	n, err := c.tls.Read(b)
+	if n > 0 || err == io.EOF {
+		c.hasRead.Store(true)
+	}
 	if err == nil {
 		return n, nil
 	}
@@ -409,9 +414,7 @@ func (c *conn) CloseWrite() error {
 	if failed {
 		return &tlsapi.Error{Provider: providerName, Op: opClose, Kind: tlsapi.KindProtocol, Err: errors.New("the connection has failed")}
 	}
-	c.transport.setFreeAlerts(true)
 	err := c.tls.CloseWrite()
-	c.transport.setFreeAlerts(false)
 	if err != nil && c.isClosed() {
 		return closed(opClose)
 	}
@@ -491,11 +494,13 @@ func (c *conn) Close() error {
 // handshake, not after a fatal error, not into the middle of a record.
 func (c *conn) closeTransport(writing bool) error {
 	switch {
+	case c.transport.holdFailure():
+		return nil
 	case !c.isDone():
 		return c.transport.Close()
 	case c.handshakeErr != nil:
 		// Its alert may still be on its way.
-		return c.transport.finish()
+		return c.transport.finish(false)
 	}
 	c.mu.Lock()
 	silent := c.failed || c.writeErr != nil && c.writeErr.Kind != tlsapi.KindClosed
@@ -506,7 +511,8 @@ func (c *conn) closeTransport(writing bool) error {
 	if err := c.tls.CloseWrite(); err != nil {
 		return c.transport.Close()
 	}
-	return c.transport.finish()
+	// Servers send their tickets before their first data.
+	return c.transport.finish(c.client && !c.hasRead.Load() && c.tls.ConnectionState().Version == tls.VersionTLS13)
 }
 
 func (c *conn) LocalAddr() net.Addr  { return c.inner.LocalAddr() }

@@ -2,7 +2,6 @@ package tlstest
 
 import (
 	"bytes"
-	"crypto"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -371,14 +370,6 @@ func exampleName(field string, used []tlsapi.FeatureUse) string {
 	}
 	return name
 }
-
-// withSigner returns cert with a key that can sign but not be exported.
-func withSigner(cert tls.Certificate) *tls.Certificate {
-	cert.PrivateKey = opaqueSigner{cert.PrivateKey.(crypto.Signer)}
-	return &cert
-}
-
-type opaqueSigner struct{ crypto.Signer }
 
 type noSessions struct{}
 
