@@ -96,9 +96,6 @@ func (s *suite) testFailingSigner(t *testing.T, r role, version uint16) {
 	require.ErrorIs(t, err, errSigner)
 	assert.EqualValues(t, 1, signer.calls.Load())
 	require.Error(t, peerErr)
-	if r == client {
-		requireNoLastFlight(t, d.connWire.Written(), version)
-	}
 	s.requireAlertSeen(t, r, certificateStage(version), peerErr, alertInternalError, alertHandshakeFailure)
 }
 
