@@ -12,9 +12,10 @@ import (
 
 // Configurations hold private keys, pre-shared keys and ticket keys. They print
 // as the list of the options that are set, without secrets, with every verb of
-// package fmt, as JSON and in logs. Package fmt cannot call these methods for a
-// configuration that stands by value in an unexported field of another struct:
-// keep a pointer to it there, which prints as an address.
+// package fmt, as JSON and in logs. Package fmt can call no methods for what
+// stands in an unexported field of another struct, and prints the bytes there:
+// a struct with such a field that may be printed needs a String method of its
+// own. Behind a pointer in such a field %v, %+v and %#v show the address only.
 
 // String lists the options that are set, without secrets.
 func (s Settings) String() string { return describe("Settings", s.options()) }

@@ -48,6 +48,7 @@ func Run(t *testing.T, p tlsapi.Provider) {
 	t.Run("resumption", s.testResumption)
 	t.Run("key-log", s.testKeyLog)
 	t.Run("psks", s.testPSKs)
+	t.Run("secrets", s.testSecrets)
 	t.Run("close", s.testClose)
 	t.Run("deadlines", s.testDeadlines)
 	t.Run("cancellation", s.testCancellation)
