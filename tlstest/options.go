@@ -93,7 +93,8 @@ func (s *suite) serverExamples() map[string][]func(*tlsapi.ServerConfig) {
 		"Certificates": set(
 			func(c *tlsapi.ServerConfig) { c.Certificates = []tls.Certificate{s.certs[RSA]} },
 			func(c *tlsapi.ServerConfig) { c.Certificates = []tls.Certificate{s.certs[ECDSA], s.certs[RSA]} },
-			func(c *tlsapi.ServerConfig) { c.Certificates = []tls.Certificate{*withSigner(s.certs[ECDSA])} }),
+			func(c *tlsapi.ServerConfig) { c.Certificates = []tls.Certificate{*withSigner(s.certs[ECDSA])} },
+			func(c *tlsapi.ServerConfig) { c.Certificates = []tls.Certificate{stapled(s.certs[ECDSA], staple)} }),
 		"GetCertificate": set(func(c *tlsapi.ServerConfig) {
 			c.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, nil }
 		}),

@@ -227,6 +227,7 @@ func (s *suite) visitRefused(t *testing.T, config *tlsapi.ServerConfig, referenc
 
 func (s *suite) shortServerDuo(t *testing.T, config *tlsapi.ServerConfig, reference *tls.Config) (d *duo, done func()) {
 	t.Helper()
+	record(t)
 	clientWire, serverWire, stop := newShortWire()
 	conn, err := s.p.Server(serverWire, config)
 	require.NoError(t, err)
@@ -513,6 +514,7 @@ func (s *suite) callRefused(t *testing.T, config *tlsapi.ClientConfig, reference
 
 func (s *suite) shortClientDuo(t *testing.T, config *tlsapi.ClientConfig, reference *tls.Config) (d *duo, done func()) {
 	t.Helper()
+	record(t)
 	clientWire, serverWire, stop := newShortWire()
 	conn, err := s.p.Client(clientWire, config)
 	require.NoError(t, err)

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/asn1"
 	"math/big"
 	"testing"
 	"time"
@@ -75,6 +74,14 @@ func (p *revocationParties) cases(t *testing.T) []revocationCase {
 	sameSerial.Serial = p.leaf.Leaf.SerialNumber
 	foreign := p.root.Leaf(t, sameSerial)
 	direct := p.root.Leaf(t, validSpec(ECDSA))
+	silent := p.root.Intermediate(t, Spec{CommonName: "No Lists", KeyUsage: x509.KeyUsageCertSign})
+	silentLeaf := silent.Leaf(t, validSpec(ECDSA))
+	newer := p.intermediate.RevocationList(t, now.Add(-2*time.Hour), now.Add(2*time.Hour), p.leaf.Leaf)
+	older := p.intermediate.RevocationList(t, now.Add(-3*time.Hour), now.Add(2*time.Hour))
+	// with returns a current list of the intermediate with an extension.
+	with := func(critical bool, value []byte, id ...int) *x509.RevocationList {
+		return p.list(t, &x509.RevocationList{ExtraExtensions: []pkix.Extension{{Id: id, Critical: critical, Value: value}}})
+	}
 	list := func(lists ...*x509.RevocationList) []*x509.RevocationList { return lists }
 
 	return []revocationCase{
@@ -96,11 +103,20 @@ func (p *revocationParties) cases(t *testing.T) []revocationCase {
 		{"signed by an impostor", p.leaf, roots, list(current(p.impostor), goodIntermediate), tlsapi.KindRevocationUnknown},
 		{"revoked by an impostor", p.leaf, roots, list(goodRoot, current(p.impostor, p.intermediate.Certificate), goodIntermediate), 0},
 		{"signature changed", p.leaf, roots, list(goodRoot, p.withBadSignature(t)), tlsapi.KindRevocationUnknown},
-		{"unknown critical extension", p.leaf, roots, list(goodRoot, p.withCriticalExtension(t)), tlsapi.KindRevocationUnknown},
+		{"the newest counts", p.leaf, roots, list(goodRoot, newer, older), tlsapi.KindRevoked},
+		{"leaf revoked, root's list missing", p.leaf, roots, list(revokedLeaf), tlsapi.KindRevoked},
+		{"issuer may not", silentLeaf, roots, list(goodRoot, current(allowedToList(silent))), tlsapi.KindRevocationUnknown},
+		{"unknown critical extension", p.leaf, roots, list(goodRoot, with(true, []byte{5, 0}, 1, 3, 6, 1, 4, 1, 99999, 1)), tlsapi.KindRevocationUnknown},
+		{"unknown extension", p.leaf, roots, list(goodRoot, with(false, []byte{5, 0}, 1, 3, 6, 1, 4, 1, 99999, 1)), 0},
+		// Lists that do not hold everything (RFC 5280 sections 5.2.4, 5.2.5).
+		{"delta list", p.leaf, roots, list(goodRoot, with(true, []byte{2, 1, 1}, 2, 5, 29, 27)), tlsapi.KindRevocationUnknown},
+		{"issuing distribution point", p.leaf, roots, list(goodRoot, with(true, []byte{0x30, 3, 0x81, 1, 0xff}, 2, 5, 29, 28)), tlsapi.KindRevocationUnknown},
 		{"leaf of the root", direct, roots, list(goodRoot), 0},
 		{"leaf of the root, revoked", direct, roots, list(current(p.root, direct.Leaf)), tlsapi.KindRevoked},
 		// An anchor is trusted by itself: nobody is asked about it.
 		{"intermediate as anchor", p.leaf, []*Authority{p.intermediate}, list(goodIntermediate), 0},
+		{"intermediate as anchor beside the root", p.leaf, []*Authority{p.root, p.intermediate}, list(goodIntermediate), 0},
+		{"leaf as anchor", p.leaf, []*Authority{Issuer(p.leaf)}, list(goodRoot), 0},
 		{"many entries", p.leaf, roots, list(goodRoot, p.withManyEntries(t, p.leaf.Leaf.SerialNumber)), tlsapi.KindRevoked},
 	}
 }
@@ -114,12 +130,12 @@ func (p *revocationParties) withBadSignature(t *testing.T) *x509.RevocationList 
 	return list
 }
 
-// withCriticalExtension says that the list holds only some certificates.
-func (p *revocationParties) withCriticalExtension(t *testing.T) *x509.RevocationList {
-	t.Helper()
-	return p.list(t, &x509.RevocationList{ExtraExtensions: []pkix.Extension{
-		{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 99999, 1}, Critical: true, Value: []byte{5, 0}},
-	}})
+// allowedToList returns an authority that makes lists which its certificate does
+// not allow it to sign.
+func allowedToList(a *Authority) *Authority {
+	changed := *a.Certificate
+	changed.KeyUsage |= x509.KeyUsageCRLSign
+	return &Authority{Certificate: &changed, Key: a.Key}
 }
 
 func (p *revocationParties) withManyEntries(t *testing.T, last *big.Int) *x509.RevocationList {

@@ -58,6 +58,9 @@ func Run(t *testing.T, p tlsapi.Provider) {
 	t.Run("bad-input", s.testBadInput)
 	t.Run("blinding", s.testBlinding)
 	t.Run("self", func(t *testing.T) { runPair(t, s, s) })
+	// These two look at what the others have done.
+	t.Run("traps", s.testTraps)
+	t.Run("coverage", s.testCoverage)
 }
 
 // RunPair tests a provider's client against another provider's server.

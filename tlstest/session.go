@@ -48,6 +48,7 @@ type duo struct {
 // test hangs.
 func newWire(t *testing.T) (clientWire, serverWire *Transport) {
 	t.Helper()
+	record(t)
 	clientWire, serverWire = Pipe()
 	watchdog := time.AfterFunc(patience, func() { clientWire.Break(errHung) })
 	t.Cleanup(func() {
