@@ -61,6 +61,7 @@ const struct polytls_library *polytls_s2n_library(void) {
 #include <openssl/ec.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
+#include <openssl/rand.h>
 #include <openssl/x509.h>
 #include <openssl/x509_vfy.h>
 
@@ -73,6 +74,7 @@ const struct polytls_library *polytls_s2n_library(void) {
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "polytls_buffer.h"
 #include "polytls_verify.h"
@@ -86,11 +88,48 @@ const struct polytls_library *polytls_s2n_library(void) {
 /* s2n keeps one certificate of each of its three key types: RSA, ECDSA, RSA-PSS. */
 #define MAX_CERTIFICATES 3
 #define MAX_POLICY_NAME 128
+/* What tells SHA-384 from SHA-256 among the suites of TLS 1.3. */
+#define SUITE_AES_256_GCM_SHA384 0x1302
+/* psk_dhe_ke of RFC 8446 section 4.2.9: the only mode that s2n has. */
+#define PSK_DHE_KE 1
+/* Extensions of a ClientHello for which s2n has no name. */
+#define EXTENSION_PRE_SHARED_KEY 41
+#define EXTENSION_SUPPORTED_VERSIONS 43
+#define EXTENSION_PSK_KEY_EXCHANGE_MODES 45
+/* s2n keeps no more ticket keys, and chooses among those that it may encrypt
+ * with at random. So the first is given such a time of introduction that it
+ * encrypts for decades, the others one that lets them only decrypt. The margin
+ * is for clocks that are set back. */
+#define MAX_TICKET_KEYS 48
+#define TICKET_KEY_NAME_SIZE 16
+#define SECONDS_A_DAY 86400
+#define TICKET_KEY_ENCRYPTS ((uint64_t)20 * 365 * SECONDS_A_DAY)
+#define TICKET_KEY_DECRYPTS ((uint64_t)50 * 365 * SECONDS_A_DAY)
+/* The first bytes of a session in our form: when it ends, in seconds (eight
+ * bytes), and whether it is one of TLS 1.3. What s2n makes of it follows. */
+#define SESSION_HEADER_SIZE 9
+/* RFC 8446 section 4.6.1. */
+#define MAX_SESSION_LIFETIME (7 * SECONDS_A_DAY)
 
 enum { ALERT_UNEXPECTED_MESSAGE = 10, ALERT_BAD_RECORD_MAC = 20, ALERT_HANDSHAKE_FAILURE = 40,
        ALERT_ILLEGAL_PARAMETER = 47, ALERT_DECODE_ERROR = 50, ALERT_DECRYPT_ERROR = 51, ALERT_PROTOCOL_VERSION = 70,
        ALERT_INTERNAL_ERROR = 80, ALERT_MISSING_EXTENSION = 109, ALERT_UNSUPPORTED_EXTENSION = 110,
-       ALERT_CERTIFICATE_REQUIRED = 116, ALERT_NO_APPLICATION_PROTOCOL = 120 };
+       ALERT_UNKNOWN_PSK_IDENTITY = 115, ALERT_CERTIFICATE_REQUIRED = 116, ALERT_NO_APPLICATION_PROTOCOL = 120 };
+
+/* An external PSK. All of it belongs to the context. */
+struct psk {
+  enum polytls_psk_hash hash;
+  uint8_t *identity; /* malloc memory */
+  size_t identity_len;
+  struct s2n_psk *s2n; /* with a copy of the secret; connections copy it */
+};
+
+struct certificate {
+  struct s2n_cert_chain_and_key *chain;
+  int key_type;
+  /* The key is an external signer's: s2n has the public one only. */
+  int external;
+};
 
 struct context {
   struct polytls_ctx base;
@@ -100,8 +139,8 @@ struct context {
   uint32_t options_set;
   int finished;
   struct s2n_config *config;
-  struct s2n_cert_chain_and_key *certificates[MAX_CERTIFICATES];
-  int key_types[MAX_CERTIFICATES];
+  struct polytls_s2n_policy_row policy;
+  struct certificate certificates[MAX_CERTIFICATES];
   size_t certificate_count;
   enum polytls_verify_mode verify_mode;
   int anchors;
@@ -109,6 +148,18 @@ struct context {
   uint8_t *alpn;
   size_t alpn_len;
   int alpn_strict;
+  /* malloc memory, in order of preference. */
+  struct psk *psks;
+  size_t psk_count;
+  int require_psk;
+  /* What was asked for, and from ctx_finish on whether sessions are resumed. */
+  int tickets;
+  /* POLYTLS_TICKET_KEY_SIZE bytes each, malloc memory, until ctx_finish. */
+  uint8_t *ticket_keys;
+  size_t ticket_keys_len;
+  STACK_OF(X509_CRL) *crls;
+  /* A configuration without tickets, for on_tickets_offered. */
+  struct s2n_config *without_tickets;
 };
 
 enum verification { NOT_VERIFIED, ACCEPTED, REFUSED };
@@ -139,8 +190,30 @@ struct connection {
   struct polytls_result end;
   int ended;
   /* What the client's SNI said, kept because s2n's own copy of the ClientHello
-   * goes when the handshake is over. */
+   * goes when the handshake is over; a client's own name. */
   char *server_name;
+  /* The context's PSK: on a server from the ClientHello on the one to accept,
+   * on both ends after the handshake the one in use. */
+  const struct psk *psk;
+  /* Why the server has refused a ClientHello without an acceptable PSK. */
+  const char *psk_missing;
+  /* A client has come to the server's certificate although it requires a PSK. */
+  int psk_bypassed;
+  /* A client has set a session, one of TLS 1.3, and has begun. */
+  int session_offered;
+  int session_is_tls13;
+  int begun;
+  /* The server has sent a ticket in a handshake of TLS 1.2. */
+  int tls12_ticket;
+  int resumed;
+  /* The signature that the external signer shall make. It is ours to free. */
+  struct s2n_async_pkey_op *signing;
+  /* Why no signature came, or is wanted of no signer. */
+  const char *signing_problem;
+  enum polytls_failure signing_failure;
+  /* malloc memory: s2n's copy goes with the handshake. */
+  uint8_t *ocsp_response;
+  size_t ocsp_response_len;
 };
 
 /* The connection whose s2n_negotiate runs on this thread. s2n hands its
@@ -351,6 +424,22 @@ static struct polytls_result config_result(struct context *ctx, int result, cons
   return library_failure(ctx->base.error_text, POLYTLS_FAIL_INTERNAL, doing);
 }
 
+static void psk_free(struct psk *psk) {
+  free(psk->identity);
+  if (psk->s2n != NULL) {
+    (void)s2n_psk_free(&psk->s2n);
+  }
+}
+
+static void ticket_keys_free(struct context *ctx) {
+  if (ctx->ticket_keys != NULL) {
+    OPENSSL_cleanse(ctx->ticket_keys, ctx->ticket_keys_len);
+    free(ctx->ticket_keys);
+  }
+  ctx->ticket_keys = NULL;
+  ctx->ticket_keys_len = 0;
+}
+
 static void context_free(struct context *ctx) {
   if (ctx == NULL || atomic_fetch_sub(&ctx->references, 1) != 1) {
     return;
@@ -358,9 +447,18 @@ static void context_free(struct context *ctx) {
   if (ctx->config != NULL) {
     s2n_config_free(ctx->config);
   }
-  for (size_t i = 0; i < ctx->certificate_count; i++) {
-    s2n_cert_chain_and_key_free(ctx->certificates[i]);
+  if (ctx->without_tickets != NULL) {
+    s2n_config_free(ctx->without_tickets);
   }
+  for (size_t i = 0; i < ctx->certificate_count; i++) {
+    s2n_cert_chain_and_key_free(ctx->certificates[i].chain);
+  }
+  for (size_t i = 0; i < ctx->psk_count; i++) {
+    psk_free(&ctx->psks[i]);
+  }
+  free(ctx->psks);
+  ticket_keys_free(ctx);
+  sk_X509_CRL_pop_free(ctx->crls, X509_CRL_free);
   free(ctx->alpn);
   free(ctx);
 }
@@ -388,7 +486,11 @@ static struct polytls_result ctx_new(enum polytls_role role, struct polytls_ctx 
       s2n_config_set_max_cert_chain_depth(ctx->config, MAX_CHAIN_DEPTH) != S2N_SUCCESS ||
       /* Warnings of TLS 1.2 servers (unrecognized_name above all) end no
        * connection with the other libraries. */
-      s2n_config_set_alert_behavior(ctx->config, S2N_ALERT_IGNORE_WARNINGS) != S2N_SUCCESS) {
+      s2n_config_set_alert_behavior(ctx->config, S2N_ALERT_IGNORE_WARNINGS) != S2N_SUCCESS ||
+      /* A stapled response is handed over, as with the other libraries: s2n's
+       * own check would refuse the connection for responders that it cannot
+       * verify, and knows SHA-1 only. */
+      s2n_config_set_check_stapled_ocsp_response(ctx->config, 0) != S2N_SUCCESS) {
     struct polytls_result r = failure_result(POLYTLS_FAIL_INTERNAL);
     r.code = (uint32_t)*s2n_errno_location();
     context_free(ctx);
@@ -416,6 +518,7 @@ static struct polytls_result set_security_policy(struct context *ctx, const uint
       set_text(ctx->base.error_text, "security policy %s is for tests or allows less than TLS 1.2", name);
       return failure_result(POLYTLS_FAIL_CONFIG);
     }
+    ctx->policy = row;
     return config_result(ctx, s2n_config_set_cipher_preferences(ctx->config, name), "setting the security policy");
   }
   set_text(ctx->base.error_text, "there is no security policy %s", name);
@@ -562,19 +665,20 @@ static struct polytls_result add_certificate(struct context *ctx, const uint8_t 
   struct polytls_result r = status_result(POLYTLS_OK);
   char *key_pem = NULL, *chain_pem = NULL;
   size_t key_pem_len = 0, chain_pem_len = 0, field_len = 0;
-  EVP_PKEY *key = NULL;
+  EVP_PKEY *key = NULL, *public_key = NULL;
   X509 *leaf = NULL;
   struct s2n_cert_chain_and_key *chain = NULL;
   enum polytls_failure failure = POLYTLS_FAIL_CONFIG;
   const char *problem = NULL;
 
   const uint8_t *field = read_field(&data, &len, &field_len);
-  key = field == NULL ? NULL : parse_key(field, field_len);
-  if (key == NULL) {
+  int external = field != NULL && field_len == 0;
+  key = field == NULL || external ? NULL : parse_key(field, field_len);
+  if (key == NULL && !external) {
     r = config_error(ctx, POLYTLS_FAIL_CONFIG, "the private key is no PKCS #8 key, or of an unknown type");
     goto out;
   }
-  if (!pem_append(&key_pem, &key_pem_len, "PRIVATE KEY", field, field_len)) {
+  if (!external && !pem_append(&key_pem, &key_pem_len, "PRIVATE KEY", field, field_len)) {
     r = config_error(ctx, POLYTLS_FAIL_INTERNAL, "out of memory");
     goto out;
   }
@@ -600,22 +704,27 @@ static struct polytls_result add_certificate(struct context *ctx, const uint8_t 
     r = config_error(ctx, POLYTLS_FAIL_CONFIG, "there is no certificate with the private key");
     goto out;
   }
-  if (X509_check_private_key(leaf, key) != 1) {
+  if (!external && X509_check_private_key(leaf, key) != 1) {
     r = config_error(ctx, POLYTLS_FAIL_CONFIG, "the private key does not belong to the certificate");
     goto out;
   }
-  problem = key_problem(key, leaf, &failure);
+  public_key = X509_get_pubkey(leaf);
+  if (public_key == NULL) {
+    r = config_error(ctx, POLYTLS_FAIL_CONFIG, "the certificate's key is of an unknown type");
+    goto out;
+  }
+  problem = key_problem(public_key, leaf, &failure);
   if (problem != NULL) {
     r = config_error(ctx, failure, problem);
     goto out;
   }
-  int key_type = EVP_PKEY_id(key);
+  int key_type = EVP_PKEY_id(public_key);
   for (size_t i = 0; i < ctx->certificate_count; i++) {
     if (ctx->role == POLYTLS_CLIENT) {
       r = config_error(ctx, POLYTLS_FAIL_UNSUPPORTED, "s2n-tls clients have one certificate");
       goto out;
     }
-    if (ctx->key_types[i] == key_type) {
+    if (ctx->certificates[i].key_type == key_type) {
       r = config_error(ctx, POLYTLS_FAIL_CONFIG, "there are two certificates with keys of the same type");
       goto out;
     }
@@ -625,8 +734,10 @@ static struct polytls_result add_certificate(struct context *ctx, const uint8_t 
     goto out;
   }
   chain = s2n_cert_chain_and_key_new();
-  if (chain == NULL || s2n_cert_chain_and_key_load_pem_bytes(chain, (uint8_t *)chain_pem, (uint32_t)chain_pem_len,
-                                                             (uint8_t *)key_pem, (uint32_t)key_pem_len) != S2N_SUCCESS) {
+  if (chain == NULL ||
+      (external ? s2n_cert_chain_and_key_load_public_pem_bytes(chain, (uint8_t *)chain_pem, (uint32_t)chain_pem_len)
+                : s2n_cert_chain_and_key_load_pem_bytes(chain, (uint8_t *)chain_pem, (uint32_t)chain_pem_len,
+                                                        (uint8_t *)key_pem, (uint32_t)key_pem_len)) != S2N_SUCCESS) {
     r = library_failure(ctx->base.error_text, POLYTLS_FAIL_CONFIG, "loading the certificate");
     goto out;
   }
@@ -634,9 +745,7 @@ static struct polytls_result add_certificate(struct context *ctx, const uint8_t 
     r = library_failure(ctx->base.error_text, POLYTLS_FAIL_CONFIG, "adding the certificate");
     goto out;
   }
-  ctx->certificates[ctx->certificate_count] = chain;
-  ctx->key_types[ctx->certificate_count] = key_type;
-  ctx->certificate_count++;
+  ctx->certificates[ctx->certificate_count++] = (struct certificate){chain, key_type, external};
   chain = NULL;
 
 out:
@@ -645,6 +754,7 @@ out:
   }
   X509_free(leaf);
   EVP_PKEY_free(key);
+  EVP_PKEY_free(public_key);
   pem_free(key_pem, key_pem_len);
   pem_free(chain_pem, chain_pem_len);
   return r;
@@ -667,6 +777,89 @@ static struct polytls_result set_switch(struct context *ctx, const uint8_t *data
   return status_result(POLYTLS_OK);
 }
 
+/* Makes the PSK. */
+static struct polytls_result add_psk(struct context *ctx, const uint8_t *data, size_t len) {
+  size_t identity_len = len < 4 ? 0 : (size_t)data[2] << 8 | data[3];
+  if (identity_len == 0 || identity_len >= len - 4 || data[1] > POLYTLS_PSK_SHA384) {
+    return config_error(ctx, POLYTLS_FAIL_CONFIG, "the PSK is malformed");
+  }
+  if (data[0] != POLYTLS_PSK_EXTERNAL) {
+    return config_error(ctx, POLYTLS_FAIL_UNSUPPORTED, "s2n-tls has external PSKs of TLS 1.3 only");
+  }
+  const uint8_t *identity = data + 4, *secret = identity + identity_len;
+  size_t secret_len = len - 4 - identity_len;
+  if (secret_len > UINT16_MAX) {
+    return config_error(ctx, POLYTLS_FAIL_UNSUPPORTED, "the secret of a PSK can have 65535 bytes at most");
+  }
+  struct psk *psks = realloc(ctx->psks, (ctx->psk_count + 1) * sizeof(*psks));
+  if (psks == NULL) {
+    return config_error(ctx, POLYTLS_FAIL_INTERNAL, "out of memory");
+  }
+  ctx->psks = psks;
+  struct psk psk = {(enum polytls_psk_hash)data[1], malloc(identity_len), identity_len, s2n_external_psk_new()};
+  if (psk.identity == NULL || psk.s2n == NULL ||
+      s2n_psk_set_identity(psk.s2n, identity, (uint16_t)identity_len) != S2N_SUCCESS ||
+      s2n_psk_set_secret(psk.s2n, secret, (uint16_t)secret_len) != S2N_SUCCESS ||
+      s2n_psk_set_hmac(psk.s2n, psk.hash == POLYTLS_PSK_SHA384 ? S2N_PSK_HMAC_SHA384 : S2N_PSK_HMAC_SHA256) != S2N_SUCCESS) {
+    psk_free(&psk);
+    return library_failure(ctx->base.error_text, POLYTLS_FAIL_INTERNAL, "making the PSK");
+  }
+  memcpy(psk.identity, identity, identity_len);
+  psks[ctx->psk_count++] = psk;
+  return status_result(POLYTLS_OK);
+}
+
+/* Keeps the key until ctx_finish. */
+static struct polytls_result add_ticket_key(struct context *ctx, const uint8_t *data, size_t len) {
+  if (len != POLYTLS_TICKET_KEY_SIZE) {
+    return config_error(ctx, POLYTLS_FAIL_CONFIG, "the ticket key is malformed");
+  }
+  if (ctx->ticket_keys_len / POLYTLS_TICKET_KEY_SIZE == MAX_TICKET_KEYS) {
+    return config_error(ctx, POLYTLS_FAIL_UNSUPPORTED, "s2n-tls keeps 48 ticket keys at most");
+  }
+  uint8_t *keys = malloc(ctx->ticket_keys_len + len);
+  if (keys == NULL) {
+    return config_error(ctx, POLYTLS_FAIL_INTERNAL, "out of memory");
+  }
+  size_t used = ctx->ticket_keys_len;
+  if (used > 0) {
+    memcpy(keys, ctx->ticket_keys, used);
+  }
+  memcpy(keys + used, data, len);
+  ticket_keys_free(ctx);
+  ctx->ticket_keys = keys;
+  ctx->ticket_keys_len = used + len;
+  return status_result(POLYTLS_OK);
+}
+
+/* Staples a response to the last certificate. */
+static struct polytls_result set_ocsp_response(struct context *ctx, const uint8_t *data, size_t len) {
+  if (ctx->certificate_count == 0 || len == 0 || len > UINT32_MAX) {
+    return config_error(ctx, POLYTLS_FAIL_CONFIG, "there is no certificate to staple the OCSP response to, or it is empty");
+  }
+  return config_result(ctx,
+                       s2n_cert_chain_and_key_set_ocsp_data(ctx->certificates[ctx->certificate_count - 1].chain, data,
+                                                            (uint32_t)len),
+                       "setting the OCSP response");
+}
+
+static struct polytls_result add_revocation_list(struct context *ctx, const uint8_t *data, size_t len) {
+  const uint8_t *p = data;
+  X509_CRL *crl = len > INT32_MAX ? NULL : d2i_X509_CRL(NULL, &p, (long)len);
+  if (crl == NULL || p != data + len) {
+    X509_CRL_free(crl);
+    return config_error(ctx, POLYTLS_FAIL_CONFIG, "a revocation list is no DER CRL");
+  }
+  if (ctx->crls == NULL) {
+    ctx->crls = sk_X509_CRL_new_null();
+  }
+  if (ctx->crls == NULL || !sk_X509_CRL_push(ctx->crls, crl)) {
+    X509_CRL_free(crl);
+    return config_error(ctx, POLYTLS_FAIL_INTERNAL, "out of memory");
+  }
+  return status_result(POLYTLS_OK);
+}
+
 static int key_log(void *unused, struct s2n_connection *s2n, uint8_t *line, size_t len) {
   (void)unused;
   struct connection *conn = s2n_connection_get_ctx(s2n);
@@ -680,14 +873,15 @@ static struct polytls_result ctx_set(struct polytls_ctx *base, int option, const
   if (ctx->finished) {
     return config_error(ctx, POLYTLS_FAIL_INTERNAL, "the context is finished");
   }
-  int repeats = option == POLYTLS_SET_TRUST_ANCHOR || option == POLYTLS_SET_CERTIFICATE || option == POLYTLS_SET_CA_NAME;
+  int repeats = option == POLYTLS_SET_TRUST_ANCHOR || option == POLYTLS_SET_CERTIFICATE ||
+                option == POLYTLS_SET_CA_NAME || option == POLYTLS_SET_PSK || option == POLYTLS_SET_TICKET_KEY ||
+                option == POLYTLS_SET_OCSP_RESPONSE || option == POLYTLS_SET_REVOCATION_LIST;
   if (option > 0 && option < 32) {
     if (!repeats && (ctx->options_set & (1u << option))) {
       return config_error(ctx, POLYTLS_FAIL_CONFIG, "the option is set twice");
     }
     ctx->options_set |= 1u << option;
   }
-  int tickets = 0;
   int logs_keys = 0;
   switch (option) {
     case POLYTLS_SET_KEY_LOG: {
@@ -713,15 +907,18 @@ static struct polytls_result ctx_set(struct polytls_ctx *base, int option, const
       return set_verify_mode(ctx, data, len);
     case POLYTLS_SET_CERTIFICATE:
       return add_certificate(ctx, data, len);
-    case POLYTLS_SET_SESSION_TICKETS: {
-      struct polytls_result r = set_switch(ctx, data, len, &tickets);
-      if (r.status == POLYTLS_OK && tickets) {
-        /* Tickets cross trust and client authentication in s2n: they need keys
-         * derived from both. */
-        return config_error(ctx, POLYTLS_FAIL_UNSUPPORTED, "session tickets are not implemented yet");
-      }
-      return r;
-    }
+    case POLYTLS_SET_SESSION_TICKETS:
+      return set_switch(ctx, data, len, &ctx->tickets);
+    case POLYTLS_SET_TICKET_KEY:
+      return add_ticket_key(ctx, data, len);
+    case POLYTLS_SET_PSK:
+      return add_psk(ctx, data, len);
+    case POLYTLS_SET_REQUIRE_PSK:
+      return set_switch(ctx, data, len, &ctx->require_psk);
+    case POLYTLS_SET_OCSP_RESPONSE:
+      return set_ocsp_response(ctx, data, len);
+    case POLYTLS_SET_REVOCATION_LIST:
+      return add_revocation_list(ctx, data, len);
     case POLYTLS_SET_CA_NAME:
       return config_error(ctx, POLYTLS_FAIL_UNSUPPORTED, "s2n-tls cannot send the names of CAs in a CertificateRequest");
     default:
@@ -730,6 +927,151 @@ static struct polytls_result ctx_set(struct polytls_ctx *base, int option, const
 }
 
 static int on_client_hello(struct s2n_connection *s2n, void *unused);
+static int on_psks_offered(struct s2n_connection *s2n, void *unused, struct s2n_offered_psk_list *offered);
+static int on_ticket(struct s2n_connection *s2n, void *unused, struct s2n_session_ticket *ticket);
+static int on_tickets_offered(struct s2n_connection *s2n, void *unused, struct s2n_offered_psk_list *offered);
+static int on_private_key(struct s2n_connection *s2n, struct s2n_async_pkey_op *operation);
+
+static int suite_has_hash(uint16_t suite, enum polytls_psk_hash hash) {
+  return suite >> 8 == 0x13 && (suite == SUITE_AES_256_GCM_SHA384) == (hash == POLYTLS_PSK_SHA384);
+}
+
+static int policy_has_hash(const struct context *ctx, enum polytls_psk_hash hash) {
+  for (size_t i = 0; i < ctx->policy.suites_len; i++) {
+    if (suite_has_hash(ctx->policy.suites[i], hash)) {
+      return 1;
+    }
+  }
+  return 0;
+}
+
+/* Gives a new connection the context's PSKs. */
+static int append_psks(const struct context *ctx, struct s2n_connection *s2n) {
+  for (size_t i = 0; i < ctx->psk_count; i++) {
+    if (s2n_connection_append_psk(s2n, ctx->psks[i].s2n) != S2N_SUCCESS) {
+      return S2N_FAILURE;
+    }
+  }
+  return S2N_SUCCESS;
+}
+
+static struct polytls_result about(int option, struct polytls_result r) {
+  r.n = (size_t)option;
+  return r;
+}
+
+static struct polytls_result finish_psks(struct context *ctx) {
+  if (ctx->psk_count == 0) {
+    return ctx->require_psk ? config_error(ctx, POLYTLS_FAIL_CONFIG, "there is no PSK to be required")
+                            : status_result(POLYTLS_OK);
+  }
+  if (ctx->policy.max_version < 0x0304) {
+    return config_error(ctx, POLYTLS_FAIL_CONFIG, "external PSKs need TLS 1.3, which is not enabled");
+  }
+  for (size_t i = 0; i < ctx->psk_count; i++) {
+    if (!policy_has_hash(ctx, ctx->psks[i].hash)) {
+      set_text(ctx->base.error_text, "PSK %zu has the hash %s, but no enabled cipher suite of TLS 1.3 has it", i + 1,
+               ctx->psks[i].hash == POLYTLS_PSK_SHA384 ? "sha384" : "sha256");
+      return failure_result(POLYTLS_FAIL_CONFIG);
+    }
+    if (ctx->role == POLYTLS_CLIENT && ctx->psks[i].hash != ctx->psks[0].hash) {
+      /* After a HelloRetryRequest it offers those of one hash, and takes the
+       * server's answer for a place in the list of all. */
+      return config_error(ctx, POLYTLS_FAIL_UNSUPPORTED,
+                          "s2n-tls clients lose count of PSKs of two hashes when the server asks for another key share");
+    }
+  }
+  /* What s2n checks per connection is known here already. */
+  struct s2n_connection *trial = s2n_connection_new(ctx->role == POLYTLS_CLIENT ? S2N_CLIENT : S2N_SERVER);
+  struct polytls_result r = status_result(POLYTLS_OK);
+  if (trial == NULL || append_psks(ctx, trial) != S2N_SUCCESS) {
+    r = library_failure(ctx->base.error_text,
+                        is_error("S2N_ERR_OFFERED_PSKS_TOO_LONG") ? POLYTLS_FAIL_UNSUPPORTED : POLYTLS_FAIL_CONFIG,
+                        "setting the PSKs");
+  } else if (s2n_config_set_psk_mode(ctx->config, S2N_PSK_MODE_EXTERNAL) != S2N_SUCCESS ||
+             (ctx->role == POLYTLS_SERVER &&
+              s2n_config_set_psk_selection_callback(ctx->config, on_psks_offered, NULL) != S2N_SUCCESS)) {
+    r = library_failure(ctx->base.error_text, POLYTLS_FAIL_INTERNAL, "setting the PSKs");
+  }
+  if (trial != NULL) {
+    (void)s2n_connection_free(trial);
+  }
+  return r;
+}
+
+/* The present time in seconds, as s2n's clock tells it. */
+static uint64_t now_seconds(void) {
+  time_t now = time(NULL);
+  return now > 0 ? (uint64_t)now : 0;
+}
+
+static struct polytls_result finish_tickets(struct context *ctx) {
+  /* s2n excludes tickets in its mode of external PSKs, and its tickets keep
+   * nothing of a client's certificate: with either there are none. */
+  ctx->tickets = ctx->tickets && ctx->psk_count == 0 &&
+                 (ctx->role == POLYTLS_CLIENT || (ctx->verify_mode == POLYTLS_VERIFY_NONE && ctx->ticket_keys_len > 0));
+  if (s2n_config_set_session_tickets_onoff(ctx->config, (uint8_t)ctx->tickets) != S2N_SUCCESS ||
+      s2n_config_set_session_cache_onoff(ctx->config, 0) != S2N_SUCCESS) {
+    return library_failure(ctx->base.error_text, POLYTLS_FAIL_INTERNAL, "setting session tickets");
+  }
+  if (!ctx->tickets) {
+    return status_result(POLYTLS_OK);
+  }
+  if (ctx->role == POLYTLS_CLIENT) {
+    return config_result(ctx, s2n_config_set_session_ticket_cb(ctx->config, on_ticket, NULL), "setting session tickets");
+  }
+  if (s2n_config_set_ticket_encrypt_decrypt_key_lifetime(ctx->config, TICKET_KEY_ENCRYPTS) != S2N_SUCCESS ||
+      s2n_config_set_ticket_decrypt_key_lifetime(ctx->config, TICKET_KEY_DECRYPTS) != S2N_SUCCESS) {
+    return library_failure(ctx->base.error_text, POLYTLS_FAIL_INTERNAL, "setting the ticket keys' lifetime");
+  }
+  uint64_t now = now_seconds();
+  if (now < TICKET_KEY_ENCRYPTS + 2 * SECONDS_A_DAY) {
+    return config_error(ctx, POLYTLS_FAIL_INTERNAL, "the clock tells a time before 1990, in which ticket keys have no place");
+  }
+  for (size_t at = 0; at < ctx->ticket_keys_len; at += POLYTLS_TICKET_KEY_SIZE) {
+    uint8_t *key = ctx->ticket_keys + at;
+    uint64_t introduced = now - SECONDS_A_DAY - (at == 0 ? 0 : TICKET_KEY_ENCRYPTS);
+    if (s2n_config_add_ticket_crypto_key(ctx->config, key, TICKET_KEY_NAME_SIZE, key + TICKET_KEY_NAME_SIZE,
+                                         POLYTLS_TICKET_KEY_SIZE - TICKET_KEY_NAME_SIZE, introduced) != S2N_SUCCESS) {
+      return library_failure(ctx->base.error_text, POLYTLS_FAIL_CONFIG, "adding a ticket key");
+    }
+  }
+  if (ctx->ticket_keys_len > POLYTLS_TICKET_KEY_SIZE && ctx->policy.max_version >= 0x0304) {
+    ctx->without_tickets = s2n_config_new();
+    if (ctx->without_tickets == NULL || s2n_config_wipe_trust_store(ctx->without_tickets) != S2N_SUCCESS ||
+        s2n_config_set_psk_selection_callback(ctx->config, on_tickets_offered, NULL) != S2N_SUCCESS) {
+      return library_failure(ctx->base.error_text, POLYTLS_FAIL_INTERNAL, "setting older ticket keys");
+    }
+  }
+  return status_result(POLYTLS_OK);
+}
+
+static int suite_signs(uint16_t suite);
+
+/* s2n asks one callback for all private keys as soon as there is one. */
+static struct polytls_result finish_signers(struct context *ctx) {
+  int external = 0, external_rsa = 0;
+  for (size_t i = 0; i < ctx->certificate_count; i++) {
+    external = external || ctx->certificates[i].external;
+    external_rsa = external_rsa || (ctx->certificates[i].external && ctx->certificates[i].key_type == EVP_PKEY_RSA);
+  }
+  if (!external) {
+    return status_result(POLYTLS_OK);
+  }
+  for (size_t i = 0; ctx->role == POLYTLS_SERVER && external_rsa && i < ctx->policy.suites_len; i++) {
+    if (!suite_signs(ctx->policy.suites[i])) {
+      return config_error(ctx, POLYTLS_FAIL_UNSUPPORTED,
+                          "the security policy has suites with RSA key exchange, which an external signer cannot decrypt");
+    }
+  }
+  if (s2n_config_set_async_pkey_callback(ctx->config, on_private_key) != S2N_SUCCESS ||
+      /* A signature that does not fit the certificate ends the handshake here
+       * and not at the peer. */
+      s2n_config_set_async_pkey_validation_mode(ctx->config, S2N_ASYNC_PKEY_VALIDATION_STRICT) != S2N_SUCCESS) {
+    return library_failure(ctx->base.error_text, POLYTLS_FAIL_INTERNAL, "setting the external signer");
+  }
+  return status_result(POLYTLS_OK);
+}
 
 static struct polytls_result ctx_finish(struct polytls_ctx *base) {
   clear_errors();
@@ -738,7 +1080,22 @@ static struct polytls_result ctx_finish(struct polytls_ctx *base) {
   if (!(ctx->options_set & (1u << POLYTLS_SET_SECURITY_POLICY))) {
     return config_error(ctx, POLYTLS_FAIL_CONFIG, "a security policy is needed: s2n's default allows TLS 1.0");
   }
-  if (ctx->role == POLYTLS_SERVER && ctx->certificate_count == 0) {
+  static const struct {
+    struct polytls_result (*finish)(struct context *);
+    int option;
+  } parts[] = {
+      {finish_psks, POLYTLS_SET_PSK},
+      {finish_tickets, POLYTLS_SET_TICKET_KEY},
+      {finish_signers, POLYTLS_SET_CERTIFICATE},
+  };
+  for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
+    struct polytls_result r = parts[i].finish(ctx);
+    if (r.status != POLYTLS_OK) {
+      return about(parts[i].option, r);
+    }
+  }
+  ticket_keys_free(ctx);
+  if (ctx->role == POLYTLS_SERVER && ctx->certificate_count == 0 && ctx->psk_count == 0) {
     return config_error(ctx, POLYTLS_FAIL_CONFIG, "a server needs a certificate");
   }
   if (ctx->alpn_strict && (ctx->role == POLYTLS_CLIENT || ctx->alpn_len == 0)) {
@@ -762,12 +1119,17 @@ static struct polytls_result ctx_finish(struct polytls_ctx *base) {
         break;
     }
   }
-  if (s2n_config_set_client_auth_type(ctx->config, auth) != S2N_SUCCESS ||
-      s2n_config_set_session_tickets_onoff(ctx->config, 0) != S2N_SUCCESS ||
-      s2n_config_set_session_cache_onoff(ctx->config, 0) != S2N_SUCCESS) {
+  if (s2n_config_set_client_auth_type(ctx->config, auth) != S2N_SUCCESS) {
     return library_failure(ctx->base.error_text, POLYTLS_FAIL_INTERNAL, "configuring");
   }
-  if (ctx->alpn_strict && s2n_config_set_client_hello_cb(ctx->config, on_client_hello, NULL) != S2N_SUCCESS) {
+  /* With a libcrypto without OCSP s2n cannot ask, and there is no response to
+   * hand over. */
+  if (ctx->role == POLYTLS_CLIENT && s2n_config_set_status_request_type(ctx->config, S2N_STATUS_REQUEST_OCSP) != S2N_SUCCESS &&
+      !is_error("S2N_ERR_OCSP_NOT_SUPPORTED")) {
+    return library_failure(ctx->base.error_text, POLYTLS_FAIL_INTERNAL, "asking for OCSP responses");
+  }
+  int reads_hello = ctx->alpn_strict || (ctx->role == POLYTLS_SERVER && ctx->psk_count > 0);
+  if (reads_hello && s2n_config_set_client_hello_cb(ctx->config, on_client_hello, NULL) != S2N_SUCCESS) {
     return library_failure(ctx->base.error_text, POLYTLS_FAIL_INTERNAL, "configuring");
   }
   if (!ctx->anchors) {
@@ -799,6 +1161,12 @@ int polytls_s2n_x509_verify_cert(X509_STORE_CTX *store_ctx) {
   }
   conn->verification = REFUSED;
   int client = conn->ctx->role == POLYTLS_CLIENT;
+  if (client && conn->ctx->require_psk) {
+    /* Whatever the certificate is: it stands where the PSK should. */
+    conn->psk_bypassed = 1;
+    X509_STORE_CTX_set_error(store_ctx, X509_V_ERR_APPLICATION_VERIFICATION);
+    return 0;
+  }
   int accepted = 0;
   switch (conn->ctx->verify_mode) {
     case POLYTLS_VERIFY_IF_GIVEN:
@@ -879,9 +1247,13 @@ static void conn_free(struct polytls_conn *base) {
   if (conn == NULL) {
     return;
   }
+  if (conn->signing != NULL) {
+    (void)s2n_async_pkey_op_free(conn->signing);
+  }
   if (conn->s2n != NULL) {
     s2n_connection_free(conn->s2n);
   }
+  free(conn->ocsp_response);
   polytls_outcome_free(&conn->outcome);
   polytls_names_free(&conn->names);
   free(conn->server_name);
@@ -890,6 +1262,32 @@ static void conn_free(struct polytls_conn *base) {
   free(conn->base.out);
   context_free(conn->ctx);
   free(conn);
+}
+
+/* Makes the library's connection, in the place of one that may be there.
+ * Returns 1, or 0 with s2n's error. */
+static int make_s2n_connection(struct connection *conn) {
+  if (conn->s2n != NULL) {
+    (void)s2n_connection_free(conn->s2n);
+  }
+  conn->s2n = s2n_connection_new(conn->ctx->role == POLYTLS_CLIENT ? S2N_CLIENT : S2N_SERVER);
+  return conn->s2n != NULL &&
+         /* Before anything can fail: s2n's own blinding sleeps for 10 to 30
+          * seconds on the thread. */
+         s2n_connection_set_blinding(conn->s2n, S2N_SELF_SERVICE_BLINDING) == S2N_SUCCESS &&
+         s2n_connection_set_config(conn->s2n, conn->ctx->config) == S2N_SUCCESS &&
+         /* Names are checked by polytls_verify. s2n's own check comes before the
+          * chain's, passes addresses as text and falls back to the common name;
+          * with a callback that accepts, certificates without any name would
+          * still be refused. */
+         s2n_connection_set_verify_host_callback(conn->s2n, NULL, NULL) == S2N_SUCCESS &&
+         s2n_connection_set_ctx(conn->s2n, conn) == S2N_SUCCESS &&
+         s2n_connection_set_recv_cb(conn->s2n, on_receive) == S2N_SUCCESS &&
+         s2n_connection_set_recv_ctx(conn->s2n, conn) == S2N_SUCCESS &&
+         s2n_connection_set_send_cb(conn->s2n, on_send) == S2N_SUCCESS &&
+         s2n_connection_set_send_ctx(conn->s2n, conn) == S2N_SUCCESS &&
+         s2n_connection_prefer_throughput(conn->s2n) == S2N_SUCCESS &&
+         append_psks(conn->ctx, conn->s2n) == S2N_SUCCESS;
 }
 
 static struct polytls_result conn_new(struct polytls_ctx *base, struct polytls_conn **out) {
@@ -906,23 +1304,7 @@ static struct polytls_result conn_new(struct polytls_ctx *base, struct polytls_c
   atomic_fetch_add(&ctx->references, 1);
   conn->ctx = ctx;
   conn->base.out_limit = POLYTLS_DEFAULT_OUT_LIMIT;
-  conn->s2n = s2n_connection_new(ctx->role == POLYTLS_CLIENT ? S2N_CLIENT : S2N_SERVER);
-  if (conn->s2n == NULL ||
-      /* Before anything can fail: s2n's own blinding sleeps for 10 to 30
-       * seconds on the thread. */
-      s2n_connection_set_blinding(conn->s2n, S2N_SELF_SERVICE_BLINDING) != S2N_SUCCESS ||
-      s2n_connection_set_config(conn->s2n, ctx->config) != S2N_SUCCESS ||
-      /* Names are checked by polytls_verify. s2n's own check comes before the
-       * chain's, passes addresses as text and falls back to the common name;
-       * with a callback that accepts, certificates without any name would
-       * still be refused. */
-      s2n_connection_set_verify_host_callback(conn->s2n, NULL, NULL) != S2N_SUCCESS ||
-      s2n_connection_set_ctx(conn->s2n, conn) != S2N_SUCCESS ||
-      s2n_connection_set_recv_cb(conn->s2n, on_receive) != S2N_SUCCESS ||
-      s2n_connection_set_recv_ctx(conn->s2n, conn) != S2N_SUCCESS ||
-      s2n_connection_set_send_cb(conn->s2n, on_send) != S2N_SUCCESS ||
-      s2n_connection_set_send_ctx(conn->s2n, conn) != S2N_SUCCESS ||
-      s2n_connection_prefer_throughput(conn->s2n) != S2N_SUCCESS) {
+  if (!make_s2n_connection(conn)) {
     struct polytls_result r = failure_result(POLYTLS_FAIL_INTERNAL);
     r.code = (uint32_t)*s2n_errno_location();
     conn_free(&conn->base);
@@ -947,6 +1329,59 @@ static struct polytls_result set_server_name(struct connection *conn, const uint
   if (s2n_set_server_name(conn->s2n, name) != S2N_SUCCESS) {
     return library_failure(conn->base.error_text, POLYTLS_FAIL_CONFIG, "setting the server name");
   }
+  free(conn->server_name);
+  conn->server_name = strdup(name);
+  return conn->server_name == NULL ? conn_error(conn, POLYTLS_FAIL_INTERNAL, "out of memory") : status_result(POLYTLS_OK);
+}
+
+static struct polytls_result set_session(struct connection *conn, const uint8_t *data, size_t len) {
+  if (!conn->ctx->tickets || conn->begun || conn->session_offered) {
+    return conn_error(conn, POLYTLS_FAIL_INTERNAL, "a session is set once, before the handshake and where there are sessions");
+  }
+  uint64_t end = 0;
+  for (size_t i = 0; i < SESSION_HEADER_SIZE - 1 && i < len; i++) {
+    end = end << 8 | data[i];
+  }
+  if (len <= SESSION_HEADER_SIZE || end <= now_seconds()) {
+    return conn_error(conn, POLYTLS_FAIL_CONFIG, "the session has expired");
+  }
+  if (s2n_connection_set_session(conn->s2n, data + SESSION_HEADER_SIZE, len - SESSION_HEADER_SIZE) == S2N_SUCCESS) {
+    conn->session_offered = 1;
+    conn->session_is_tls13 = data[SESSION_HEADER_SIZE - 1];
+    return status_result(POLYTLS_OK);
+  }
+  struct polytls_result r = library_failure(conn->base.error_text, POLYTLS_FAIL_CONFIG, "setting the session");
+  /* Half of it may be set. */
+  if (!make_s2n_connection(conn) ||
+      (conn->server_name != NULL && s2n_set_server_name(conn->s2n, conn->server_name) != S2N_SUCCESS)) {
+    return library_failure(conn->base.error_text, POLYTLS_FAIL_INTERNAL, "making the connection again");
+  }
+  return r;
+}
+
+/* Ends the request for a signature: without a problem it is made. */
+static void end_signing(struct connection *conn, enum polytls_failure failure, const char *problem) {
+  (void)s2n_async_pkey_op_free(conn->signing);
+  conn->signing = NULL;
+  conn->signing_failure = failure;
+  conn->signing_problem = problem;
+}
+
+/* What is wrong with the signature is told by the next handshake step, which
+ * can also tell the peer. */
+static struct polytls_result set_signature(struct connection *conn, const uint8_t *data, size_t len) {
+  if (conn->signing == NULL) {
+    return conn_error(conn, POLYTLS_FAIL_INTERNAL, "no signature is wanted");
+  }
+  if (len == 0) {
+    end_signing(conn, POLYTLS_FAIL_INTERNAL, "the external signer has failed");
+  } else if (len > UINT16_MAX || s2n_async_pkey_op_set_output(conn->signing, data, (uint32_t)len) != S2N_SUCCESS ||
+             s2n_async_pkey_op_apply(conn->signing, conn->s2n) != S2N_SUCCESS) {
+    clear_errors();
+    end_signing(conn, POLYTLS_FAIL_INTERNAL, "the external signer's signature does not fit the certificate");
+  } else {
+    end_signing(conn, POLYTLS_FAIL_NONE, NULL);
+  }
   return status_result(POLYTLS_OK);
 }
 
@@ -954,6 +1389,9 @@ static struct polytls_result conn_set(struct polytls_conn *base, int option, con
   clear_errors();
   struct connection *conn = (struct connection *)base;
   conn->base.error_text[0] = 0;
+  if (option == POLYTLS_SET_SIGNATURE) {
+    return set_signature(conn, data, len);
+  }
   if (conn->ctx->role != POLYTLS_CLIENT) {
     return conn_error(conn, POLYTLS_FAIL_INTERNAL, "this is an option of clients");
   }
@@ -961,6 +1399,8 @@ static struct polytls_result conn_set(struct polytls_conn *base, int option, con
   switch (option) {
     case POLYTLS_SET_SERVER_NAME:
       return set_server_name(conn, data, len);
+    case POLYTLS_SET_SESSION:
+      return set_session(conn, data, len);
     case POLYTLS_SET_VERIFY_DNS:
       added = polytls_names_add_dns(&conn->names, data, len);
       break;
@@ -1033,12 +1473,43 @@ static int suite_signs(uint16_t suite) {
   return 1;
 }
 
+static int same_identity(const struct psk *psk, const uint8_t *identity, size_t len) {
+  return psk->identity_len == len && memcmp(psk->identity, identity, len) == 0;
+}
+
+/* The PSK that authenticates the connection, instead of certificates. */
+static const struct psk *used_psk(struct connection *conn) {
+  if (conn->done || conn->ctx->psk_count == 0) {
+    return conn->done ? conn->psk : NULL;
+  }
+  uint16_t len = 0;
+  if (s2n_connection_get_negotiated_psk_identity_length(conn->s2n, &len) != S2N_SUCCESS || len == 0) {
+    return NULL;
+  }
+  uint8_t *identity = malloc(len);
+  const struct psk *found = NULL;
+  if (identity != NULL && s2n_connection_get_negotiated_psk_identity(conn->s2n, identity, len) == S2N_SUCCESS) {
+    for (size_t i = 0; i < conn->ctx->psk_count && found == NULL; i++) {
+      found = same_identity(&conn->ctx->psks[i], identity, len) ? &conn->ctx->psks[i] : NULL;
+    }
+  }
+  free(identity);
+  return found;
+}
+
+static int is_resumed(struct connection *conn) {
+  return conn->done ? conn->resumed : conn->ctx->tickets && s2n_connection_is_session_resumed(conn->s2n);
+}
+
 /* The IANA number of what the given end signed the handshake with, 0 when it
  * has not signed. The values of SHA-1 and below are those of TLS 1.2. */
 static uint16_t signature_scheme(struct connection *conn, enum polytls_role signer) {
   s2n_tls_signature_algorithm algorithm = S2N_TLS_SIGNATURE_ANONYMOUS;
   s2n_tls_hash_algorithm hash = S2N_TLS_HASH_NONE;
   int result = S2N_SUCCESS;
+  if (is_resumed(conn) || used_psk(conn) != NULL) {
+    return 0;
+  }
   if (signer == POLYTLS_SERVER) {
     if (!suite_signs(negotiated_suite(conn))) {
       return 0;
@@ -1099,8 +1570,116 @@ static int offered_by_client(void *ctx, const uint8_t *protocol, uint8_t len) {
   return alpn_contains(c->alpn, c->alpn_len, protocol, len);
 }
 
-/* Refuses a ClientHello whose protocols are all unknown here, for servers that
- * are strict about it: s2n itself goes on without ALPN. */
+/* Returns the content of an extension, which the caller frees, and its length.
+ * NULL when there is none (*len is 0) or memory ran out (*len is not). */
+static uint8_t *read_extension(struct s2n_client_hello *hello, int type, size_t *len) {
+  ssize_t size = s2n_client_hello_get_extension_length(hello, (s2n_tls_extension_type)type);
+  *len = size > 0 ? (size_t)size : 0;
+  uint8_t *content = size > 0 ? malloc((size_t)size) : NULL;
+  if (content != NULL &&
+      s2n_client_hello_get_extension_by_id(hello, (s2n_tls_extension_type)type, content, (uint32_t)size) != size) {
+    free(content);
+    content = NULL;
+  }
+  return content;
+}
+
+static uint16_t read_uint16(const uint8_t *bytes) { return (uint16_t)(bytes[0] << 8 | bytes[1]); }
+
+/* s2n itself goes on without ALPN when it has none of the client's protocols. */
+static int offers_known_protocol(struct connection *conn, struct s2n_client_hello *hello) {
+  size_t len = 0;
+  uint8_t *list = read_extension(hello, S2N_EXTENSION_ALPN, &len);
+  int known = len == 0 || (list != NULL && len > 2 && read_uint16(list) == len - 2 &&
+                           alpn_each(list + 2, len - 2, offered_by_client, conn->ctx) == 1);
+  free(list);
+  return known;
+}
+
+/* Whether a ClientHello can come to TLS 1.3 with psk_dhe_ke. */
+static int allows_psk(struct s2n_client_hello *hello) {
+  size_t len = 0;
+  uint8_t *versions = read_extension(hello, EXTENSION_SUPPORTED_VERSIONS, &len);
+  int tls13 = 0;
+  for (size_t at = 1; versions != NULL && at + 2 <= len; at += 2) {
+    tls13 = tls13 || read_uint16(versions + at) == 0x0304;
+  }
+  free(versions);
+  uint8_t *modes = read_extension(hello, EXTENSION_PSK_KEY_EXCHANGE_MODES, &len);
+  int dhe = modes != NULL && len > 1 && memchr(modes + 1, PSK_DHE_KE, len - 1) != NULL;
+  free(modes);
+  return tls13 && dhe;
+}
+
+/* Whether the client offers one of the policy's suites with the PSK's hash. */
+static int offers_hash(const struct context *ctx, struct s2n_client_hello *hello, enum polytls_psk_hash hash) {
+  ssize_t len = s2n_client_hello_get_cipher_suites_length(hello);
+  uint8_t *suites = len > 0 ? malloc((size_t)len) : NULL;
+  int found = 0;
+  if (suites != NULL && s2n_client_hello_get_cipher_suites(hello, suites, (uint32_t)len) == len) {
+    for (ssize_t at = 0; !found && at + 2 <= len; at += 2) {
+      uint16_t suite = read_uint16(suites + at);
+      for (size_t i = 0; !found && suite_has_hash(suite, hash) && i < ctx->policy.suites_len; i++) {
+        found = ctx->policy.suites[i] == suite;
+      }
+    }
+  }
+  free(suites);
+  return found;
+}
+
+enum psk_offer { PSK_ABSENT, PSK_OTHER_HASH, PSK_OFFERED };
+
+/* Looks for a PSK in the content of a pre_shared_key extension. The length of
+ * its binder, in the list behind that of the identities, tells the client's
+ * hash, which s2n does not ask before it chooses. */
+static enum psk_offer find_offer(const struct psk *psk, const uint8_t *offers, size_t len) {
+  size_t identities_end = len < 2 ? 0 : 2 + (size_t)read_uint16(offers);
+  if (identities_end == 0 || identities_end > len) {
+    return PSK_ABSENT;
+  }
+  size_t binder = identities_end + 2;
+  for (size_t at = 2; identities_end - at > 2 + 4 && binder < len; binder += 1 + (size_t)offers[binder]) {
+    size_t size = read_uint16(offers + at);
+    if (size > identities_end - at - 2 - 4) {
+      return PSK_ABSENT;
+    }
+    if (same_identity(psk, offers + at + 2, size)) {
+      return offers[binder] == (psk->hash == POLYTLS_PSK_SHA384 ? 48 : 32) ? PSK_OFFERED : PSK_OTHER_HASH;
+    }
+    at += 2 + size + 4; /* behind an identity is its age */
+  }
+  return PSK_ABSENT;
+}
+
+/* Chooses the first PSK of the server's list that the client offers and that one
+ * of the common suites fits. Returns why there is none, or NULL. */
+static const char *choose_psk(struct connection *conn, struct s2n_client_hello *hello) {
+  const struct context *ctx = conn->ctx;
+  size_t len = 0;
+  uint8_t *offers = allows_psk(hello) ? read_extension(hello, EXTENSION_PRE_SHARED_KEY, &len) : NULL;
+  const char *problem = offers == NULL ? "the client offers no PSK" : "the client offers none of the PSKs by its identity";
+  for (size_t i = 0; offers != NULL && i < ctx->psk_count && conn->psk == NULL; i++) {
+    switch (find_offer(&ctx->psks[i], offers, len)) {
+      case PSK_OFFERED:
+        if (offers_hash(ctx, hello, ctx->psks[i].hash)) {
+          conn->psk = &ctx->psks[i];
+        } else {
+          problem = "the client offers no cipher suite with the hash of the PSK";
+        }
+        break;
+      case PSK_OTHER_HASH:
+        problem = "the client offers the PSK with another hash";
+        break;
+      case PSK_ABSENT:
+        break;
+    }
+  }
+  free(offers);
+  return conn->psk == NULL ? problem : NULL;
+}
+
+/* Decides from the ClientHello what s2n decides otherwise. */
 static int on_client_hello(struct s2n_connection *s2n, void *unused) {
   (void)unused;
   struct connection *conn = s2n_connection_get_ctx(s2n);
@@ -1108,23 +1687,188 @@ static int on_client_hello(struct s2n_connection *s2n, void *unused) {
   if (conn == NULL || hello == NULL) {
     return -1;
   }
-  ssize_t size = s2n_client_hello_get_extension_length(hello, S2N_EXTENSION_ALPN);
-  if (size <= 0) {
-    return 0;
+  if (conn->ctx->psk_count > 0) {
+    const char *missing = choose_psk(conn, hello);
+    if (missing != NULL && conn->ctx->require_psk) {
+      conn->psk_missing = missing;
+      return -1;
+    }
   }
-  uint8_t *extension = malloc((size_t)size);
-  if (extension == NULL) {
+  if (conn->ctx->alpn_strict && !offers_known_protocol(conn, hello)) {
+    conn->alpn_refused = 1;
     return -1;
   }
-  ssize_t n = s2n_client_hello_get_extension_by_id(hello, S2N_EXTENSION_ALPN, extension, (uint32_t)size);
-  int found = n == size && size > 2 && ((size_t)extension[0] << 8 | extension[1]) == (size_t)size - 2 &&
-              alpn_each(extension + 2, (size_t)size - 2, offered_by_client, conn->ctx) == 1;
-  free(extension);
-  if (found) {
+  return 0;
+}
+
+/* Takes the PSK that on_client_hello has chosen, and no other. It is called for
+ * both ClientHellos around a HelloRetryRequest; a client may offer fewer PSKs
+ * in the second. */
+static int on_psks_offered(struct s2n_connection *s2n, void *unused, struct s2n_offered_psk_list *list) {
+  (void)unused;
+  struct connection *conn = s2n_connection_get_ctx(s2n);
+  struct s2n_offered_psk *offered = s2n_offered_psk_new();
+  int result = offered == NULL ? S2N_FAILURE : s2n_offered_psk_list_choose_psk(list, NULL);
+  while (result == S2N_SUCCESS && conn->psk != NULL && s2n_offered_psk_list_has_next(list)) {
+    uint8_t *identity = NULL;
+    uint16_t len = 0;
+    if (s2n_offered_psk_list_next(list, offered) != S2N_SUCCESS ||
+        s2n_offered_psk_get_identity(offered, &identity, &len) != S2N_SUCCESS) {
+      result = S2N_FAILURE;
+    } else if (same_identity(conn->psk, identity, len)) {
+      result = s2n_offered_psk_list_choose_psk(list, offered);
+      break;
+    }
+  }
+  (void)s2n_offered_psk_free(&offered);
+  return result;
+}
+
+/* Chooses a ticket of TLS 1.3 as s2n does, and takes also those of the older
+ * keys, which only decrypt. For these s2n 1.3.33 puts what the ticket holds into
+ * the connection, then notes that a new ticket is due, in a flag that TLS 1.3 has
+ * not, and fails. A second call, with a configuration in whose eyes the ticket is
+ * a PSK that the connection has, finds it. A ticket that does not decrypt leaves
+ * nothing in the connection, and is found by neither. */
+static int on_tickets_offered(struct s2n_connection *s2n, void *unused, struct s2n_offered_psk_list *list) {
+  enum { MAX_REFUSED_TICKETS = 3 };
+  (void)unused;
+  struct connection *conn = s2n_connection_get_ctx(s2n);
+  struct s2n_offered_psk *offered = conn == NULL ? NULL : s2n_offered_psk_new();
+  int chosen = 0, failed = offered == NULL;
+  for (int i = 0; !failed && !chosen && i < MAX_REFUSED_TICKETS && s2n_offered_psk_list_has_next(list); i++) {
+    failed = s2n_offered_psk_list_next(list, offered) != S2N_SUCCESS;
+    chosen = !failed && s2n_offered_psk_list_choose_psk(list, offered) == S2N_SUCCESS;
+    if (!failed && !chosen) {
+      failed = s2n_connection_set_config(s2n, conn->ctx->without_tickets) != S2N_SUCCESS;
+      chosen = !failed && s2n_offered_psk_list_choose_psk(list, offered) == S2N_SUCCESS;
+      failed = s2n_connection_set_config(s2n, conn->ctx->config) != S2N_SUCCESS || failed;
+    }
+  }
+  (void)s2n_offered_psk_free(&offered);
+  return failed || !chosen ? S2N_FAILURE : S2N_SUCCESS;
+}
+
+/* Appends a session to those that Go takes. Returns 1, or 0 when memory ran
+ * out. lifetime is the server's, in seconds. */
+static int append_session(struct connection *conn, const uint8_t *session, size_t len, uint32_t lifetime) {
+  uint64_t end = now_seconds() + (lifetime < MAX_SESSION_LIFETIME ? lifetime : MAX_SESSION_LIFETIME);
+  uint8_t *own = malloc(SESSION_HEADER_SIZE + len);
+  if (own == NULL) {
     return 0;
   }
-  conn->alpn_refused = 1;
-  return -1;
+  for (size_t i = 0; i < SESSION_HEADER_SIZE - 1; i++) {
+    own[i] = (uint8_t)(end >> 8 * (SESSION_HEADER_SIZE - 2 - i));
+  }
+  own[SESSION_HEADER_SIZE - 1] = negotiated_version(conn) == 0x0304;
+  memcpy(own + SESSION_HEADER_SIZE, session, len);
+  int appended = polytls_conn_sessions_append(&conn->base, own, SESSION_HEADER_SIZE + len);
+  OPENSSL_cleanse(own, SESSION_HEADER_SIZE + len);
+  free(own);
+  return appended;
+}
+
+/* s2n has read a ticket. One of TLS 1.2 comes before the server's Finished has
+ * proved the handshake: finish_handshake takes it. */
+static int on_ticket(struct s2n_connection *s2n, void *unused, struct s2n_session_ticket *ticket) {
+  (void)unused;
+  struct connection *conn = s2n_connection_get_ctx(s2n);
+  size_t len = 0;
+  uint32_t lifetime = 0;
+  if (conn == NULL) {
+    return S2N_FAILURE;
+  }
+  if (!conn->done) {
+    conn->tls12_ticket = 1;
+    return S2N_SUCCESS;
+  }
+  if (s2n_session_ticket_get_data_len(ticket, &len) != S2N_SUCCESS ||
+      s2n_session_ticket_get_lifetime(ticket, &lifetime) != S2N_SUCCESS) {
+    return S2N_FAILURE;
+  }
+  uint8_t *session = malloc(len + 1);
+  int kept = session != NULL && s2n_session_ticket_get_data(ticket, len, session) == S2N_SUCCESS &&
+             append_session(conn, session, len, lifetime);
+  if (session != NULL) {
+    OPENSSL_cleanse(session, len);
+    free(session);
+  }
+  return kept ? S2N_SUCCESS : S2N_FAILURE;
+}
+
+/* Keeps the session of a TLS 1.2 handshake, if the server has sent a ticket: a
+ * resumed one has the old ticket as well. Returns 1, or 0 when memory ran
+ * out. */
+static int keep_tls12_session(struct connection *conn) {
+  if (!conn->tls12_ticket) {
+    return 1;
+  }
+  int lifetime = s2n_connection_get_session_ticket_lifetime_hint(conn->s2n);
+  int len = lifetime < 0 ? 0 : s2n_connection_get_session_length(conn->s2n);
+  if (len <= 0) {
+    return 1;
+  }
+  uint8_t *session = malloc((size_t)len);
+  int kept = 0;
+  if (session != NULL && s2n_connection_get_session(conn->s2n, session, (size_t)len) == len) {
+    /* RFC 5077: zero says nothing about the lifetime. */
+    kept = append_session(conn, session, (size_t)len, lifetime == 0 ? MAX_SESSION_LIFETIME : (uint32_t)lifetime);
+  }
+  if (session != NULL) {
+    OPENSSL_cleanse(session, (size_t)len);
+    free(session);
+  }
+  return kept;
+}
+
+/* s2n offers psk_key_exchange_modes only beside a PSK, and without that
+ * extension servers send no tickets in TLS 1.3. So a client that has no ticket
+ * yet offers one that nobody has issued: random bytes, which no server can
+ * decrypt, with a secret that nobody knows. Returns 1, or 0 with s2n's error. */
+static int offer_random_psk(struct connection *conn) {
+  uint8_t identity[32], secret[32];
+  struct s2n_psk *psk = s2n_external_psk_new();
+  int done = psk != NULL && RAND_bytes(identity, sizeof(identity)) == 1 && RAND_bytes(secret, sizeof(secret)) == 1 &&
+             s2n_psk_set_identity(psk, identity, sizeof(identity)) == S2N_SUCCESS &&
+             s2n_psk_set_secret(psk, secret, sizeof(secret)) == S2N_SUCCESS &&
+             s2n_connection_append_psk(conn->s2n, psk) == S2N_SUCCESS;
+  OPENSSL_cleanse(secret, sizeof(secret));
+  if (psk != NULL) {
+    (void)s2n_psk_free(&psk);
+  }
+  return done;
+}
+
+/* ---- signatures ---- */
+
+static const struct certificate *selected_certificate(struct connection *conn) {
+  const struct s2n_cert_chain_and_key *chain = s2n_connection_get_selected_cert(conn->s2n);
+  for (size_t i = 0; chain != NULL && i < conn->ctx->certificate_count; i++) {
+    if (conn->ctx->certificates[i].chain == chain) {
+      return &conn->ctx->certificates[i];
+    }
+  }
+  return NULL;
+}
+
+/* Answers for keys in memory at once, and keeps what the external signer shall
+ * sign. */
+static int on_private_key(struct s2n_connection *s2n, struct s2n_async_pkey_op *operation) {
+  struct connection *conn = s2n_connection_get_ctx(s2n);
+  const struct certificate *certificate = conn == NULL ? NULL : selected_certificate(conn);
+  s2n_async_pkey_op_type type = S2N_ASYNC_DECRYPT;
+  int result = S2N_FAILURE;
+  if (certificate != NULL && !certificate->external) {
+    if (s2n_async_pkey_op_perform(operation, s2n_cert_chain_and_key_get_private_key(certificate->chain)) == S2N_SUCCESS) {
+      result = s2n_async_pkey_op_apply(operation, s2n);
+    }
+  } else if (certificate != NULL && s2n_async_pkey_op_get_op_type(operation, &type) == S2N_SUCCESS &&
+             type == S2N_ASYNC_SIGN && conn->signing == NULL) {
+    conn->signing = operation;
+    return S2N_SUCCESS;
+  }
+  (void)s2n_async_pkey_op_free(operation);
+  return result;
 }
 
 /* ---- failures ---- */
@@ -1160,7 +1904,8 @@ static int writes_plaintext(struct connection *conn) {
   if (conn->ctx->role == POLYTLS_CLIENT) {
     return version <= 0x0303 && !conn->second_flight;
   }
-  return version <= 0x0303;
+  /* A server that resumes in TLS 1.2 ends its first flight with Finished. */
+  return version <= 0x0303 && !(conn->produced > 0 && is_resumed(conn));
 }
 
 /* Ends the connection with r and remembers it. alert is what the peer should be
@@ -1266,6 +2011,22 @@ static int is_missing_certificate(struct connection *conn) {
   return message != NULL && strcmp(message, "CLIENT_CERT") == 0;
 }
 
+/* Whether a client that requires a PSK has failed over what stands where the
+ * PSK should: the server's certificate, which may not even parse. */
+static int is_certificate_instead_of_psk(struct connection *conn) {
+  if (conn->psk_bypassed || conn->ctx->role != POLYTLS_CLIENT || !conn->ctx->require_psk || conn->done) {
+    return conn->psk_bypassed;
+  }
+  const char *message = s2n_connection_get_last_message_name(conn->s2n);
+  return used_psk(conn) == NULL && message != NULL && strcmp(message, "SERVER_CERT") == 0;
+}
+
+/* Whether the server has refused the binder of the PSK that it has chosen. */
+static int is_wrong_binder(struct connection *conn) {
+  return conn->ctx->role == POLYTLS_SERVER && conn->psk != NULL && !conn->done && is_error("S2N_ERR_BAD_MESSAGE") &&
+         (error_is_from("s2n_tls13_keys") || error_is_from("s2n_tls13_handshake"));
+}
+
 /* Ends the connection after an error of s2n; doing is the step in words. */
 static struct polytls_result fail_with_error(struct connection *conn, const char *doing) {
   /* The questions below go to s2n, too: they must not lose the error. */
@@ -1278,6 +2039,16 @@ static struct polytls_result fail_with_error(struct connection *conn, const char
     r.alert_received = alert >= 0 ? alert : -1;
     return end_with(conn, r, -1);
   }
+  if (conn->psk_missing != NULL) {
+    return fail(conn, POLYTLS_FAIL_NO_PSK, ALERT_UNKNOWN_PSK_IDENTITY, conn->psk_missing);
+  }
+  if (is_wrong_binder(conn)) {
+    return fail(conn, POLYTLS_FAIL_BAD_PSK, ALERT_ILLEGAL_PARAMETER, "the client has another secret for the PSK: its binder is wrong");
+  }
+  if (is_certificate_instead_of_psk(conn)) {
+    return fail(conn, POLYTLS_FAIL_NO_PSK, ALERT_HANDSHAKE_FAILURE, "the server answers with a certificate instead of a PSK");
+  }
+  *s2n_errno_location() = error;
   if (conn->alpn_refused) {
     return fail(conn, POLYTLS_FAIL_PROTOCOL, ALERT_NO_APPLICATION_PROTOCOL,
                 "the client offers none of this server's application protocols");
@@ -1319,7 +2090,7 @@ static struct polytls_result fail_with_error(struct connection *conn, const char
   return end_with(conn, library_failure(conn->base.error_text, failure, doing), alert);
 }
 
-enum wait { NOT_BLOCKED, FOR_INPUT, FOR_OUTPUT };
+enum wait { NOT_BLOCKED, FOR_INPUT, FOR_OUTPUT, FOR_SIGNATURE };
 
 /* What the library waits for after a call that has failed. */
 static enum wait blocked_on(s2n_blocked_status blocked) {
@@ -1331,8 +2102,9 @@ static enum wait blocked_on(s2n_blocked_status blocked) {
       return FOR_INPUT;
     case S2N_BLOCKED_ON_WRITE:
       return FOR_OUTPUT;
+    case S2N_BLOCKED_ON_APPLICATION_INPUT:
+      return FOR_SIGNATURE;
     default:
-      /* Nothing here waits for the application. */
       return NOT_BLOCKED;
   }
 }
@@ -1357,12 +2129,13 @@ static const char *handshake_problem(struct connection *conn) {
   if (negotiated_version(conn) < 0x0303) {
     return "the protocol version is below TLS 1.2";
   }
-  if (s2n_connection_is_session_resumed(conn->s2n)) {
-    return "a session was resumed although there are no tickets";
+  int resumed = s2n_connection_is_session_resumed(conn->s2n);
+  if (resumed && (!conn->ctx->tickets || (conn->ctx->role == POLYTLS_CLIENT && !conn->session_offered))) {
+    return "a session was resumed although none was offered";
   }
   int certificate = 0;
   if (conn->ctx->role == POLYTLS_CLIENT) {
-    certificate = 1;
+    certificate = !resumed && used_psk(conn) == NULL;
   } else {
     switch (conn->ctx->verify_mode) {
       case POLYTLS_VERIFY_NONE:
@@ -1385,10 +2158,26 @@ static const char *handshake_problem(struct connection *conn) {
       !alpn_contains(conn->ctx->alpn, conn->ctx->alpn_len, (const uint8_t *)protocol, strlen(protocol))) {
     return "the peer selected an application protocol that was not offered";
   }
-  if (weak_signature(conn)) {
+  if (!resumed && weak_signature(conn)) {
     return "the handshake is signed with SHA-1 or MD5";
   }
   return NULL;
+}
+
+/* Returns 1, or 0 when memory ran out. */
+static int keep_ocsp_response(struct connection *conn) {
+  uint32_t len = 0;
+  const uint8_t *response = s2n_connection_get_ocsp_response(conn->s2n, &len);
+  if (response == NULL || len == 0) {
+    return 1;
+  }
+  conn->ocsp_response = malloc(len);
+  if (conn->ocsp_response == NULL) {
+    return 0;
+  }
+  memcpy(conn->ocsp_response, response, len);
+  conn->ocsp_response_len = len;
+  return 1;
 }
 
 /* Keeps what is asked for later and frees what served the handshake. Returns 1,
@@ -1402,7 +2191,11 @@ static int finish_handshake(struct connection *conn) {
         return 0;
       }
     }
+  } else if (!keep_ocsp_response(conn) || !keep_tls12_session(conn)) {
+    return 0;
   }
+  conn->psk = used_psk(conn);
+  conn->resumed = is_resumed(conn);
   conn->done = 1;
   /* Memory only: what fails here is freed with the connection. The record
    * buffers come back with the first data; freeing them after every record
@@ -1431,6 +2224,18 @@ static struct polytls_result handshake(struct polytls_conn *base) {
     }
   }
 
+  if (conn->signing != NULL) {
+    return step_result(conn, POLYTLS_WANT_SIGNATURE, 0);
+  }
+  if (conn->signing_problem != NULL) {
+    return fail(conn, conn->signing_failure, ALERT_INTERNAL_ERROR, conn->signing_problem);
+  }
+  if (!conn->begun && conn->ctx->role == POLYTLS_CLIENT && conn->ctx->tickets && !conn->session_is_tls13 &&
+      conn->ctx->policy.max_version >= 0x0304 && !offer_random_psk(conn)) {
+    return fail_with_error(conn, "handshake");
+  }
+  conn->begun = 1;
+
   size_t out_end = conn->base.out_end;
   s2n_blocked_status blocked = S2N_NOT_BLOCKED;
   negotiating = conn;
@@ -1448,20 +2253,39 @@ static struct polytls_result handshake(struct polytls_conn *base) {
   /* A client writes after the server's certificate only when it has read the
    * whole flight; a server's signature is in its first. */
   int server = conn->ctx->role == POLYTLS_SERVER;
-  if (grown && (server || conn->verification == ACCEPTED) && negotiated_version(conn) <= 0x0303 && weak_signature(conn)) {
+  if (grown && (server || conn->verification == ACCEPTED) && negotiated_version(conn) <= 0x0303 && !is_resumed(conn) &&
+      weak_signature(conn)) {
     drop_output(conn, out_end);
     return fail(conn, POLYTLS_FAIL_PROTOCOL, ALERT_HANDSHAKE_FAILURE, "the handshake would be signed with SHA-1 or MD5");
   }
   if (grown && conn->verification == ACCEPTED) {
     conn->second_flight = 1;
   }
+  /* on_client_hello has decided for the first ClientHello; what a second one
+   * leaves out after a HelloRetryRequest shows here. */
+  if (conn->ctx->require_psk && server && grown && used_psk(conn) == NULL) {
+    drop_output(conn, out_end);
+    return fail(conn, POLYTLS_FAIL_NO_PSK, ALERT_UNKNOWN_PSK_IDENTITY, "the handshake used no PSK");
+  }
   switch (wait) {
+    case FOR_SIGNATURE:
+      if (conn->signing == NULL) {
+        return fail(conn, POLYTLS_FAIL_INTERNAL, ALERT_INTERNAL_ERROR, "s2n-tls waits for something that it has not asked for");
+      }
+      if (weak_scheme(signature_scheme(conn, conn->ctx->role))) {
+        return fail(conn, POLYTLS_FAIL_PROTOCOL, ALERT_HANDSHAKE_FAILURE, "the handshake would be signed with SHA-1 or MD5");
+      }
+      return step_result(conn, POLYTLS_WANT_SIGNATURE, 0);
     case FOR_INPUT:
       return step_result(conn, POLYTLS_WANT_INPUT, 0);
     case FOR_OUTPUT:
       return step_result(conn, POLYTLS_WANT_OUTPUT, 0);
     case NOT_BLOCKED:
       break;
+  }
+  if (conn->ctx->require_psk && used_psk(conn) == NULL) {
+    drop_output(conn, out_end);
+    return fail(conn, POLYTLS_FAIL_NO_PSK, -1, "the handshake used no PSK");
   }
   const char *problem = handshake_problem(conn);
   if (problem != NULL || !finish_handshake(conn)) {
@@ -1619,6 +2443,20 @@ static struct polytls_result answer_uint16(struct connection *conn, struct answe
   return answer_bytes(conn, a, bytes, value == 0 ? 0 : sizeof(bytes));
 }
 
+/* Before the handshake is over the library has it, for the hook that sees the
+ * certificate. */
+static struct polytls_result answer_ocsp_response(struct connection *conn, struct answer a) {
+  uint32_t len = 0;
+  const uint8_t *response = NULL;
+  if (conn->done) {
+    return answer_bytes(conn, a, conn->ocsp_response, conn->ocsp_response_len);
+  }
+  if (conn->ctx->role == POLYTLS_CLIENT && conn->verification == ACCEPTED) {
+    response = s2n_connection_get_ocsp_response(conn->s2n, &len);
+  }
+  return answer_bytes(conn, a, response, response == NULL ? 0 : len);
+}
+
 static uint16_t group_number(const char *name) {
   static const struct {
     const char *name;
@@ -1660,6 +2498,24 @@ static uint16_t negotiated_group(struct connection *conn) {
   uint16_t group = group_number(s2n_connection_get_curve(conn->s2n));
   return group != 0 ? group : group_number(s2n_connection_get_kem_group_name(conn->s2n));
 #endif
+}
+
+/* Asks for what the external signer shall sign: s2n gives digests. */
+static struct polytls_result signature_request(struct connection *conn, struct answer a) {
+  uint32_t size = 0;
+  uint8_t request[3 + 64];
+  if (conn->signing == NULL) {
+    return answer_bytes(conn, a, NULL, 0);
+  }
+  if (s2n_async_pkey_op_get_input_size(conn->signing, &size) != S2N_SUCCESS || size > sizeof(request) - 3 ||
+      s2n_async_pkey_op_get_input(conn->signing, request + 3, size) != S2N_SUCCESS) {
+    return library_failure(conn->base.error_text, POLYTLS_FAIL_INTERNAL, "reading what is to be signed");
+  }
+  uint16_t scheme = signature_scheme(conn, conn->ctx->role);
+  request[0] = (uint8_t)(scheme >> 8);
+  request[1] = (uint8_t)scheme;
+  request[2] = 1;
+  return answer_bytes(conn, a, request, 3 + (size_t)size);
 }
 
 /* Derives keying material into buf, where the request is. */
@@ -1736,16 +2592,21 @@ static struct polytls_result query(struct polytls_conn *base, int what, uint8_t 
       return answer_uint16(conn, a, conn->done ? signature_scheme(conn, peer) : 0);
     }
     case POLYTLS_GET_RESUMED: {
-      /* Tickets are off, and a resumed session is refused. */
-      const uint8_t resumed = 0;
+      const uint8_t resumed = conn->done && conn->resumed;
       return answer_bytes(conn, a, &resumed, conn->done ? 1 : 0);
     }
     case POLYTLS_GET_HELLO_RETRY:
       /* s2n's name of the handshake's type would tell, but it is put together
        * in memory that all threads share without a lock. */
-    case POLYTLS_GET_OCSP_RESPONSE:
-      /* None is asked for. */
       return answer_bytes(conn, a, NULL, 0);
+    case POLYTLS_GET_OCSP_RESPONSE:
+      return answer_ocsp_response(conn, a);
+    case POLYTLS_GET_PSK_IDENTITY: {
+      const struct psk *psk = used_psk(conn);
+      return psk == NULL ? answer_bytes(conn, a, NULL, 0) : answer_bytes(conn, a, psk->identity, psk->identity_len);
+    }
+    case POLYTLS_GET_SIGNATURE_REQUEST:
+      return signature_request(conn, a);
     case POLYTLS_GET_EXPORTER:
       conn->base.error_text[0] = 0;
       if (!conn->done) {

@@ -56,5 +56,17 @@ func matrix(able native.Abilities) native.Matrix {
 		tlsapi.ClientAlerts, tlsapi.ServerAlerts)
 	m.Set(tlsapi.Emulated, "a timer of the state machine around the library: the library's own delay would block a thread; 30 s by default, as the library's own",
 		tlsapi.ClientBlinding, tlsapi.ServerBlinding)
+	m.Set(tlsapi.Native, "TLS 1.3 with psk_dhe_ke, all of one hash: after a HelloRetryRequest the library loses count of two kinds; "+
+		"servers that choose the cipher suite before the PSK find one of SHA-384 only with a policy that has no other suites, such as rfc9151; no sessions beside PSKs",
+		tlsapi.ClientPSKExternal)
+	m.Set(tlsapi.Native, "TLS 1.3 with psk_dhe_ke; no session tickets beside PSKs", tlsapi.ServerPSKExternal)
+	m.Set(tlsapi.Native, "", tlsapi.ClientRequirePSK, tlsapi.ServerRequirePSK)
+	m.Set(tlsapi.Unsupported, "the library has external PSKs only (RFC 8446), no imported ones (RFC 9258)",
+		tlsapi.ClientPSKImported, tlsapi.ServerPSKImported)
+	m.Set(tlsapi.Unsupported, "the library has no PSK cipher suites of TLS 1.2", tlsapi.ClientPSKTLS12, tlsapi.ServerPSKTLS12)
+	m.Set(tlsapi.Native, "without a TLS 1.3 ticket a ClientHello offers a PSK of random bytes: the library announces its PSK modes, without which servers send no tickets, beside a PSK only",
+		tlsapi.ClientSessionCache)
+	m.Set(tlsapi.Native, "none with client authentication, which the library does not check again, nor beside PSKs", tlsapi.ServerSessionTickets)
+	m.Set(tlsapi.Native, "48 keys at most", tlsapi.ServerSessionTicketKeys)
 	return m
 }

@@ -27,6 +27,16 @@ var cipherSuites = []struct {
 	{0xccaa, "TLS_DHE_RSA_WITH_CHACHA20_POLY1305_SHA256"},
 }
 
+// pskCipherSuites are what connections with a PSKTLS12 have negotiated; having
+// one enables them, no list can name them.
+var pskCipherSuites = map[uint16]string{
+	0xccac: "TLS_ECDHE_PSK_WITH_CHACHA20_POLY1305_SHA256",
+	0xc035: "TLS_ECDHE_PSK_WITH_AES_128_CBC_SHA",
+	0xc036: "TLS_ECDHE_PSK_WITH_AES_256_CBC_SHA",
+	0xc037: "TLS_ECDHE_PSK_WITH_AES_128_CBC_SHA256",
+	0xc038: "TLS_ECDHE_PSK_WITH_AES_256_CBC_SHA384",
+}
+
 // CipherSuiteName returns the IANA name of a cipher suite; its value in
 // hexadecimal when unknown; the empty string for zero.
 func CipherSuiteName(id uint16) string {
@@ -37,6 +47,9 @@ func CipherSuiteName(id uint16) string {
 		if s.id == id {
 			return s.name
 		}
+	}
+	if name, ok := pskCipherSuites[id]; ok {
+		return name
 	}
 	if name := tls.CipherSuiteName(id); !strings.HasPrefix(name, "0x") {
 		return name

@@ -49,6 +49,7 @@ func runPair(t *testing.T, c, v *suite) {
 		v.need(t, tlsapi.ServerSessionTickets, tlsapi.ServerClientAuth)
 		eachVersion(t, func(t *testing.T, version uint16) { pairResumption(t, c, v, version) })
 	})
+	t.Run("psks", func(t *testing.T) { pairPSKs(t, c, v) })
 	t.Run("exporter", func(t *testing.T) {
 		c.need(t, tlsapi.ClientExporter)
 		v.need(t, tlsapi.ServerExporter)

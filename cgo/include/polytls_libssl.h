@@ -106,16 +106,18 @@ struct libssl_ids {
   size_t count;
 };
 
-#ifndef OPENSSL_IS_BORINGSSL
-/* An external PSK. Identity and secret are malloc memory of the context. */
+/* A PSK. Identity and secret are malloc memory of the context. */
 struct libssl_psk {
+  enum polytls_psk_kind kind;
   enum polytls_psk_hash hash;
-  uint8_t *identity;
+  uint8_t *identity; /* with a zero byte behind it */
   size_t identity_len;
-  uint8_t *secret;
+  uint8_t *secret; /* NULL where the credential has it */
   size_t secret_len;
-};
+#ifdef HAVE_SSL_CREDENTIAL_PRE_SHARED_KEY
+  SSL_CREDENTIAL *credential; /* an imported one's */
 #endif
+};
 
 /* The parts of POLYTLS_SET_TICKET_KEY. */
 struct libssl_ticket_key {
@@ -152,10 +154,11 @@ struct libssl_ctx {
   int key_log;
   STACK_OF(X509_NAME) *ca_names; /* until ctx_finish gives it to ssl_ctx */
   EVP_MD_CTX *trust_digest;      /* of all that trust depends on */
-#ifndef OPENSSL_IS_BORINGSSL
   struct libssl_psk *psks; /* malloc memory, in order of preference */
   size_t psk_count;
+  size_t psk_kinds[3]; /* how many there are, by enum polytls_psk_kind */
   int require_psk;
+#ifndef OPENSSL_IS_BORINGSSL
   /* The enabled TLS 1.3 suites by enum polytls_psk_hash: their values, and
    * their names in the library's notation (NULL for none). */
   struct libssl_ids psk_suites[2];
@@ -186,13 +189,11 @@ struct libssl_conn {
   int close_sent;
   int out_of_memory;
   int alert_sent;     /* or -1 */
-#ifndef OPENSSL_IS_BORINGSSL
   /* The context's PSK that was offered, or that is acceptable to the server;
-   * in use when the library says so. */
+   * libssl_uses_psk says whether it is in use. */
   const struct libssl_psk *psk;
   int psk_missing;         /* a PSK is required, and there is none */
   int certificate_message; /* a Certificate message was sent or received */
-#endif
 #ifdef OPENSSL_IS_BORINGSSL
   uint8_t *certificates; /* body of the peer's Certificate message, for a while */
   size_t certificates_len;
@@ -592,7 +593,6 @@ static int libssl_verify(X509_STORE_CTX *store_ctx, void *argument) {
   conn->accepted = 0;
   polytls_outcome_free(&conn->outcome);
 
-#ifndef OPENSSL_IS_BORINGSSL
   if (conn->ctx->require_psk) {
     /* Whatever the certificate is: it stands where the PSK should. The error
      * makes the library send handshake_failure. */
@@ -600,7 +600,6 @@ static int libssl_verify(X509_STORE_CTX *store_ctx, void *argument) {
     X509_STORE_CTX_set_error(store_ctx, X509_V_ERR_APPLICATION_VERIFICATION);
     return 0;
   }
-#endif
   int mode = conn->ctx->verify_mode;
   if (mode == POLYTLS_VERIFY_NONE || mode == POLYTLS_VERIFY_REQUEST || mode == POLYTLS_VERIFY_REQUIRE_ANY) {
     conn->outcome.sent = polytls_chain_sent(store_ctx);
@@ -662,6 +661,8 @@ static void libssl_message(int write, int version, int type, const void *bytes, 
 #endif
 
 #ifdef OPENSSL_IS_BORINGSSL
+static void libssl_note_psk(struct libssl_conn *conn);
+
 static void libssl_forget_certificates(struct libssl_conn *conn) {
   free(conn->certificates);
   conn->certificates = NULL;
@@ -675,6 +676,10 @@ static void libssl_message(int write, int version, int type, const void *bytes, 
   (void)ssl;
   struct libssl_conn *conn = argument;
   const uint8_t *message = bytes;
+  libssl_note_psk(conn);
+  if (type == SSL3_RT_HANDSHAKE && len >= 1 && message[0] == SSL3_MT_CERTIFICATE) {
+    conn->certificate_message = 1;
+  }
   if (write || type != SSL3_RT_HANDSHAKE || len < 4 || message[0] != SSL3_MT_CERTIFICATE || conn->accepted) {
     return;
   }
@@ -768,6 +773,8 @@ static void libssl_free_ticket_keys(struct libssl_ctx *ctx) {
   ctx->ticket_keys = NULL;
 }
 
+static void libssl_psks_free(struct libssl_ctx *ctx);
+
 static void libssl_ctx_release(struct libssl_ctx *ctx) {
   if (atomic_fetch_sub(&ctx->references, 1) != 1) {
     return;
@@ -778,18 +785,7 @@ static void libssl_ctx_release(struct libssl_ctx *ctx) {
   }
   free(ctx->credentials);
 #endif
-#ifndef OPENSSL_IS_BORINGSSL
-  for (size_t i = 0; i < ctx->psk_count; i++) {
-    OPENSSL_cleanse(ctx->psks[i].secret, ctx->psks[i].secret_len);
-    free(ctx->psks[i].secret);
-    free(ctx->psks[i].identity);
-  }
-  free(ctx->psks);
-  for (size_t i = 0; i < 2; i++) {
-    free(ctx->psk_suites[i].values);
-    free(ctx->psk_suite_names[i]);
-  }
-#endif
+  libssl_psks_free(ctx);
   sk_X509_NAME_pop_free(ctx->ca_names, X509_NAME_free);
   EVP_MD_CTX_free(ctx->trust_digest);
   SSL_CTX_free(ctx->ssl_ctx);
@@ -1161,43 +1157,7 @@ static struct polytls_result libssl_add_ticket_key(struct libssl_ctx *ctx, const
   return libssl_result(POLYTLS_OK);
 }
 
-#ifndef OPENSSL_IS_BORINGSSL
-/* Copies the PSK. */
-static struct polytls_result libssl_add_psk(struct libssl_ctx *ctx, const uint8_t *data, size_t len) {
-  if (len < 4 || libssl_uint16(data + 2) == 0 || libssl_uint16(data + 2) >= len - 4 || data[1] > POLYTLS_PSK_SHA384) {
-    return libssl_malformed(ctx, "PSK");
-  }
-  if (data[0] != POLYTLS_PSK_EXTERNAL) {
-    return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_UNSUPPORTED, 0, "only external PSKs can be used");
-  }
-  if (ctx->role == POLYTLS_CLIENT && ctx->psk_count > 0) {
-    return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_UNSUPPORTED, 0,
-                       "OpenSSL's client can offer one external PSK; configure one");
-  }
-  size_t identity_len = libssl_uint16(data + 2);
-  size_t secret_len = len - 4 - identity_len;
-  if (identity_len > LIBSSL_MAX_PSK_IDENTITY) {
-    return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_UNSUPPORTED, 0, "a PSK identity can have %d bytes at most",
-                       LIBSSL_MAX_PSK_IDENTITY);
-  }
-  struct libssl_psk *psks = realloc(ctx->psks, (ctx->psk_count + 1) * sizeof(*psks));
-  if (psks == NULL) {
-    return libssl_ctx_out_of_memory(ctx);
-  }
-  ctx->psks = psks;
-  struct libssl_psk psk = {(enum polytls_psk_hash)data[1], malloc(identity_len), identity_len, malloc(secret_len),
-                           secret_len};
-  if (psk.identity == NULL || psk.secret == NULL) {
-    free(psk.identity);
-    free(psk.secret);
-    return libssl_ctx_out_of_memory(ctx);
-  }
-  memcpy(psk.identity, data + 4, identity_len);
-  memcpy(psk.secret, data + 4 + identity_len, secret_len);
-  psks[ctx->psk_count++] = psk;
-  return libssl_result(POLYTLS_OK);
-}
-#endif
+static struct polytls_result libssl_add_psk(struct libssl_ctx *ctx, const uint8_t *data, size_t len);
 
 static struct polytls_result libssl_ctx_set_option(struct libssl_ctx *ctx, int option, const uint8_t *data,
                                                    size_t len) {
@@ -1240,16 +1200,10 @@ static struct polytls_result libssl_ctx_set_option(struct libssl_ctx *ctx, int o
       return libssl_add_ca_name(ctx, data, len);
     case POLYTLS_SET_TICKET_KEY:
       return libssl_add_ticket_key(ctx, data, len);
-#ifndef OPENSSL_IS_BORINGSSL
     case POLYTLS_SET_PSK:
       return libssl_add_psk(ctx, data, len);
     case POLYTLS_SET_REQUIRE_PSK:
       return libssl_set_switch(ctx, "require PSK", 1, &ctx->require_psk, data, len);
-#else
-    case POLYTLS_SET_PSK:
-    case POLYTLS_SET_REQUIRE_PSK:
-      return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_UNSUPPORTED, 0, "PSKs cannot be used with BoringSSL");
-#endif
     default:
       return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_CONFIG, 0, "unknown option %d of a context", option);
   }
@@ -1477,6 +1431,8 @@ static struct polytls_result libssl_check_suites(struct libssl_ctx *ctx) {
 #endif
 }
 
+#include "polytls_libssl_psk.h"
+
 static struct polytls_result libssl_no_group(struct libssl_ctx *ctx, uint16_t id) {
   const struct libssl_group *group = libssl_find_group(id);
   char label[LIBSSL_NAME_SIZE];
@@ -1545,20 +1501,16 @@ static int libssl_bind_client_hello(struct libssl_conn *conn, const SSL_CLIENT_H
   return libssl_bind_sessions(conn->ssl, conn->ctx, name, len);
 }
 
-/* Looks at a ClientHello before the library does. In TLS 1.3 BoringSSL takes the
+/* In TLS 1.3 BoringSSL takes the
  * server's first group that the client has, even at the price of a
  * HelloRetryRequest. Here a share that has come is taken first; only to get to a
  * post-quantum group that stands further ahead another one is asked for. */
-static enum ssl_select_cert_result_t libssl_client_hello(const SSL_CLIENT_HELLO *hello) {
+static enum ssl_select_cert_result_t libssl_order_groups(struct libssl_conn *conn, const SSL_CLIENT_HELLO *hello) {
   static const uint16_t library_default[3] = {29, 23, 24};
-  struct libssl_conn *conn = SSL_get_app_data(hello->ssl);
   const uint8_t *versions = NULL;
   const uint8_t *shares = NULL;
   size_t versions_len = 0;
   size_t shares_len = 0;
-  if (conn == NULL || (conn->ctx->tickets && !libssl_bind_client_hello(conn, hello))) {
-    return ssl_select_cert_error;
-  }
   if (conn->ctx->max_version < TLS1_3_VERSION ||
       !SSL_early_callback_ctx_extension_get(hello, TLSEXT_TYPE_supported_versions, &versions, &versions_len) ||
       !libssl_wire_list_contains(versions, versions_len, 1, TLS1_3_VERSION) ||
@@ -1592,6 +1544,22 @@ static enum ssl_select_cert_result_t libssl_client_hello(const SSL_CLIENT_HELLO 
              ? ssl_select_cert_success
              : ssl_select_cert_error;
 #endif
+}
+
+/* Looks at a ClientHello before the library does. */
+static enum ssl_select_cert_result_t libssl_client_hello(const SSL_CLIENT_HELLO *hello) {
+  struct libssl_conn *conn = SSL_get_app_data(hello->ssl);
+  if (conn == NULL || (conn->ctx->tickets && !libssl_bind_client_hello(conn, hello))) {
+    return ssl_select_cert_error;
+  }
+  if (!libssl_choose_psk(conn, hello)) {
+    if (conn->psk_missing) {
+      /* The first alert counts: the library's own comes too late. */
+      (void)SSL_send_fatal_alert(conn->ssl, SSL_AD_UNKNOWN_PSK_IDENTITY);
+    }
+    return ssl_select_cert_error;
+  }
+  return libssl_order_groups(conn, hello);
 }
 
 /* Gives a list of groups to a context; ssl_ctx is any. Returns 1 or 0. */
@@ -2025,11 +1993,9 @@ static struct polytls_result libssl_finish_tickets(struct libssl_ctx *ctx) {
   /* A resumed session is not verified again, and OpenSSL's tickets hold the leaf
    * only: with client authentication every handshake is a full one. */
   int without = !ctx->tickets || (ctx->role == POLYTLS_SERVER && ctx->verify_mode != POLYTLS_VERIFY_NONE);
-#ifndef OPENSSL_IS_BORINGSSL
-  /* With PSKs, what the library calls a reused session is an external PSK and
+  /* With PSKs, what OpenSSL calls a reused session is an external PSK and
    * nothing else. */
   without = without || ctx->psk_count > 0;
-#endif
   /* A session of another trust or another mode is not one of this context. */
   const uint8_t mode = (uint8_t)ctx->verify_mode;
   uint8_t digest[EVP_MAX_MD_SIZE];
@@ -2073,278 +2039,29 @@ static struct polytls_result libssl_finish_tickets(struct libssl_ctx *ctx) {
   return libssl_result(POLYTLS_OK);
 }
 
-#ifndef OPENSSL_IS_BORINGSSL
-
-/* Makes a session that stands for the PSK; ssl is a connection of the context.
- * The caller owns it. NULL: the library takes no such secret, or memory ran
- * out. */
-static SSL_SESSION *libssl_psk_session(const struct libssl_ctx *ctx, SSL *ssl, const struct libssl_psk *psk) {
-  const uint8_t suite[2] = {0x13, psk->hash == POLYTLS_PSK_SHA384 ? 0x02 : 0x01};
-  const SSL_CIPHER *cipher = SSL_CIPHER_find(ssl, suite);
-  SSL_SESSION *session = SSL_SESSION_new();
-  if (session == NULL || cipher == NULL || SSL_SESSION_set1_master_key(session, psk->secret, psk->secret_len) != 1 ||
-      SSL_SESSION_set_cipher(session, cipher) != 1 || SSL_SESSION_set_protocol_version(session, TLS1_3_VERSION) != 1 ||
-      SSL_SESSION_set1_id_context(session, ctx->session_context, ctx->session_context_len) != 1) {
-    SSL_SESSION_free(session);
-    return NULL;
-  }
-  return session;
-}
-
-/* Offers the client's PSK. md is NULL, or the hash that a HelloRetryRequest has
- * settled; the library owns the session from then on. */
-static int libssl_psk_use(SSL *ssl, const EVP_MD *md, const unsigned char **identity, size_t *identity_len,
-                          SSL_SESSION **session) {
-  struct libssl_conn *conn = SSL_get_app_data(ssl);
-  *session = NULL;
-  if (conn == NULL || conn->ctx->psk_count == 0) {
-    return 1;
-  }
-  const struct libssl_psk *psk = &conn->ctx->psks[0];
-  if (md != NULL && EVP_MD_get_type(md) != (psk->hash == POLYTLS_PSK_SHA384 ? NID_sha384 : NID_sha256)) {
-    return 1;
-  }
-  *session = libssl_psk_session(conn->ctx, ssl, psk);
-  if (*session == NULL) {
-    conn->out_of_memory = 1;
-    return 0;
-  }
-  conn->psk = psk;
-  *identity = psk->identity;
-  *identity_len = psk->identity_len;
-  return 1;
-}
-
-/* Answers for the PSK that libssl_psk_client_hello has chosen, and no other. */
-static int libssl_psk_find(SSL *ssl, const unsigned char *identity, size_t identity_len, SSL_SESSION **session) {
-  struct libssl_conn *conn = SSL_get_app_data(ssl);
-  *session = NULL;
-  if (conn == NULL || conn->psk == NULL || conn->psk->identity_len != identity_len ||
-      memcmp(conn->psk->identity, identity, identity_len) != 0) {
-    return 1;
-  }
-  *session = libssl_psk_session(conn->ctx, ssl, conn->psk);
-  if (*session == NULL) {
-    conn->out_of_memory = 1;
-    return 0;
-  }
-  return 1;
-}
-
-enum libssl_psk_offer { LIBSSL_PSK_ABSENT, LIBSSL_PSK_OTHER_HASH, LIBSSL_PSK_OFFERED };
-
-/* Looks for a PSK in the pre_shared_key extension (RFC 8446 section 4.2.11).
- * The length of its binder tells the client's hash. What is malformed is the
- * library's to refuse. */
-static enum libssl_psk_offer libssl_psk_offered(const uint8_t *bytes, size_t len, const struct libssl_psk *psk) {
-  if (len < 2 || libssl_uint16(bytes) > len - 2) {
-    return LIBSSL_PSK_ABSENT;
-  }
-  size_t end = 2 + (size_t)libssl_uint16(bytes);
-  size_t index = 0;
-  int found = 0;
-  for (size_t at = 2; !found && end - at >= 2;) {
-    size_t size = libssl_uint16(bytes + at);
-    at += 2;
-    if (end - at < 4 || size > end - at - 4) {
-      return LIBSSL_PSK_ABSENT;
-    }
-    found = size == psk->identity_len && memcmp(bytes + at, psk->identity, size) == 0;
-    at += size + 4; /* the age of the ticket follows */
-    index += found ? 0 : 1;
-  }
-  if (!found) {
-    return LIBSSL_PSK_ABSENT;
-  }
-  for (size_t at = end + 2; at < len; at += 1 + (size_t)bytes[at]) {
-    if (index-- == 0) {
-      return bytes[at] == (psk->hash == POLYTLS_PSK_SHA384 ? 48 : 32) ? LIBSSL_PSK_OFFERED : LIBSSL_PSK_OTHER_HASH;
-    }
-  }
-  return LIBSSL_PSK_ABSENT;
-}
-
-/* Reports whether a ClientHello can come to TLS 1.3 with psk_dhe_ke, which is
- * what a PSK needs. */
-static int libssl_hello_allows_psk(SSL *ssl) {
-  const unsigned char *bytes = NULL;
-  size_t len = 0;
-  int tls13 = 0;
-  if (SSL_client_hello_get0_ext(ssl, TLSEXT_TYPE_supported_versions, &bytes, &len) == 1) {
-    for (size_t at = 1; at + 2 <= len; at += 2) {
-      tls13 = tls13 || libssl_uint16(bytes + at) == TLS1_3_VERSION;
-    }
-  }
-  return tls13 && SSL_client_hello_get0_ext(ssl, TLSEXT_TYPE_psk_kex_modes, &bytes, &len) == 1 && len > 1 &&
-         memchr(bytes + 1, LIBSSL_PSK_DHE_KE, len - 1) != NULL;
-}
-
-static int libssl_hello_has_suite(SSL *ssl, const struct libssl_ids *suites) {
-  const unsigned char *bytes = NULL;
-  size_t len = SSL_client_hello_get0_ciphers(ssl, &bytes);
-  for (size_t at = 0; at + 2 <= len; at += 2) {
-    if (libssl_ids_contain(suites, libssl_uint16(bytes + at))) {
-      return 1;
-    }
-  }
-  return 0;
-}
-
-/* Chooses the first PSK of the server's list that the client offers and that one
- * of the suites fits. OpenSSL chooses the suite first and then passes over PSKs
- * of another hash, so the suites are limited to the PSK's. */
-static int libssl_psk_client_hello(SSL *ssl, int *alert, void *argument) {
-  (void)argument;
-  struct libssl_conn *conn = SSL_get_app_data(ssl);
-  const unsigned char *offers = NULL;
-  size_t len = 0;
-  *alert = SSL_AD_INTERNAL_ERROR;
-  if (conn == NULL) {
-    return SSL_CLIENT_HELLO_ERROR;
-  }
-  const struct libssl_ctx *ctx = conn->ctx;
-  conn->psk = NULL;
-  const char *reason = "the client offers no PSK";
-  if (libssl_hello_allows_psk(ssl) && SSL_client_hello_get0_ext(ssl, TLSEXT_TYPE_psk, &offers, &len) == 1) {
-    reason = "the client offers none of the PSKs by its identity";
-    for (size_t i = 0; i < ctx->psk_count && conn->psk == NULL; i++) {
-      switch (libssl_psk_offered(offers, len, &ctx->psks[i])) {
-        case LIBSSL_PSK_OFFERED:
-          if (libssl_hello_has_suite(ssl, &ctx->psk_suites[ctx->psks[i].hash])) {
-            conn->psk = &ctx->psks[i];
-          } else {
-            reason = "the client offers no cipher suite with the hash of the PSK";
-          }
-          break;
-        case LIBSSL_PSK_OTHER_HASH:
-          reason = "the client offers the PSK with another hash";
-          break;
-        default:
-          break;
-      }
-    }
-  }
-  if (conn->psk != NULL) {
-    return SSL_set_ciphersuites(ssl, ctx->psk_suite_names[conn->psk->hash]) == 1 ? SSL_CLIENT_HELLO_SUCCESS
-                                                                                 : SSL_CLIENT_HELLO_ERROR;
-  }
-  if (!ctx->require_psk) {
-    return SSL_CLIENT_HELLO_SUCCESS;
-  }
-  conn->psk_missing = 1;
-  snprintf(conn->failure_text, sizeof(conn->failure_text), "%s", reason);
-  *alert = SSL_AD_UNKNOWN_PSK_IDENTITY;
-  return SSL_CLIENT_HELLO_ERROR;
-}
-
-/* Sorts the enabled TLS 1.3 suites by their hash. Returns 1, or 0 when memory
- * ran out. */
-static int libssl_sort_psk_suites(struct libssl_ctx *ctx, SSL *ssl) {
-  STACK_OF(SSL_CIPHER) *enabled = SSL_get1_supported_ciphers(ssl);
-  struct libssl_list names[2] = {{NULL, 0}, {NULL, 0}};
-  int ok = enabled != NULL;
-  for (int i = 0; ok && i < sk_SSL_CIPHER_num(enabled); i++) {
-    const SSL_CIPHER *cipher = sk_SSL_CIPHER_value(enabled, i);
-    uint16_t id = (uint16_t)SSL_CIPHER_get_protocol_id(cipher);
-    if (!libssl_suite_is_tls13(id)) {
-      continue;
-    }
-    const EVP_MD *md = SSL_CIPHER_get_handshake_digest(cipher);
-    int hash = md != NULL && EVP_MD_get_type(md) == NID_sha384 ? POLYTLS_PSK_SHA384 : POLYTLS_PSK_SHA256;
-    struct libssl_ids *ids = &ctx->psk_suites[hash];
-    uint16_t *values = realloc(ids->values, (ids->count + 1) * sizeof(*values));
-    ok = values != NULL && libssl_list_append(&names[hash], ':', "", SSL_CIPHER_get_name(cipher));
-    if (values != NULL) {
-      ids->values = values;
-      ids->values[ids->count++] = id;
-    }
-  }
-  ctx->psk_suite_names[0] = names[0].text;
-  ctx->psk_suite_names[1] = names[1].text;
-  sk_SSL_CIPHER_free(enabled);
-  return ok;
-}
-
-/* ssl is a connection for look-ups. */
-static struct polytls_result libssl_check_psks(struct libssl_ctx *ctx, SSL *ssl) {
-  if (!libssl_sort_psk_suites(ctx, ssl)) {
-    return libssl_ctx_out_of_memory(ctx);
-  }
-  for (size_t i = 0; i < ctx->psk_count; i++) {
-    if (ctx->psk_suites[ctx->psks[i].hash].count == 0) {
-      return libssl_fail(ctx->head.error_text, ctx->suites.count > 0 ? POLYTLS_FAIL_CONFIG : POLYTLS_FAIL_UNSUPPORTED, 0,
-                         "PSK %zu has the hash %s, but no enabled cipher suite of TLS 1.3 has it", i + 1,
-                         ctx->psks[i].hash == POLYTLS_PSK_SHA384 ? "sha384" : "sha256");
-    }
-    SSL_SESSION *session = libssl_psk_session(ctx, ssl, &ctx->psks[i]);
-    SSL_SESSION_free(session);
-    if (session == NULL) {
-      ERR_clear_error();
-      return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_UNSUPPORTED, 0,
-                         "OpenSSL does not take PSK %zu: its secret has %zu bytes", i + 1, ctx->psks[i].secret_len);
-    }
-  }
-  return libssl_result(POLYTLS_OK);
-}
-
-static struct polytls_result libssl_finish_psks(struct libssl_ctx *ctx) {
-  if (ctx->psk_count == 0) {
-    return ctx->require_psk ? libssl_fail(ctx->head.error_text, POLYTLS_FAIL_CONFIG, 0, "there is no PSK to be required")
-                            : libssl_result(POLYTLS_OK);
-  }
-  if (ctx->max_version < TLS1_3_VERSION) {
-    return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_CONFIG, 0, "external PSKs need TLS 1.3, which is not enabled");
-  }
-  SSL *ssl = SSL_new(ctx->ssl_ctx);
-  if (ssl == NULL) {
-    return libssl_ctx_library_failure(ctx, POLYTLS_FAIL_INTERNAL, "the PSKs cannot be looked at");
-  }
-  struct polytls_result result = libssl_check_psks(ctx, ssl);
-  SSL_free(ssl);
-  /* A PSK without a key exchange has no forward secrecy; the system's
-   * configuration may have allowed it. */
-  SSL_CTX_clear_options(ctx->ssl_ctx, SSL_OP_ALLOW_NO_DHE_KEX);
-  if (ctx->role == POLYTLS_CLIENT) {
-    SSL_CTX_set_psk_use_session_callback(ctx->ssl_ctx, libssl_psk_use);
-  } else {
-    SSL_CTX_set_psk_find_session_callback(ctx->ssl_ctx, libssl_psk_find);
-    SSL_CTX_set_client_hello_cb(ctx->ssl_ctx, libssl_psk_client_hello, NULL);
-  }
-  return result;
-}
-
-#endif
-
-static int libssl_has_psks(const struct libssl_ctx *ctx) {
-#ifndef OPENSSL_IS_BORINGSSL
-  return ctx->psk_count > 0;
-#else
-  (void)ctx;
-  return 0;
-#endif
-}
-
 static struct polytls_result libssl_finish_all(struct libssl_ctx *ctx) {
   static const struct {
     struct polytls_result (*finish)(struct libssl_ctx *);
     size_t option; /* the one that its failures are about */
   } parts[] = {
       {libssl_finish_versions, POLYTLS_SET_MIN_VERSION},
+      {libssl_finish_psk_versions, POLYTLS_SET_PSK},
       {libssl_finish_suites, POLYTLS_SET_CIPHER_SUITES},
       {libssl_finish_groups, POLYTLS_SET_GROUPS},
+#ifdef OPENSSL_IS_BORINGSSL
+      {libssl_finish_imported_psks, POLYTLS_SET_PSK},
+#endif
       {libssl_finish_schemes, POLYTLS_SET_SIGNATURE_SCHEMES},
       {libssl_finish_alpn, POLYTLS_SET_ALPN},
       {libssl_finish_tickets, POLYTLS_SET_SESSION_TICKETS},
       {libssl_finish_verification, POLYTLS_SET_VERIFY_MODE},
       {libssl_check_suites, POLYTLS_SET_CIPHER_SUITES},
-#ifndef OPENSSL_IS_BORINGSSL
       {libssl_finish_psks, POLYTLS_SET_PSK},
-#endif
   };
   if (ctx->seen & (UINT32_C(1) << 31)) {
     return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_CONFIG, 0, "an option of the context was refused");
   }
-  if (ctx->role == POLYTLS_SERVER && ctx->certificates == 0 && !libssl_has_psks(ctx)) {
+  if (ctx->role == POLYTLS_SERVER && ctx->certificates == 0 && ctx->psk_count == 0) {
     return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_CONFIG, 0, "a server needs a certificate");
   }
   for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
@@ -2556,16 +2273,6 @@ static struct polytls_result libssl_conn_set(struct polytls_conn *head, int opti
 
 /* ---- steps ---- */
 
-/* Reports whether a PSK authenticates the connection, instead of certificates. */
-static int libssl_uses_psk(const struct libssl_conn *conn) {
-#ifndef OPENSSL_IS_BORINGSSL
-  return conn->psk != NULL && SSL_session_reused(conn->ssl);
-#else
-  (void)conn;
-  return 0;
-#endif
-}
-
 /* Reports whether a session was resumed. Before the end of the handshake only a
  * server of TLS 1.2 knows: its last flight is its first. */
 static int libssl_resumed(const struct libssl_conn *conn) {
@@ -2672,12 +2379,10 @@ static struct polytls_result libssl_failed(struct libssl_conn *conn, int ssl_err
   if (conn->out_of_memory) {
     return libssl_set_failure(conn, POLYTLS_FAIL_INTERNAL, error.code, "out of memory");
   }
-#ifndef OPENSSL_IS_BORINGSSL
   if (conn->psk_missing) {
     const char *text = conn->failure_text[0] != 0 ? conn->failure_text : "the server answers with a certificate";
     return libssl_set_failure(conn, POLYTLS_FAIL_NO_PSK, error.code, text);
   }
-#endif
   if (conn->refused) {
     snprintf(conn->failure_text, sizeof(conn->failure_text), "certificate %d of the chain: %s", conn->outcome.depth,
              conn->outcome.text == NULL ? "refused" : conn->outcome.text);
@@ -2690,6 +2395,12 @@ static struct polytls_result libssl_failed(struct libssl_conn *conn, int ssl_err
     libssl_set_failure(conn, POLYTLS_FAIL_PEER_ALERT, error.code, error.text);
     conn->failure.alert_received = error.reason - SSL_AD_REASON_OFFSET;
     return conn->failure;
+  }
+  if (libssl_is_bad_psk(conn, error.reason)) {
+    return libssl_set_failure(conn, POLYTLS_FAIL_BAD_PSK, error.code, "the peer has another secret for the PSK");
+  }
+  if (error.reason == SSL_R_PSK_IDENTITY_NOT_FOUND && SSL_version(conn->ssl) == TLS1_2_VERSION) {
+    return libssl_set_failure(conn, POLYTLS_FAIL_NO_PSK, error.code, "the client's PSK is not one of the configured ones");
   }
 #ifdef SSL_R_KEY_USAGE_BIT_INCORRECT
   /* BoringSSL checks the key usage of a certificate that nobody verifies. */
@@ -2744,11 +2455,9 @@ static struct polytls_result libssl_handshake_complete(struct libssl_conn *conn)
   int mode = conn->ctx->verify_mode;
   int required = conn->ctx->role == POLYTLS_CLIENT || mode == POLYTLS_VERIFY_REQUIRE_ANY ||
                  mode == POLYTLS_VERIFY_REQUIRE_AND_VERIFY;
-#ifndef OPENSSL_IS_BORINGSSL
   if (conn->ctx->require_psk && !libssl_uses_psk(conn)) {
     return libssl_set_failure(conn, POLYTLS_FAIL_NO_PSK, 0, "the handshake used no PSK");
   }
-#endif
   int reused = SSL_session_reused(conn->ssl) && !libssl_uses_psk(conn);
   if (reused && !libssl_may_resume(conn)) {
     return libssl_set_failure(conn, POLYTLS_FAIL_PROTOCOL, 0, "a session was resumed that was not offered");
@@ -2803,13 +2512,10 @@ static struct polytls_result libssl_handshake(struct polytls_conn *head) {
   conn->started = 1;
   ERR_clear_error();
   conn->reading = 1;
-#ifndef OPENSSL_IS_BORINGSSL
   size_t before = conn->head.out_end;
-#endif
   int ret = SSL_do_handshake(conn->ssl);
   conn->reading = 0;
   struct polytls_result result;
-#ifndef OPENSSL_IS_BORINGSSL
   /* The net under the checks that come before a Certificate message: none
    * leaves, and nothing is answered, where a PSK is required. */
   if (conn->ctx->require_psk && conn->certificate_message && !conn->psk_missing) {
@@ -2818,7 +2524,6 @@ static struct polytls_result libssl_handshake(struct polytls_conn *head) {
     ERR_clear_error();
     return result;
   }
-#endif
   if (ret == 1) {
     result = libssl_handshake_complete(conn);
   } else {
@@ -3255,11 +2960,9 @@ static struct polytls_result libssl_query(struct polytls_conn *head, int what, u
       break;
     case POLYTLS_GET_PSK_IDENTITY:
       result = libssl_absent();
-#ifndef OPENSSL_IS_BORINGSSL
       if (conn->handshake_done && libssl_uses_psk(conn)) {
         result = libssl_answer(conn->psk->identity, conn->psk->identity_len, buf, len);
       }
-#endif
       break;
     case POLYTLS_GET_EXPORTER:
       result = libssl_export(conn, buf, len);

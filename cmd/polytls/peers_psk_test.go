@@ -85,8 +85,15 @@ func TestConnectToOpenSSLServerWithPSK(t *testing.T) {
 				require.NotNil(t, match, output)
 				received := filepath.Join(t.TempDir(), "received")
 				ctx := peerContext(t)
-				cmd := polytls(ctx, t, "connect", match[1], "--json", "--output", received, "--provider", p.Name(),
-					"--servername", "localhost", "--ca", f.ca, "--psk", c.ours, "--require-psk")
+				args := []string{"connect", match[1], "--json", "--output", received, "--provider", p.Name(),
+					"--servername", "localhost", "--ca", f.ca, "--psk", c.ours, "--require-psk"}
+				if p.Name() == "s2n" && hash == tlsapi.PSKSHA384 {
+					// s_server takes the client's first suite, then looks for a
+					// PSK of its hash. All other policies of 2023 that may be
+					// used begin with one of SHA-256.
+					args = append(args, "--security-policy", "rfc9151")
+				}
+				cmd := polytls(ctx, t, args...)
 				r := runProcess(ctx, t, cmd, strings.NewReader("hello over TLS\n"))
 				require.Equal(t, 0, r.status, r.stderr)
 				var report connectionReport
@@ -95,6 +102,68 @@ func TestConnectToOpenSSLServerWithPSK(t *testing.T) {
 				assert.Equal(t, hash == tlsapi.PSKSHA384, strings.HasSuffix(report.CipherSuite, "SHA384"))
 				assert.False(t, report.Verified)
 				assert.False(t, report.Resumed)
+				assert.Nil(t, report.Peer)
+				assert.Equal(t, "SLT revo olleh\n", textOf(t, received))
+			})
+		}
+	})
+}
+
+// tls12PSKPeerCases are the suites of TLS 1.2 with a PSK that both have; the
+// list that we send or choose from is our own.
+var tls12PSKPeerCases = map[string]string{
+	"ECDHE-PSK-CHACHA20-POLY1305": "TLS_ECDHE_PSK_WITH_CHACHA20_POLY1305_SHA256",
+	"ECDHE-PSK-AES128-CBC-SHA":    "TLS_ECDHE_PSK_WITH_AES_128_CBC_SHA",
+}
+
+func TestServeOpenSSLClientWithTLS12PSK(t *testing.T) {
+	program := peer(t, "openssl")
+	eachProvider(t, func(t *testing.T, p tlsapi.Provider) {
+		if !supports(p, tlsapi.ServerPSKTLS12) {
+			t.Skip("the provider has no PSKs of TLS 1.2")
+		}
+		for suite := range tls12PSKPeerCases {
+			t.Run(suite, func(t *testing.T) {
+				s := startServer(t, "--provider", p.Name(), "--psk-kind", "tls12", "--psk", "other:"+strings.Repeat("7f", 32),
+					"--psk", pskIdentity+":"+pskSecret, "--require-psk")
+				cmd := exec.CommandContext(peerContext(t), program, "s_client", "-connect", s.address, "-tls1_2", "-cipher", suite,
+					"-psk_identity", pskIdentity, "-psk", pskSecret)
+				output, err := dialogue(t, cmd, "hello over TLS", "\nhello over TLS")
+				require.NoError(t, err, output)
+				assert.Contains(t, output, "no peer certificate available")
+				assert.Contains(t, output, "Cipher is "+suite)
+				s.stop(t)
+				assert.NotContains(t, s.log.String(), "failed")
+				assert.NotContains(t, s.log.String(), pskSecret)
+			})
+		}
+	})
+}
+
+func TestConnectToOpenSSLServerWithTLS12PSK(t *testing.T) {
+	program := peer(t, "openssl")
+	f := files(t)
+	eachProvider(t, func(t *testing.T, p tlsapi.Provider) {
+		if !supports(p, tlsapi.ClientPSKTLS12) {
+			t.Skip("the provider has no PSKs of TLS 1.2")
+		}
+		for suite, name := range tls12PSKPeerCases {
+			t.Run(suite, func(t *testing.T) {
+				match, output, _ := startPeer(t, regexp.MustCompile(`ACCEPT (\S+)`), program, "s_server", "-accept", "127.0.0.1:0",
+					"-rev", "-nocert", "-tls1_2", "-cipher", suite, "-psk", pskSecret, "-psk_hint", "a hint")
+				require.NotNil(t, match, output)
+				received := filepath.Join(t.TempDir(), "received")
+				ctx := peerContext(t)
+				// Its identity is the one that s_server expects unless told.
+				cmd := polytls(ctx, t, "connect", match[1], "--json", "--output", received, "--provider", p.Name(),
+					"--servername", "localhost", "--ca", f.ca, "--psk-kind", "tls12", "--psk", "Client_identity:"+pskSecret, "--require-psk")
+				r := runProcess(ctx, t, cmd, strings.NewReader("hello over TLS\n"))
+				require.Equal(t, 0, r.status, r.stderr)
+				var report connectionReport
+				require.NoError(t, json.Unmarshal([]byte(r.stdout), &report), r.stdout)
+				assert.Equal(t, "Client_identity", report.PSKIdentity)
+				assert.Equal(t, name, report.CipherSuite)
+				assert.False(t, report.Verified)
 				assert.Nil(t, report.Peer)
 				assert.Equal(t, "SLT revo olleh\n", textOf(t, received))
 			})

@@ -232,7 +232,10 @@ func (c *Conn) handshake() error {
 			}
 			accepted = true
 		}
-		if err := c.send(); err != nil {
+		if res.Status == OK && c.onlyTicketsLeft() {
+			// The peer may have stopped reading: for it the handshake is over.
+			c.sendInBackground()
+		} else if err := c.send(); err != nil {
 			// A peer that has refused us may have closed its end before our
 			// flight was out; its alert says more than the failed write.
 			if alert := c.pendingAlert(); alert != nil {
@@ -255,6 +258,19 @@ func (c *Conn) handshake() error {
 				Err: errors.New("the peer closed the connection in the handshake")}
 		}
 	}
+}
+
+// onlyTicketsLeft reports whether a complete handshake's last output can be
+// nothing but session tickets: in TLS 1.3 a server's last step reads the
+// client's Finished.
+func (c *Conn) onlyTicketsLeft() bool {
+	if c.options.Client {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.gatherFacts()
+	return c.facts.Version == tls.VersionTLS13
 }
 
 // keyLogMu serializes the writers, which connections may share.

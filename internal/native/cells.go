@@ -89,3 +89,12 @@ func LibsslMatrix() Matrix {
 		tlsapi.ClientOCSP, tlsapi.ServerOCSP, tlsapi.ClientRevocationLists, tlsapi.ServerRevocationLists)
 	return m
 }
+
+// SetPSKs says that the library has PSKs of TLS 1.2 and can require PSKs.
+func (m Matrix) SetPSKs() {
+	const suites = "ECDHE_PSK suites only: ChaCha20-Poly1305, and CBC behind it unless CipherSuites or SecurityPolicy is set; where TLS 1.3 is enabled and no PSK is required, its certificates go first"
+	m.Set(tlsapi.Native, "one PSK, as in the protocol; "+suites, tlsapi.ClientPSKTLS12)
+	m.Set(tlsapi.Native, "no fallback to certificates for an unknown identity, which comes after the choice of the suite; "+suites,
+		tlsapi.ServerPSKTLS12)
+	m.Set(tlsapi.Native, "", tlsapi.ClientRequirePSK, tlsapi.ServerRequirePSK)
+}
