@@ -211,24 +211,26 @@ func (s *suite) testSecretConnections(t *testing.T) {
 		require.Error(t, err)
 		requireSecret(t, x, "error", err)
 	})
-	t.Run("PSKs", func(t *testing.T) {
-		s.need(t, tlsapi.ClientPSKExternal, tlsapi.ServerPSKExternal)
-		x := make(secrets)
-		right, wrong := externalPSK("a", 1, tlsapi.PSKSHA256), externalPSK("a", 1, tlsapi.PSKSHA256)
-		right.Secret, wrong.Secret = newSecret(32), newSecret(32)
-		x["PSK"], x["the other PSK"] = right.Secret, wrong.Secret
-		d := s.pskPair(t, []tlsapi.PSK{right}, []tlsapi.PSK{right}, nil, nil)
-		d.mustHandshake(t)
-		requireSecret(t, x, "client", d.clientConn)
-		requireSecret(t, x, "server", d.serverConn)
-		requireSecret(t, x, "client's information", d.clientConn.Info())
-		requireSecret(t, x, "provider", s.p)
-		d = s.pskPair(t, []tlsapi.PSK{right}, []tlsapi.PSK{wrong}, nil, nil)
-		clientErr, serverErr := d.handshake()
-		require.Error(t, errors.Join(clientErr, serverErr))
-		requireSecret(t, x, "client's error", clientErr)
-		requireSecret(t, x, "server's error", serverErr)
-	})
+	for _, p := range s.pskSuites() {
+		t.Run("PSKs, "+p.kind.String(), func(t *testing.T) {
+			s.need(t, p.client, p.server)
+			x := make(secrets)
+			right, wrong := p.psk("a", 1, tlsapi.PSKSHA256), p.psk("a", 1, tlsapi.PSKSHA256)
+			right.Secret, wrong.Secret = newSecret(32), newSecret(32)
+			x["PSK"], x["the other PSK"] = right.Secret, wrong.Secret
+			d := p.pair(t, []tlsapi.PSK{right}, []tlsapi.PSK{right}, nil, nil)
+			d.mustHandshake(t)
+			requireSecret(t, x, "client", d.clientConn)
+			requireSecret(t, x, "server", d.serverConn)
+			requireSecret(t, x, "client's information", d.clientConn.Info())
+			requireSecret(t, x, "provider", s.p)
+			d = p.pair(t, []tlsapi.PSK{right}, []tlsapi.PSK{wrong}, nil, nil)
+			clientErr, serverErr := d.handshake()
+			require.Error(t, errors.Join(clientErr, serverErr))
+			requireSecret(t, x, "client's error", clientErr)
+			requireSecret(t, x, "server's error", serverErr)
+		})
+	}
 }
 
 // addLoggedSecrets adds the secrets of a key log: label, random, secret.
