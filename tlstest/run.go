@@ -36,6 +36,7 @@ func Run(t *testing.T, p tlsapi.Provider) {
 	t.Run("client-authentication", s.testClientAuthentication)
 	t.Run("server-certificates", s.testServerCertificates)
 	t.Run("stapling", s.testStapling)
+	t.Run("selection", s.testSelection)
 	t.Run("alpn", s.testALPN)
 	t.Run("curves", s.testCurves)
 	t.Run("key-shares", s.testKeyShares)

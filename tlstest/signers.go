@@ -37,9 +37,6 @@ func (o *opaqueSigner) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpt
 	return o.Signer.Sign(rand, digest, opts)
 }
 
-// alertInternalError is what a failure of this end's own looks like.
-const alertInternalError tls.AlertError = 80
-
 func (s *suite) testExternalSigner(t *testing.T) {
 	eachRole(t, func(t *testing.T, r role) {
 		s.need(t, r.feature("external-signer"))

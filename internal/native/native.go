@@ -4,6 +4,7 @@
 package native
 
 import (
+	"crypto"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
@@ -48,6 +49,7 @@ type Provider struct {
 	contexts contextCache
 	clients  checked.Configs[tlsapi.ClientConfig]
 	servers  checked.Configs[tlsapi.ServerConfig]
+	vetted   vettedConfigs
 }
 
 // complete fills in what follows from the library at hand.
@@ -97,8 +99,8 @@ func (p *Provider) Client(transport net.Conn, config *tlsapi.ClientConfig) (tlsa
 	if err := p.check(transport); err != nil {
 		return nil, err
 	}
-	if err := p.clients.Check(config, func() error { return p.checkFeatures(config.Validate(), config) }); err != nil {
-		return nil, err
+	if err := p.clients.Check(config, func() error { return p.checkClient(config) }); err != nil {
+		return nil, p.named(err)
 	}
 	c := &contextBuilder{provider: p, role: client}
 	c.settings(&config.Settings)
@@ -118,15 +120,19 @@ func (p *Provider) Client(transport net.Conn, config *tlsapi.ClientConfig) (tlsa
 	if err != nil {
 		return nil, p.named(err)
 	}
-	return p.connect(transport, c, names, engine.Options{
-		Client:      true,
-		ServerName:  config.ServerName,
-		SNI:         sni,
-		Sessions:    sessions,
-		RequireALPN: slices.Equal(config.ALPN, tlsapi.ALPNH2()),
-		HalfClose:   p.supports(tlsapi.ClientCloseWrite),
-		Exporter:    p.supports(tlsapi.ClientExporter),
-	}, &config.Settings)
+	conn, err := p.newConn(c, names)
+	if err != nil {
+		return nil, err
+	}
+	o := p.options(&config.Settings)
+	o.Client = true
+	o.ServerName = config.ServerName
+	o.SNI = sni
+	o.Sessions = sessions
+	o.RequireALPN = slices.Equal(config.ALPN, tlsapi.ALPNH2())
+	o.HalfClose = p.supports(tlsapi.ClientCloseWrite)
+	o.Exporter = p.supports(tlsapi.ClientExporter)
+	return engine.New(transport, conn, o), nil
 }
 
 // Server returns the server end of a connection.
@@ -134,9 +140,44 @@ func (p *Provider) Server(transport net.Conn, config *tlsapi.ServerConfig) (tlsa
 	if err := p.check(transport); err != nil {
 		return nil, err
 	}
-	if err := p.servers.Check(config, func() error { return p.checkFeatures(config.Validate(), config) }); err != nil {
+	if err := p.servers.Check(config, func() error { return p.checkServer(config) }); err != nil {
+		return nil, p.named(err)
+	}
+	if selects(config) {
+		if err := p.vet(config); err != nil {
+			return nil, err
+		}
+		o := p.serverOptions(config)
+		o.Replaceable = config.GetConfigForClient != nil
+		return engine.New(transport, &selector{provider: p, config: config, transport: transport}, o), nil
+	}
+	conn, err := p.newConn(p.serverContext(config), nil)
+	if err != nil {
 		return nil, err
 	}
+	return engine.New(transport, conn, p.serverOptions(config)), nil
+}
+
+// checkClient refuses what is wrong with every provider and what this one does
+// not have.
+func (p *Provider) checkClient(config *tlsapi.ClientConfig) error {
+	if err := config.Validate(); err != nil {
+		return err
+	}
+	return tlsapi.CheckFeatures(p, config.Features())
+}
+
+// checkServer is the same for a server.
+func (p *Provider) checkServer(config *tlsapi.ServerConfig) error {
+	if err := config.Validate(); err != nil {
+		return err
+	}
+	return tlsapi.CheckFeatures(p, config.Features())
+}
+
+// serverContext returns the instructions for a server. Where certificates or
+// configurations are chosen for each connection, config has the chosen ones.
+func (p *Provider) serverContext(config *tlsapi.ServerConfig) *contextBuilder {
 	c := &contextBuilder{provider: p, role: server}
 	c.settings(&config.Settings)
 	c.setUint8(optVerifyMode, "ClientAuth", uint8(config.ClientAuth))
@@ -150,10 +191,16 @@ func (p *Provider) Server(transport net.Conn, config *tlsapi.ServerConfig) (tlsa
 		c.setUint8(optALPNStrict, "ALPNStrict", 1)
 	}
 	c.tickets(config)
-	return p.connect(transport, c, nil, engine.Options{
-		HalfClose: p.supports(tlsapi.ServerCloseWrite),
-		Exporter:  p.supports(tlsapi.ServerExporter),
-	}, &config.Settings)
+	return c
+}
+
+// serverOptions returns what the state machine must know of a server's
+// configuration.
+func (p *Provider) serverOptions(config *tlsapi.ServerConfig) engine.Options {
+	o := p.options(&config.Settings)
+	o.HalfClose = p.supports(tlsapi.ServerCloseWrite)
+	o.Exporter = p.supports(tlsapi.ServerExporter)
+	return o
 }
 
 // check does what comes before any look at a configuration.
@@ -167,16 +214,23 @@ func (p *Provider) check(transport net.Conn) error {
 	return nil
 }
 
-// checkFeatures refuses a configuration that is invalid, or that has options
-// which the library does not have.
-func (p *Provider) checkFeatures(invalid error, config interface{ Features() []tlsapi.FeatureUse }) error {
-	if invalid != nil {
-		return p.named(invalid)
+// newConn makes a native connection of the context that the instructions make.
+func (p *Provider) newConn(c *contextBuilder, names []instruction) (engine.Engine, error) {
+	ctx, err := p.context(c)
+	if err != nil {
+		return nil, err
 	}
-	return tlsapi.CheckFeatures(p, config.Features())
+	defer ctx.release()
+	conn, err := ctx.newConn(names, c.signer)
+	if err != nil {
+		return nil, p.named(err)
+	}
+	return conn, nil
 }
 
-func (p *Provider) connect(transport net.Conn, c *contextBuilder, names []instruction, o engine.Options, s *tlsapi.Settings) (tlsapi.Conn, error) {
+// context returns the context that the instructions make, and wipes them. The
+// caller releases it.
+func (p *Provider) context(c *contextBuilder) (*context, error) {
 	defer c.wipe()
 	if c.err != nil {
 		return nil, p.named(c.err)
@@ -185,20 +239,21 @@ func (p *Provider) connect(transport net.Conn, c *contextBuilder, names []instru
 	if err != nil {
 		return nil, p.named(err)
 	}
-	defer ctx.release()
-	conn, err := ctx.newConn(names)
-	if err != nil {
-		return nil, p.named(err)
+	return ctx, nil
+}
+
+// options returns what the state machine must know of the shared options.
+func (p *Provider) options(s *tlsapi.Settings) engine.Options {
+	return engine.Options{
+		Provider:          p.ProviderName,
+		LibraryVersion:    p.library.version(),
+		KeyLogWriter:      s.KeyLogWriter,
+		MaxBlindingDelay:  blinding.Max(s.MaxBlindingDelay, p.MaxBlindingDelay),
+		HandshakeTimeout:  s.HandshakeTimeout,
+		VerifyConnection:  s.VerifyConnection,
+		HandshakeComplete: s.HandshakeComplete,
+		HandshakeFailed:   s.HandshakeFailed,
 	}
-	o.Provider = p.ProviderName
-	o.LibraryVersion = p.library.version()
-	o.KeyLogWriter = s.KeyLogWriter
-	o.MaxBlindingDelay = blinding.Max(s.MaxBlindingDelay, p.MaxBlindingDelay)
-	o.HandshakeTimeout = s.HandshakeTimeout
-	o.VerifyConnection = s.VerifyConnection
-	o.HandshakeComplete = s.HandshakeComplete
-	o.HandshakeFailed = s.HandshakeFailed
-	return engine.New(transport, conn, o), nil
 }
 
 // named puts the provider's name on an error of the configuration.
@@ -252,7 +307,10 @@ type contextBuilder struct {
 	// cacheSize is Settings.ConfigCacheSize, which does not reach the library.
 	cacheSize    int
 	instructions []instruction
-	err          error
+	// signer is that of the certificate when its private key is not among the
+	// instructions. It is the connection's and no part of the identity.
+	signer crypto.Signer
+	err    error
 }
 
 type role int32
@@ -335,6 +393,7 @@ func (c *contextBuilder) settings(s *tlsapi.Settings) {
 	if s.RequirePSK {
 		c.setUint8(optRequirePSK, "RequirePSK", 1)
 	}
+	c.revocationLists(s)
 }
 
 // psk adds a pre-shared key.
@@ -405,27 +464,38 @@ func rawOf(certs []*x509.Certificate, raw func(*x509.Certificate) []byte) [][]by
 	return out
 }
 
-// certificate adds a certificate with its key. The chain stands for both in the
-// identity: Validate has found that the key belongs to the leaf. So the key
-// itself is only touched when a context is made.
+// certificate adds a certificate with its key, or without one when the key has an
+// external signer. The chain stands for both in the identity: Validate has found
+// that the key belongs to the leaf. So the key itself is only touched when a
+// context is made.
 func (c *contextBuilder) certificate(name string, cert *tls.Certificate) {
 	h := sha256.New()
 	for _, der := range cert.Certificate {
 		h.Write(binary.BigEndian.AppendUint32(nil, uint32(len(der))))
 		h.Write(der)
 	}
-	c.instructions = append(c.instructions, instruction{option: optCertificate, name: name, data: h.Sum(nil), secret: true, expand: func() ([][]byte, error) {
+	identity := h.Sum(nil)
+	if c.signer = externalSigner(cert.PrivateKey); c.signer != nil {
+		identity = append(identity, 1)
+	}
+	c.instructions = append(c.instructions, instruction{option: optCertificate, name: name, data: identity, secret: true, expand: func() ([][]byte, error) {
 		data, err := keyAndChain(name, cert)
 		return [][]byte{data}, err
 	}})
+	if c.role == server && len(cert.OCSPStaple) > 0 {
+		c.set(optOCSPResponse, name, cert.OCSPStaple)
+	}
 }
 
 // keyAndChain is a certificate as the library takes it, with the key in PKCS #8
-// form.
+// form or, when it has an external signer, without.
 func keyAndChain(name string, cert *tls.Certificate) ([]byte, error) {
-	key, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
-	if err != nil {
-		return nil, tlsapi.ConfigError(name, "the private key cannot be given to the library: its type is %T", cert.PrivateKey)
+	var key []byte
+	if externalSigner(cert.PrivateKey) == nil {
+		var err error
+		if key, err = x509.MarshalPKCS8PrivateKey(cert.PrivateKey); err != nil {
+			return nil, tlsapi.ConfigError(name, "the private key cannot be given to the library: its type is %T", cert.PrivateKey)
+		}
 	}
 	size := 4 + len(key)
 	for _, der := range cert.Certificate {

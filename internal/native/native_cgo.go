@@ -44,6 +44,8 @@ import "C"
 
 import (
 	"bytes"
+	stdcontext "context"
+	"crypto"
 	"encoding/binary"
 	"errors"
 	"runtime"
@@ -190,6 +192,10 @@ type conn struct {
 	// that the cleanup can reach it when the conn is gone.
 	spare   *buffer
 	cleanup runtime.Cleanup
+	// signer signs for a certificate whose private key the context lacks, or is
+	// nil; signature is the one that the handshake waits for.
+	signer    crypto.Signer
+	signature *signature
 }
 
 // buffer is malloc memory, or nothing.
@@ -199,7 +205,7 @@ type buffer struct {
 }
 
 // newConn makes a connection and applies its options.
-func (ctx *context) newConn(options []instruction) (*conn, error) {
+func (ctx *context) newConn(options []instruction, signer crypto.Signer) (*conn, error) {
 	var c *C.struct_polytls_conn
 	if res := C.conn_new(ctx.library.c, ctx.c, &c); res.status != C.POLYTLS_OK {
 		return nil, engine.ResultError(ctx.provider, "config", result(res), "creating the connection")
@@ -212,7 +218,7 @@ func (ctx *context) newConn(options []instruction) (*conn, error) {
 			return nil, err
 		}
 	}
-	n := &conn{library: ctx.library, c: c, spare: &buffer{}}
+	n := &conn{library: ctx.library, c: c, spare: &buffer{}, signer: signer}
 	// The net under connections that nobody closes.
 	n.cleanup = runtime.AddCleanup(n, func(f forgotten) { C.conn_free(f.library.c, f.c, f.spare.p) },
 		forgotten{ctx.library, c, n.spare})
@@ -225,7 +231,22 @@ type forgotten struct {
 	spare   *buffer
 }
 
-func (n *conn) Handshake() engine.Result { return result(C.conn_handshake(n.library.c, n.c)) }
+func (n *conn) Handshake() engine.Result {
+	if s := n.signature; s != nil {
+		n.signature = nil
+		if res := C.conn_set(n.library.c, n.c, C.POLYTLS_SET_SIGNATURE, bytePointer(s.value), C.size_t(len(s.value))); res.status != C.POLYTLS_OK {
+			return result(res)
+		}
+	}
+	return result(C.conn_handshake(n.library.c, n.c))
+}
+
+// Work signs what the library wants signed.
+func (n *conn) Work() func(stdcontext.Context, func(*engine.Options)) error {
+	s := &signature{signer: n.signer, request: n.query(C.POLYTLS_GET_SIGNATURE_REQUEST, nil)}
+	n.signature = s
+	return func(stdcontext.Context, func(*engine.Options)) error { return s.make() }
+}
 
 func (n *conn) Read(p []byte) engine.Result {
 	return result(C.conn_read(n.library.c, n.c, bytePointer(p), C.size_t(len(p))))
