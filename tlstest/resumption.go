@@ -103,11 +103,12 @@ func (x serverTrust) apply(p *resumptionParties, c *tlsapi.ServerConfig) {
 	c.Certificates = []tls.Certificate{p.servers[0][x.name]}
 }
 
-// resumesClients reports whether the provider resumes sessions of servers that
-// ask for certificates; those that do not say so.
+// resumesClients reports whether the provider resumes sessions of servers with a
+// mode of client authentication; those that do not for any but none say so.
 func (s *suite) resumesClients(mode tls.ClientAuthType) bool {
+	note := s.cells[tlsapi.ServerSessionTickets].Note
 	return mode == tls.NoClientCert ||
-		!strings.Contains(s.cells[tlsapi.ServerSessionTickets].Note, "ask clients for certificates")
+		!strings.Contains(note, "ask clients for certificates") && !strings.Contains(note, "none with client authentication")
 }
 
 // anySession is a cache of crypto/tls that offers its one session to every
