@@ -383,6 +383,14 @@ func (x clientTrust) apply(p *resumptionParties, c *tlsapi.ClientConfig) {
 	}
 }
 
+// fixVersion makes TLS 1.2 the highest version of a client that is to resume
+// sessions of TLS 1.2: some libraries keep none otherwise.
+func (s *suite) fixVersion(c *tlsapi.Settings, version uint16) {
+	if version == tls.VersionTLS12 && s.supported(tlsapi.ClientVersions) {
+		c.MaxVersion = version
+	}
+}
+
 // frozenCache gives out the sessions that it had when it was frozen, as often as
 // it is asked.
 type frozenCache struct {
@@ -444,6 +452,7 @@ func (s *suite) testClientResumption(t *testing.T, p *resumptionParties, version
 		cache := &frozenCache{mistaken: caches == mistakenCache}
 		firstConfig := s.clientConfig(func(c *tlsapi.ClientConfig) {
 			first.apply(p, c)
+			s.fixVersion(&c.Settings, version)
 			c.SessionCache = cache
 		})
 		s.call(t, firstConfig, promiscuousServer(version, p.servers[first.ca][first.name]), func(d *duo) {
@@ -457,7 +466,10 @@ func (s *suite) testClientResumption(t *testing.T, p *resumptionParties, version
 				clone := *firstConfig
 				secondConfig = &clone
 			} else {
-				secondConfig = s.clientConfig(func(c *tlsapi.ClientConfig) { c.SessionCache = cache })
+				secondConfig = s.clientConfig(func(c *tlsapi.ClientConfig) {
+					s.fixVersion(&c.Settings, version)
+					c.SessionCache = cache
+				})
 			}
 			second.apply(p, secondConfig)
 			what := fmt.Sprintf("a session of %v at %v", first, second)
@@ -551,6 +563,7 @@ func (s *suite) testUnverifiedSessions(t *testing.T, p *resumptionParties, versi
 				cache := &frozenCache{mistaken: mistaken}
 				strict := s.clientConfig(func(c *tlsapi.ClientConfig) {
 					clientTrust{}.apply(p, c)
+					s.fixVersion(&c.Settings, version)
 					c.SessionCache = cache
 				})
 				lax := *strict
@@ -571,6 +584,7 @@ func (s *suite) testNoTickets(t *testing.T, p *resumptionParties, version uint16
 	cache := &frozenCache{}
 	config := s.clientConfig(func(c *tlsapi.ClientConfig) {
 		clientTrust{}.apply(p, c)
+		s.fixVersion(&c.Settings, version)
 		c.SessionCache = cache
 	})
 	reference := promiscuousServer(version, p.servers[0][0])
@@ -621,6 +635,7 @@ func pairResumption(t *testing.T, c, v *suite, version uint16) {
 			connect := func(apply change) *pairing {
 				d := newPair(t, c, v, version, func(config *tlsapi.ClientConfig) {
 					clientTrust{cert: 1}.apply(p, config)
+					c.fixVersion(&config.Settings, version)
 					config.SessionCache = cache
 					apply(config, new(tlsapi.ServerConfig))
 				}, func(config *tlsapi.ServerConfig) {

@@ -253,7 +253,10 @@ func (s *suite) testSecretSessions(t *testing.T) {
 	s.need(t, tlsapi.ClientSessionCache)
 	eachVersion(t, func(t *testing.T, version uint16) {
 		recorder := &frozenCache{}
-		config := s.clientConfig(func(c *tlsapi.ClientConfig) { c.SessionCache = recorder })
+		config := s.clientConfig(func(c *tlsapi.ClientConfig) {
+			s.fixVersion(&c.Settings, version)
+			c.SessionCache = recorder
+		})
 		s.call(t, config, promiscuousServer(version, s.certs[ECDSA]), func(d *duo) { d.mustEcho(t) })
 		require.Equal(t, 1, recorder.freeze())
 		cache, x := tlsapi.NewLRUSessionCache(0), make(secrets)
