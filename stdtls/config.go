@@ -196,6 +196,7 @@ func baseConfig(s *tlsapi.Settings) *tls.Config {
 // clientPlan is what the configuration of a client is converted to. It is shared
 // by connections and does not change.
 type clientPlan struct {
+	config   *tlsapi.ClientConfig
 	standard *tls.Config
 	verifier *verifier
 	// sessionKey is that of the session cache, if there is one.
@@ -210,7 +211,7 @@ func newClientPlan(c *tlsapi.ClientConfig) (*clientPlan, error) {
 	if err != nil {
 		return nil, err
 	}
-	plan := &clientPlan{standard: clientTLSConfig(c), verifier: v}
+	plan := &clientPlan{config: c, standard: clientTLSConfig(c), verifier: v}
 	if c.SessionCache != nil {
 		plan.sessionKey = c.SessionKey(providerName)
 	}
@@ -262,9 +263,10 @@ type serverPlan struct {
 	config   *tlsapi.ServerConfig
 	standard *tls.Config
 	verifier *verifier
-	// binding is the TicketBinding of the configuration; with GetCertificate it
-	// depends on the certificate that is chosen.
+	// binding is the TicketBinding of the configuration.
 	binding [32]byte
+	// chosen are those for the certificates of GetCertificate.
+	chosen plans[tls.Certificate, [32]byte]
 }
 
 func newServerPlan(c *tlsapi.ServerConfig) (*serverPlan, error) {
@@ -280,20 +282,13 @@ func newServerPlan(c *tlsapi.ServerConfig) (*serverPlan, error) {
 		return nil, err
 	}
 	plan := &serverPlan{config: c, standard: standard, verifier: v}
-	if !c.SessionTicketsDisabled && c.GetCertificate == nil {
+	if c.GetCertificate != nil {
+		plan.chosen = newPlans[tls.Certificate, [32]byte]()
+	}
+	if !c.SessionTicketsDisabled {
 		plan.binding = c.TicketBinding()
 	}
 	return plan, nil
-}
-
-// bindingFor returns the TicketBinding with the certificate of a connection.
-func (p *serverPlan) bindingFor(cert *tls.Certificate) [32]byte {
-	if p.config.GetCertificate == nil {
-		return p.binding
-	}
-	chosen := *p.config
-	chosen.Certificates = []tls.Certificate{*cert}
-	return chosen.TicketBinding()
 }
 
 // serverTLSConfig leaves the checks of client certificates to verifier:
@@ -332,29 +327,39 @@ func serverVerifier(c *tlsapi.ServerConfig) (*verifier, error) {
 }
 
 // chooseCertificate asks the hook, then chooses among the certificates of the
-// configuration.
-func chooseCertificate(c *tlsapi.ServerConfig, hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-	if c.GetCertificate != nil {
-		cert, err := c.GetCertificate(hello)
+// configuration. It returns the TicketBinding, too.
+func (p *serverPlan) chooseCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, [32]byte, error) {
+	if p.config.GetCertificate != nil {
+		cert, err := p.config.GetCertificate(hello)
 		if err != nil {
-			return nil, rejected(alertInternalError, fmt.Errorf("GetCertificate: %w", err))
+			return nil, [32]byte{}, rejected(alertInternalError, fmt.Errorf("GetCertificate: %w", err))
 		}
 		if cert != nil {
-			if err := checkHookCertificate(cert); err != nil {
-				return nil, err
-			}
-			return cert, nil
+			binding, err := p.chosen.of(cert, p.checkChosen)
+			return cert, binding, err
 		}
 	}
-	candidates := selection.Candidates(c.Certificates, hello, selection.ParametersOf(&c.Settings))
+	candidates := selection.Candidates(p.config.Certificates, hello, selection.ParametersOf(&p.config.Settings))
 	if len(candidates) == 0 {
-		return nil, tlsapi.ConfigError("Certificates", "there is none, and the hooks gave none")
+		return nil, [32]byte{}, tlsapi.ConfigError("Certificates", "there is none, and the hooks gave none")
 	}
-	return candidates[0], nil
+	return candidates[0], p.binding, nil
 }
 
-// checkHookCertificate holds a hook's certificate to the rules for configured
-// ones.
+// checkChosen holds a hook's certificate to the rules for configured ones, and
+// returns the TicketBinding of the configuration with it.
+func (p *serverPlan) checkChosen(cert *tls.Certificate) ([32]byte, error) {
+	if err := checkHookCertificate(cert); err != nil {
+		return [32]byte{}, err
+	}
+	if p.config.SessionTicketsDisabled {
+		return [32]byte{}, nil
+	}
+	chosen := *p.config
+	chosen.Certificates = []tls.Certificate{*cert}
+	return chosen.TicketBinding(), nil
+}
+
 func checkHookCertificate(cert *tls.Certificate) error {
 	err := (&tlsapi.ServerConfig{Certificates: []tls.Certificate{*cert}}).Validate()
 	if err == nil {

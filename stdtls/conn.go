@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/polytls/polytls/internal/linger"
 	"github.com/polytls/polytls/tlsapi"
 )
 
@@ -54,10 +55,11 @@ type conn struct {
 	ending context.Context
 	end    context.CancelFunc
 
-	// hasRead is set by the first Read that returned data or the end.
-	hasRead atomic.Bool
 	// writers counts running Writes in steps of 2; bit 0 is set by Close.
 	writers atomic.Int32
+	// reading is held by Reads; heard is set when one has had data.
+	reading sync.RWMutex
+	heard   atomic.Bool
 	// deadlines orders the deadline setters and Close.
 	deadlines sync.Mutex
 
@@ -85,7 +87,7 @@ func newConn(inner net.Conn, client bool, settings *tlsapi.Settings, v *verifier
 }
 
 func newClientConn(inner net.Conn, config *tlsapi.ClientConfig) (*conn, error) {
-	plan, err := newClientPlan(config)
+	plan, err := clientPlanOf(config)
 	if err != nil {
 		return nil, err
 	}
@@ -110,7 +112,7 @@ func newClientConn(inner net.Conn, config *tlsapi.ClientConfig) (*conn, error) {
 }
 
 func newServerConn(inner net.Conn, config *tlsapi.ServerConfig) (*conn, error) {
-	plan, err := newServerPlan(config)
+	plan, err := serverPlanOf(config)
 	if err != nil {
 		return nil, err
 	}
@@ -134,13 +136,13 @@ func (c *conn) configForClient(plan *serverPlan, hello *tls.ClientHelloInfo) (*t
 			return nil, rejected(alertInternalError, fmt.Errorf("GetConfigForClient: %w", err))
 		}
 		if chosen != nil && chosen != plan.config {
-			if plan, err = newServerPlan(chosen); err != nil {
+			if plan, err = serverPlanOf(chosen); err != nil {
 				return nil, err
 			}
 			c.adopt(plan)
 		}
 	}
-	cert, err := chooseCertificate(plan.config, hello)
+	cert, binding, err := plan.chooseCertificate(hello)
 	if err != nil {
 		return nil, err
 	}
@@ -149,7 +151,7 @@ func (c *conn) configForClient(plan *serverPlan, hello *tls.ClientHelloInfo) (*t
 	standard.Certificates = []tls.Certificate{*c.withSigner(cert)}
 	standard.NextProtos = negotiableALPN(plan.config, hello.SupportedProtos)
 	if !plan.config.SessionTicketsDisabled {
-		newTicketer(plan.config.SessionTicketKeys, plan.bindingFor(cert), hello.ServerName, c.chainsUntil).into(standard)
+		newTicketer(plan.config.SessionTicketKeys, binding, hello.ServerName, c.chainsUntil).into(standard)
 	}
 	return standard, nil
 }
@@ -361,9 +363,11 @@ func (c *conn) Read(b []byte) (int, error) {
 	if err := c.handshake(context.Background()); err != nil {
 		return 0, err
 	}
+	c.reading.RLock()
 	n, err := c.tls.Read(b)
-	if n > 0 || err == io.EOF {
-		c.hasRead.Store(true)
+	c.reading.RUnlock()
+	if n > 0 {
+		c.heard.Store(true)
 	}
 	if err == nil {
 		return n, nil
@@ -518,7 +522,7 @@ func (c *conn) closeTransport(writing bool) error {
 		return c.transport.Close()
 	case c.handshakeErr != nil:
 		// Its alert may still be on its way.
-		return c.transport.finish(false)
+		return c.transport.finish()
 	}
 	c.mu.Lock()
 	silent := c.failed || c.writeErr != nil && c.writeErr.Kind != tlsapi.KindClosed
@@ -529,8 +533,33 @@ func (c *conn) closeTransport(writing bool) error {
 	if err := c.tls.CloseWrite(); err != nil {
 		return c.transport.Close()
 	}
-	// Servers send their tickets before their first data.
-	return c.transport.finish(c.client && !c.hasRead.Load() && c.tls.ConnectionState().Version == tls.VersionTLS13)
+	c.transport.lingering = c.linger
+	return c.transport.finish()
+}
+
+// linger leaves the close of the transport to the background where closing at
+// once could destroy what was written: bytes wait to be read, or a client of
+// TLS 1.3 has read nothing, so that tickets may be on their way. False means
+// that there is no need, or no way.
+func (c *conn) linger() bool {
+	expected := c.client && !c.heard.Load() && c.finalState().Version == tls.VersionTLS13
+	switch linger.Look(c.inner) {
+	case linger.Ended:
+		return false
+	case linger.None, linger.Unknown:
+		if !expected {
+			return false
+		}
+	}
+	// This ends a Read that waits for the peer; ready waits for its end.
+	if c.inner.SetReadDeadline(time.Unix(1, 0)) != nil {
+		return false
+	}
+	return linger.Close(c.inner, func() {
+		c.reading.Lock()
+		//lint:ignore SA2001 whoever held it has left the transport
+		c.reading.Unlock()
+	})
 }
 
 func (c *conn) LocalAddr() net.Addr  { return c.inner.LocalAddr() }

@@ -28,13 +28,13 @@ const (
 	notePolicyNamed  = "only intermediate and modern; the other names are s2n's"
 	notePSK          = "crypto/tls has no external pre-shared keys"
 	noteBlinding     = "the transport below crypto/tls holds the alert and the close back; no delay by default; a Read whose alert waits behind a blocked Write returns when that does"
-	noteConfigCache  = "there are no native contexts to cache; a negative value (no cache) is accepted"
+	noteConfigCache  = "there are no native contexts to keep; what the 64 configurations that were used last are converted to is kept, and a negative value, which is accepted, keeps none"
 	noteTimeout      = "a timer around the handshake that closes the transport"
 	noteHooks        = "called by the connection around crypto/tls's handshake"
 	noteExporter     = "TLS 1.2 needs a peer with extended master secret; without it the call matches errors.ErrUnsupported"
 	noteH2Only       = "the check for a client that offers only h2 is made beside the certificate's and ends with alert bad_certificate"
 	noteServerVerify = "in TLS 1.3 crypto/tls has sent the server's flight, Finished included, before the hook runs; the connection is usable only after it"
-	noteRevocation   = "checked by crypto/x509 outside of crypto/tls; lists with an issuing distribution point or another unknown critical extension count as missing"
+	noteRevocation   = "checked by crypto/x509 outside of crypto/tls, with alert bad_certificate; lists with an issuing distribution point or another unknown critical extension count as missing"
 	noteHook         = "the alert for an error is always internal_error; a hook that blocks keeps the handshake from returning until it looks at the ClientHelloInfo's context"
 )
 
