@@ -29,6 +29,7 @@ const (
 // each connection; what they choose by is tested with the certificates.
 func (s *suite) testSelection(t *testing.T) {
 	t.Run("order of the list", s.testCertificateOrder)
+	t.Run("fields of a certificate", s.testCertificateFields)
 	t.Run("client hello", s.testClientHelloInfo)
 	t.Run("client hello in pieces", s.testFragmentedHello)
 	t.Run("bad client hello", s.testBadHello)
@@ -78,6 +79,39 @@ func (s *suite) testCertificateOrder(t *testing.T) {
 			})
 		})
 	}
+}
+
+// testCertificateFields: what a tls.Certificate holds besides chain and key is
+// honoured or refused.
+func (s *suite) testCertificateFields(t *testing.T) {
+	timestamps, schemes := s.certs[ECDSA], s.certs[ECDSA]
+	timestamps.SignedCertificateTimestamps = [][]byte{[]byte("a timestamp")}
+	schemes.SupportedSignatureAlgorithms = []tls.SignatureScheme{tls.ECDSAWithP384AndSHA384}
+	connect := func(t *testing.T, cert tls.Certificate) *duo {
+		clientWire, serverWire := newWire(t)
+		conn, err := s.p.Server(serverWire, s.serverConfig(func(c *tlsapi.ServerConfig) { c.Certificates = []tls.Certificate{cert} }))
+		if err != nil {
+			e := s.requireKind(t, err, tlsapi.KindUnsupported)
+			assert.Equal(t, "Certificates", e.Option)
+			assert.Empty(t, serverWire.Written())
+			require.True(t, s.declares("server.certificates", "SupportedSignatureAlgorithms"), "the refusal is not declared")
+			t.Skipf("refused as declared: %v", err)
+		}
+		peer := tls.Client(clientWire, s.referenceClient(only(tls.VersionTLS13)))
+		d := &duo{session: &session{clientWire, serverWire, peer, conn}, conn: conn, peer: peer, connWire: serverWire, peerWire: clientWire}
+		d.closeWith(t)
+		return d
+	}
+	t.Run("timestamps", func(t *testing.T) {
+		d := connect(t, timestamps)
+		d.mustHandshake(t)
+		assert.Equal(t, timestamps.SignedCertificateTimestamps, d.peer.ConnectionState().SignedCertificateTimestamps)
+	})
+	t.Run("schemes", func(t *testing.T) {
+		// In TLS 1.3 the key, on P-256, has no other scheme.
+		err, _ := connect(t, schemes).handshakes()
+		require.Error(t, err)
+	})
 }
 
 // testClientHelloInfo compares what hooks see with what is on the wire.

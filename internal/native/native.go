@@ -440,6 +440,14 @@ func rawOf(certs []*x509.Certificate, raw func(*x509.Certificate) []byte) [][]by
 // certificate adds a certificate with its key in PKCS #8 form, or without one
 // when the key has an external signer.
 func (c *contextBuilder) certificate(name string, cert *tls.Certificate) {
+	switch {
+	case len(cert.SignedCertificateTimestamps) > 0:
+		c.fail(tlsapi.UnsupportedError(c.provider.ProviderName, name, "SignedCertificateTimestamps are not sent beside a certificate; have them put into it"))
+		return
+	case cert.SupportedSignatureAlgorithms != nil:
+		c.fail(tlsapi.UnsupportedError(c.provider.ProviderName, name, "SupportedSignatureAlgorithms cannot be set for one certificate; set SignatureSchemes"))
+		return
+	}
 	var key []byte
 	if c.signer = externalSigner(cert.PrivateKey); c.signer == nil {
 		var err error
