@@ -478,6 +478,7 @@ func (s *suite) testChosenConfiguration(t *testing.T) {
 			})
 			d := s.serverDuo(t, choosing(chosen), s.referenceClient(only(version), sending(&s.clientCert)))
 			d.mustHandshake(t)
+			require.NotEmpty(t, d.conn.ConnectionState().PeerCertificates)
 			assert.Equal(t, s.clientCert.Leaf.Raw, d.conn.ConnectionState().PeerCertificates[0].Raw)
 			assert.True(t, d.conn.Info().Verified)
 
