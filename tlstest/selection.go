@@ -3,8 +3,10 @@ package tlstest
 import (
 	"bytes"
 	"context"
+	"crypto"
 	"crypto/tls"
 	"errors"
+	"io"
 	"net"
 	"slices"
 	"strings"
@@ -38,6 +40,7 @@ func (s *suite) testSelection(t *testing.T) {
 	t.Run("chosen configuration", s.testChosenConfiguration)
 	t.Run("refused configuration", s.testRefusedConfiguration)
 	t.Run("refused certificate", s.testRefusedCertificate)
+	t.Run("external signer", s.testSignerOfHook)
 	t.Run("replacement", s.testReplacement)
 	t.Run("tickets of a chosen configuration", s.testChosenTickets)
 }
@@ -623,6 +626,81 @@ func (s *suite) testRefusedCertificate(t *testing.T) {
 			assert.Contains(t, []string{"GetCertificate", "Certificates"}, e.Option)
 			require.Error(t, peerErr)
 			requirePlainAlert(t, d.connWire, alertInternalError, alertHandshakeFailure)
+		})
+	}
+}
+
+// slowSigner is an external signer that does what a test says.
+type slowSigner struct {
+	crypto.Signer
+	sign func() error
+}
+
+func (s slowSigner) Sign(random io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	if err := s.sign(); err != nil {
+		return nil, err
+	}
+	return s.Signer.Sign(random, digest, opts)
+}
+
+// testSignerOfHook: a hook's certificate may have an external signer where a
+// configured one may, and the signer may block and fail.
+func (s *suite) testSignerOfHook(t *testing.T) {
+	s.need(t, tlsapi.ServerGetCertificate)
+	for _, kind := range []KeyType{ECDSA, RSA} {
+		config := func(sign func() error) *tlsapi.ServerConfig {
+			cert := s.certs[kind]
+			cert.PrivateKey = slowSigner{cert.PrivateKey.(crypto.Signer), sign}
+			return s.serverConfig(func(c *tlsapi.ServerConfig) {
+				c.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &cert, nil }
+			})
+		}
+		t.Run(kind.String(), func(t *testing.T) {
+			eachVersion(t, func(t *testing.T, version uint16) {
+				if !s.supported(tlsapi.ServerExternalSigner) {
+					d := s.serverDuo(t, config(func() error { return nil }), s.referenceClient(only(version)))
+					err, _ := d.handshakes()
+					e := s.requireKind(t, err, tlsapi.KindUnsupported)
+					assert.Equal(t, "GetCertificate", e.Option)
+					requirePlainAlert(t, d.connWire, alertInternalError)
+					return
+				}
+				t.Run("signs", func(t *testing.T) {
+					var calls atomic.Int32
+					d := s.serverDuo(t, config(func() error { calls.Add(1); return nil }), s.referenceClient(only(version)))
+					d.mustHandshake(t)
+					d.mustEcho(t)
+					assert.EqualValues(t, 1, calls.Load())
+					assert.Equal(t, s.certs[kind].Certificate[0], d.peer.ConnectionState().PeerCertificates[0].Raw)
+				})
+				t.Run("fails", func(t *testing.T) {
+					errDevice := errors.New("the device is gone")
+					d := s.serverDuo(t, config(func() error { return errDevice }), s.referenceClient(only(version)))
+					err, peerErr := d.handshakes()
+					require.Error(t, peerErr)
+					require.Error(t, err)
+					if s.declares("server.external-signer", "only the error's text") {
+						require.ErrorContains(t, err, errDevice.Error())
+						return
+					}
+					s.requireKind(t, err, tlsapi.KindRejected)
+					require.ErrorIs(t, err, errDevice)
+				})
+				t.Run("blocks", func(t *testing.T) {
+					if s.declares("server.get-certificate", "a hook that blocks keeps the handshake") {
+						t.Skipf("declared: %s", s.cells[tlsapi.ServerGetCertificate].Note)
+					}
+					entered, release := make(chan struct{}), make(chan struct{})
+					t.Cleanup(func() { close(release) })
+					d := s.serverDuo(t, config(func() error { close(entered); <-release; return nil }), s.referenceClient(only(version)))
+					go d.peer.Handshake()
+					done := make(chan error, 1)
+					go func() { done <- d.conn.Handshake() }()
+					<-entered
+					require.NoError(t, within(t, "Close", d.conn.Close))
+					s.requireKind(t, result(t, "Handshake", done), tlsapi.KindClosed)
+				})
+			})
 		})
 	}
 }
