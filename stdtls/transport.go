@@ -32,8 +32,7 @@ type transport struct {
 
 	// Reads are serialized by crypto/tls. readErr is an error that came
 	// together with data: it is returned next.
-	readErr error
-
+	readErr   error
 	closeOnce sync.Once
 	closeErr  error
 
@@ -48,13 +47,16 @@ type transport struct {
 	// tailSent is not nil when the last bytes are on their way, and closed
 	// when they are out or lost.
 	tailSent chan struct{}
-	// blinds says that fatal alerts wait for the blinding delay; alerted that
-	// one has been written, and heldAlert is it. freeAlerts lets close_notify
-	// through.
-	blinds     bool
-	alerted    bool
-	heldAlert  []byte
-	freeAlerts bool
+	// lingering closes in the background what must not be closed at once, and
+	// returns false otherwise. It is set before finish, or nil.
+	lingering func() bool
+	// blinding is the longest blinding delay: fatal alerts wait for it when it
+	// is not zero. alerted is set when one has been written, and heldAlert is
+	// it. While notifying, what crypto/tls writes is a close_notify.
+	blinding  time.Duration
+	alerted   bool
+	heldAlert []byte
+	notifying bool
 	// hold is not nil once the delay has begun: inner belongs to it.
 	hold *blinding.Hold
 	// watching is true during the handshake.
@@ -90,8 +92,14 @@ func (t *transport) Read(b []byte) (int, error) {
 }
 
 func (t *transport) Write(b []byte) (int, error) {
+	alert, last := lastAlert(b)
 	t.mu.Lock()
 	if t.withholding {
+		if last && t.blinding > 0 && !t.notifying {
+			// Of a Read that fails while Close says that all is well.
+			t.mu.Unlock()
+			return len(b), nil
+		}
 		t.withheld = append(t.withheld, b...)
 		t.mu.Unlock()
 		return len(b), nil
@@ -107,11 +115,11 @@ func (t *transport) Write(b []byte) (int, error) {
 	if t.watching && t.client {
 		t.hello.add(b)
 	}
-	if alert, last := lastAlert(b); last && (t.watching || t.blinds && !t.freeAlerts) {
+	if last && (t.watching || t.blinding > 0 && !t.notifying) {
 		if t.watching {
 			t.alert = alert
 		}
-		if t.blinds {
+		if t.blinding > 0 {
 			// It waits for what the error will be: see conn.blind.
 			t.alerted, t.heldAlert = true, bytes.Clone(b)
 			t.mu.Unlock()
@@ -143,9 +151,19 @@ func (t *transport) Write(b []byte) (int, error) {
 
 var errAfterTail = errors.New("the connection has failed and its alert was the last to be sent")
 
-// SetWriteDeadline does nothing: crypto/tls would replace the caller's deadline
-// when it sends a close_notify.
-func (t *transport) SetWriteDeadline(time.Time) error { return nil }
+// SetWriteDeadline sets none: crypto/tls would replace the caller's. It calls it
+// to send a close_notify, with a deadline to come before that and one that has
+// passed after it, and lets nobody else write in between.
+func (t *transport) SetWriteDeadline(deadline time.Time) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.notifying = time.Until(deadline) > 0
+	return nil
+}
+
+// RemoteAddr is the same for all: crypto/tls makes the key of a session without
+// a server name of it, which sessions ignores, and needs one that is not empty.
+func (t *transport) RemoteAddr() net.Addr { return &net.UnixAddr{Net: "peer", Name: "peer"} }
 
 // Close closes the caller's net.Conn, once; it leaves one alone that waits for
 // the blinding delay.
@@ -221,11 +239,11 @@ func (t *transport) finish() error {
 	sent := t.tailSent
 	t.mu.Unlock()
 	if sent == nil {
-		return t.Close()
+		return t.end()
 	}
 	select {
 	case <-sent:
-		return t.Close()
+		return t.end()
 	default:
 	}
 	// This ends a Read that waits for the peer while the transport is open.
@@ -235,9 +253,17 @@ func (t *transport) finish() error {
 	go func() {
 		<-sent
 		limit.Stop()
-		_ = t.Close()
+		_ = t.end()
 	}()
 	return nil
+}
+
+// end closes the transport, or lingers.
+func (t *transport) end() error {
+	if t.lingering != nil && t.lingering() {
+		return nil
+	}
+	return t.Close()
 }
 
 // sendTail sends the last bytes in the background and waits for tailWait.

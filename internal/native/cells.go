@@ -37,7 +37,7 @@ func (m Matrix) Cells() []tlsapi.FeatureSupport {
 const (
 	PresetNote = "set as versions, cipher suites and groups; a server chooses by its own list, where the guidelines leave the choice to the client"
 	// PresetWithoutMLKEM is for libraries without post-quantum groups.
-	PresetWithoutMLKEM = "without X25519MLKEM768, which the library at hand has not"
+	PresetWithoutMLKEM = "without X25519MLKEM768, which the library at hand lacks"
 )
 
 // SetSessions says that the library resumes sessions, with the limits that all

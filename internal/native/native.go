@@ -81,6 +81,14 @@ func (p *Provider) Available() error {
 // Features returns the capability matrix.
 func (p *Provider) Features() []tlsapi.FeatureSupport { return slices.Clone(p.cells) }
 
+// FeaturesWith returns the capability matrix of a library with these abilities.
+func (p *Provider) FeaturesWith(abilities Abilities) []tlsapi.FeatureSupport {
+	return p.Matrix(abilities).Cells()
+}
+
+// Abilities returns what the library at hand can do.
+func (p *Provider) Abilities() Abilities { return p.abilities }
+
 func (p *Provider) supports(f tlsapi.Feature) bool {
 	for _, cell := range p.cells {
 		if cell.Feature == f {

@@ -299,8 +299,10 @@ func (n *conn) TakeOutput() []byte {
 			c.out, n.spare.p = n.spare.p, c.out
 			c.out_cap, n.spare.cap = n.spare.cap, c.out_cap
 		}
-		C.free(unsafe.Pointer(n.spare.p))
-		*n.spare = buffer{}
+		if n.spare.p != nil {
+			C.free(unsafe.Pointer(n.spare.p))
+			*n.spare = buffer{}
+		}
 		return nil
 	}
 	out, length, capacity := c.out, c.out_end, c.out_cap
