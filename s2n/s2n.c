@@ -15,6 +15,8 @@
  *   - It does not check that a server's ALPN answer was offered.
  *   - It sends nearly no alerts. As long as this end writes plaintext, one is
  *     sent in its place.
+ *   - It takes the first PSK whose identity it knows, whatever the hash, and
+ *     encrypts tickets with a key at random. Both are decided here.
  */
 #if defined(POLYTLS_HAVE_S2N) && defined(__has_include)
 #if __has_include("polytls_s2n_probe.h")
@@ -184,7 +186,7 @@ struct connection {
   int alpn_refused;
   int done;
   int close_notify_sent;
-  /* The client has answered the server's hello. */
+  /* The client has answered the server's hello, up to its Finished. */
   int second_flight;
   /* The connection's end: status CLOSED or FAILED, 0 before it. It is told by
    * the next step when it came behind data. */
@@ -2252,7 +2254,8 @@ static struct polytls_result handshake(struct polytls_conn *base) {
     drop_output(conn, out_end);
     return fail(conn, POLYTLS_FAIL_PROTOCOL, ALERT_HANDSHAKE_FAILURE, "the handshake would be signed with SHA-1 or MD5");
   }
-  if (grown && conn->verification == ACCEPTED) {
+  /* What waits for a client's signature has not come to ChangeCipherSpec. */
+  if (grown && conn->verification == ACCEPTED && wait != FOR_SIGNATURE) {
     conn->second_flight = 1;
   }
   /* on_client_hello has decided for the first ClientHello; what a second one
