@@ -16,7 +16,6 @@ var Provider tlsapi.Provider = native.New(&native.Provider{
 
 func matrix(able native.Abilities) native.Matrix {
 	m := native.LibsslMatrix()
-	m.SetSessions()
 	m.SetPSKs()
 	m.Set(tlsapi.Emulated, "TLS 1.2 suites exactly; the TLS 1.3 suites are always all three, in one of the library's two orders, which the processor decides: another choice of them is refused; a server follows the client's order among them",
 		tlsapi.ClientCipherSuites, tlsapi.ServerCipherSuites)

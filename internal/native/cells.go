@@ -40,22 +40,14 @@ const (
 	PresetWithoutMLKEM = "without X25519MLKEM768, which the library at hand has not"
 )
 
-// SetSessions says that the library resumes sessions, with the limits that all
-// native providers share.
-func (m Matrix) SetSessions() {
-	const withoutPSKs = "neither kept nor resumed by configurations with PSKs"
-	const withoutClients = "none is issued or accepted by configurations that ask clients for certificates or have PSKs: their handshakes are always full"
-	m.Set(tlsapi.Native, withoutPSKs, tlsapi.ClientSessionCache)
-	m.Set(tlsapi.Native, withoutClients, tlsapi.ServerSessionTickets, tlsapi.ServerSessionTicketKeys)
-}
-
 // LibsslMatrix is the matrix of the libssl family; its members change it with
 // Set.
 func LibsslMatrix() Matrix {
 	const (
 		notYet       = "not implemented yet"
 		stateMachine = "done by the state machine around the library"
-		sessions     = "sessions are never resumed: no ticket is issued, offered or accepted"
+		noSessions   = "neither kept nor resumed by configurations with PSKs"
+		noTickets    = "a ticket is for one server name; none is issued or accepted by configurations that ask clients for certificates or have PSKs: their handshakes are always full"
 		named        = "only s2n has named policies; others take intermediate and modern"
 		cacheSize    = "the cache keeps 64 contexts; its size cannot be set yet"
 		memory       = "a private key must be in memory: external signers are " + notYet
@@ -80,7 +72,9 @@ func LibsslMatrix() Matrix {
 	m.Set(tlsapi.Unsupported, memory, tlsapi.ClientExternalSigner, tlsapi.ServerExternalSigner)
 	m.Set(tlsapi.Unsupported, named, tlsapi.ClientPolicyNamed, tlsapi.ServerPolicyNamed)
 	m.Set(tlsapi.Unsupported, cacheSize, tlsapi.ClientConfigCache, tlsapi.ServerConfigCache)
-	m.Set(tlsapi.Unsupported, sessions, tlsapi.ClientSessionCache, tlsapi.ServerSessionTickets, tlsapi.ServerSessionTicketKeys)
+	m.Set(tlsapi.Native, noSessions, tlsapi.ClientSessionCache)
+	m.Set(tlsapi.Native, noTickets, tlsapi.ServerSessionTickets)
+	m.Set(tlsapi.Native, "", tlsapi.ServerSessionTicketKeys)
 	m.Set(tlsapi.Unsupported, "one certificate per server: choosing by name is "+notYet, tlsapi.ServerCertificatesByName)
 	m.Set(tlsapi.Unsupported, notYet,
 		tlsapi.ClientPSKExternal, tlsapi.ServerPSKExternal, tlsapi.ClientPSKImported, tlsapi.ServerPSKImported,
