@@ -3,10 +3,13 @@
 LIBS ?= openssl boringssl s2n
 GO ?= go
 # The modules of this repository: the core and the ones with heavier dependencies.
-MODULES := . cmd/polytls
+MODULES := . cmd/polytls bench
 
 # Where everything was built and installed, nothing may be skipped for want of it.
 REQUIRE := POLYTLS_REQUIRE_PEERS=1 POLYTLS_REQUIRE_PROVIDERS="$(LIBS)"
+
+BENCH_OUT ?= bin/bench
+BENCH_FLAGS ?=
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 ACTIONLINT := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
@@ -35,6 +38,7 @@ test: native test-tools ## Run all tests: scripts, builds, consumers, without cg
 	$(GO) vet ./... && cd cmd/polytls && $(GO) vet ./...
 	CGO_ENABLED=0 $(GO) test ./...
 	cd cmd/polytls && $(REQUIRE) $(GO) test -timeout 20m ./...
+	cd bench && $(GO) vet ./... && $(GO) test -timeout 20m ./...
 	$(REQUIRE) $(GO) test -timeout 20m ./...
 
 .PHONY: race
@@ -46,15 +50,27 @@ race: native test-tools ## Run the Go tests under the race detector
 asan: native ## Run the Go tests under AddressSanitizer
 	$(REQUIRE) $(GO) test -asan -timeout 30m ./...
 
+.PHONY: bench
+bench: native ## Compare the providers on this machine (BENCH_FLAGS=--quick, BENCH_OUT=bin/bench)
+	bench/floor/build.sh bin/bench
+	bench/baseline/build.sh bin/bench/baseline
+	cd bench && $(GO) build -o ../bin/bench/compare .
+	bin/bench/compare --floors bin/bench --baseline bin/bench/baseline --out $(BENCH_OUT) $(BENCH_FLAGS)
+
 .PHONY: lint
-lint: native lint-tools ## Check formatting, Go, C under gcc and clang, shell and workflows
+lint: native lint-tools ## Check formatting, generated files, Go, C under gcc and clang, shell and workflows
 	@unformatted=$$(git ls-files '*.go' | xargs gofmt -l); \
 	if [ -n "$$unformatted" ]; then echo "gofmt would change:"; echo "$$unformatted"; exit 1; fi
 	for m in $(MODULES); do (cd $$m && $(GO) vet ./... && CGO_ENABLED=0 $(GO) vet ./... && $(GO) run $(STATICCHECK) ./...) || exit 1; done
+	$(GO) run ./internal/optionsdoc -check
 	CC=gcc $(GO) build ./...
 	CC=clang $(GO) build ./...
 	git ls-files '*.sh' .ci/run | xargs shellcheck
 	$(GO) run $(ACTIONLINT)
+
+.PHONY: docs
+docs: native ## Write docs/OPTIONS.md from the code
+	$(GO) run ./internal/optionsdoc
 
 .PHONY: fmt
 fmt: ## Format the Go code

@@ -106,8 +106,8 @@ const struct polytls_library *polytls_s2n_library(void) {
 #define TICKET_KEY_ENCRYPTS ((uint64_t)20 * 365 * SECONDS_A_DAY)
 #define TICKET_KEY_DECRYPTS ((uint64_t)50 * 365 * SECONDS_A_DAY)
 /* The first bytes of a session in our form: when it ends, in seconds (eight
- * bytes), and whether it is one of TLS 1.3. What s2n makes of it follows. */
-#define SESSION_HEADER_SIZE 9
+ * bytes). What s2n makes of it follows. */
+#define SESSION_HEADER_SIZE 8
 /* RFC 8446 section 4.6.1. */
 #define MAX_SESSION_LIFETIME (7 * SECONDS_A_DAY)
 
@@ -199,9 +199,8 @@ struct connection {
   const char *psk_missing;
   /* A client has come to the server's certificate although it requires a PSK. */
   int psk_bypassed;
-  /* A client has set a session, one of TLS 1.3, and has begun. */
+  /* A client has set a session, and has begun. */
   int session_offered;
-  int session_is_tls13;
   int begun;
   /* The server has sent a ticket in a handshake of TLS 1.2. */
   int tls12_ticket;
@@ -844,20 +843,14 @@ static struct polytls_result set_ocsp_response(struct context *ctx, const uint8_
 }
 
 static struct polytls_result add_revocation_list(struct context *ctx, const uint8_t *data, size_t len) {
-  const uint8_t *p = data;
-  X509_CRL *crl = len > INT32_MAX ? NULL : d2i_X509_CRL(NULL, &p, (long)len);
-  if (crl == NULL || p != data + len) {
-    X509_CRL_free(crl);
-    return config_error(ctx, POLYTLS_FAIL_CONFIG, "a revocation list is no DER CRL");
+  switch (polytls_revocation_add(&ctx->crls, data, len)) {
+    case 1:
+      return status_result(POLYTLS_OK);
+    case 0:
+      return config_error(ctx, POLYTLS_FAIL_INTERNAL, "out of memory");
+    default:
+      return config_error(ctx, POLYTLS_FAIL_CONFIG, "a revocation list is no DER CRL");
   }
-  if (ctx->crls == NULL) {
-    ctx->crls = sk_X509_CRL_new_null();
-  }
-  if (ctx->crls == NULL || !sk_X509_CRL_push(ctx->crls, crl)) {
-    X509_CRL_free(crl);
-    return config_error(ctx, POLYTLS_FAIL_INTERNAL, "out of memory");
-  }
-  return status_result(POLYTLS_OK);
 }
 
 static int key_log(void *unused, struct s2n_connection *s2n, uint8_t *line, size_t len) {
@@ -1172,7 +1165,7 @@ int polytls_s2n_x509_verify_cert(X509_STORE_CTX *store_ctx) {
     case POLYTLS_VERIFY_IF_GIVEN:
     case POLYTLS_VERIFY_REQUIRE_AND_VERIFY:
       accepted = polytls_verify(store_ctx, client ? POLYTLS_SERVER : POLYTLS_CLIENT, client ? &conn->names : NULL,
-                                &conn->outcome) == 1;
+                                conn->ctx->crls, &conn->outcome) == 1;
       break;
     case POLYTLS_VERIFY_NONE:
       if (!client) {
@@ -1339,7 +1332,7 @@ static struct polytls_result set_session(struct connection *conn, const uint8_t 
     return conn_error(conn, POLYTLS_FAIL_INTERNAL, "a session is set once, before the handshake and where there are sessions");
   }
   uint64_t end = 0;
-  for (size_t i = 0; i < SESSION_HEADER_SIZE - 1 && i < len; i++) {
+  for (size_t i = 0; i < SESSION_HEADER_SIZE && i < len; i++) {
     end = end << 8 | data[i];
   }
   if (len <= SESSION_HEADER_SIZE || end <= now_seconds()) {
@@ -1347,7 +1340,6 @@ static struct polytls_result set_session(struct connection *conn, const uint8_t 
   }
   if (s2n_connection_set_session(conn->s2n, data + SESSION_HEADER_SIZE, len - SESSION_HEADER_SIZE) == S2N_SUCCESS) {
     conn->session_offered = 1;
-    conn->session_is_tls13 = data[SESSION_HEADER_SIZE - 1];
     return status_result(POLYTLS_OK);
   }
   struct polytls_result r = library_failure(conn->base.error_text, POLYTLS_FAIL_CONFIG, "setting the session");
@@ -1757,10 +1749,9 @@ static int append_session(struct connection *conn, const uint8_t *session, size_
   if (own == NULL) {
     return 0;
   }
-  for (size_t i = 0; i < SESSION_HEADER_SIZE - 1; i++) {
-    own[i] = (uint8_t)(end >> 8 * (SESSION_HEADER_SIZE - 2 - i));
+  for (size_t i = 0; i < SESSION_HEADER_SIZE; i++) {
+    own[i] = (uint8_t)(end >> 8 * (SESSION_HEADER_SIZE - 1 - i));
   }
-  own[SESSION_HEADER_SIZE - 1] = negotiated_version(conn) == 0x0304;
   memcpy(own + SESSION_HEADER_SIZE, session, len);
   int appended = polytls_conn_sessions_append(&conn->base, own, SESSION_HEADER_SIZE + len);
   OPENSSL_cleanse(own, SESSION_HEADER_SIZE + len);
@@ -1797,10 +1788,11 @@ static int on_ticket(struct s2n_connection *s2n, void *unused, struct s2n_sessio
 }
 
 /* Keeps the session of a TLS 1.2 handshake, if the server has sent a ticket: a
- * resumed one has the old ticket as well. Returns 1, or 0 when memory ran
- * out. */
+ * resumed one has the old ticket as well. A client that could also do TLS 1.3
+ * keeps none: s2n 1.3.33 would offer it without a session id, and would not
+ * understand the server's answer then. Returns 1, or 0 when memory ran out. */
 static int keep_tls12_session(struct connection *conn) {
-  if (!conn->tls12_ticket) {
+  if (!conn->tls12_ticket || conn->ctx->policy.max_version >= 0x0304) {
     return 1;
   }
   int lifetime = s2n_connection_get_session_ticket_lifetime_hint(conn->s2n);
@@ -1822,8 +1814,8 @@ static int keep_tls12_session(struct connection *conn) {
 }
 
 /* s2n offers psk_key_exchange_modes only beside a PSK, and without that
- * extension servers send no tickets in TLS 1.3. So a client that has no ticket
- * yet offers one that nobody has issued: random bytes, which no server can
+ * extension servers send no tickets in TLS 1.3. So a client that has no session
+ * offers a ticket that nobody has issued: random bytes, which no server can
  * decrypt, with a secret that nobody knows. Returns 1, or 0 with s2n's error. */
 static int offer_random_psk(struct connection *conn) {
   uint8_t identity[32], secret[32];
@@ -2230,7 +2222,7 @@ static struct polytls_result handshake(struct polytls_conn *base) {
   if (conn->signing_problem != NULL) {
     return fail(conn, conn->signing_failure, ALERT_INTERNAL_ERROR, conn->signing_problem);
   }
-  if (!conn->begun && conn->ctx->role == POLYTLS_CLIENT && conn->ctx->tickets && !conn->session_is_tls13 &&
+  if (!conn->begun && conn->ctx->role == POLYTLS_CLIENT && conn->ctx->tickets && !conn->session_offered &&
       conn->ctx->policy.max_version >= 0x0304 && !offer_random_psk(conn)) {
     return fail_with_error(conn, "handshake");
   }

@@ -25,6 +25,7 @@ var Provider tlsapi.Provider = native.New(&native.Provider{
 
 func matrix(able native.Abilities) native.Matrix {
 	m := native.LibsslMatrix()
+	m.SetRevocation()
 	m.Set(tlsapi.Emulated, exactNote, tlsapi.ClientCipherSuites, tlsapi.ServerCipherSuites,
 		tlsapi.ClientCurves, tlsapi.ServerCurves)
 	m.Set(tlsapi.Emulated, exactNote+"; "+oldNote, tlsapi.ClientVersions, tlsapi.ServerVersions)
@@ -56,7 +57,7 @@ func matrix(able native.Abilities) native.Matrix {
 		tlsapi.ClientAlerts, tlsapi.ServerAlerts)
 	m.Set(tlsapi.Emulated, "a timer of the state machine around the library: the library's own delay would block a thread; 30 s by default, as the library's own",
 		tlsapi.ClientBlinding, tlsapi.ServerBlinding)
-	m.Set(tlsapi.Native, "TLS 1.3 with psk_dhe_ke, all of one hash: after a HelloRetryRequest the library loses count of two kinds; "+
+	m.Set(tlsapi.Native, "TLS 1.3 with psk_dhe_ke, all of one hash (PSKs of two hashes are refused): after a HelloRetryRequest the library loses count of two kinds; "+
 		"servers that choose the cipher suite before the PSK find one of SHA-384 only with a policy that has no other suites, such as rfc9151; no sessions beside PSKs",
 		tlsapi.ClientPSKExternal)
 	m.Set(tlsapi.Native, "TLS 1.3 with psk_dhe_ke; no session tickets beside PSKs", tlsapi.ServerPSKExternal)
@@ -64,7 +65,8 @@ func matrix(able native.Abilities) native.Matrix {
 	m.Set(tlsapi.Unsupported, "the library has external PSKs only (RFC 8446), no imported ones (RFC 9258)",
 		tlsapi.ClientPSKImported, tlsapi.ServerPSKImported)
 	m.Set(tlsapi.Unsupported, "the library has no PSK cipher suites of TLS 1.2", tlsapi.ClientPSKTLS12, tlsapi.ServerPSKTLS12)
-	m.Set(tlsapi.Native, "without a TLS 1.3 ticket a ClientHello offers a PSK of random bytes: the library announces its PSK modes, without which servers send no tickets, beside a PSK only",
+	m.Set(tlsapi.Emulated, "sessions of TLS 1.3, and of TLS 1.2 where that is MaxVersion: the library cannot resume them otherwise; "+
+		"without a session a ClientHello offers a PSK of random bytes, beside which alone the library asks for tickets of TLS 1.3; none beside PSKs",
 		tlsapi.ClientSessionCache)
 	m.Set(tlsapi.Native, "none with client authentication, which the library does not check again, nor beside PSKs", tlsapi.ServerSessionTickets)
 	m.Set(tlsapi.Native, "48 keys at most", tlsapi.ServerSessionTicketKeys)

@@ -40,18 +40,23 @@ func (c *conn) blind(e *tlsapi.Error) {
 	}
 }
 
-// setBlinding says whether alerts wait from now on.
-func (t *transport) setBlinding(blinds bool) {
+// setBlinding sets the longest delay from now on; zero is none.
+func (t *transport) setBlinding(longest time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.blinds = blinds
+	t.blinding = longest
 }
 
-// setFreeAlerts lets a close_notify through while it is set.
-func (t *transport) setFreeAlerts(free bool) {
+// holdFailure begins the delay of a connection whose alert has been written
+// while the error is on its way to conn.blind; false when there is none.
+func (t *transport) holdFailure() bool {
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.freeAlerts = free
+	longest, failed := t.blinding, len(t.heldAlert) > 0 && t.hold == nil
+	t.mu.Unlock()
+	if failed {
+		t.beginHold(longest)
+	}
+	return failed
 }
 
 // releaseAlert sends an alert that was held back.

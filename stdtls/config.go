@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/polytls/polytls/internal/selection"
 	"github.com/polytls/polytls/tlsapi"
 )
 
@@ -164,8 +165,8 @@ func parametersOf(s *tlsapi.Settings) parameters {
 	return parameters{minimum, maximum, s.CipherSuites, s.Curves}
 }
 
-// baseConfig returns what clients and servers share. Sessions are never kept
-// nor tickets issued.
+// baseConfig returns what clients and servers share. Resumption is switched on
+// for each connection.
 func baseConfig(s *tlsapi.Settings) *tls.Config {
 	p := parametersOf(s)
 	config := &tls.Config{
@@ -190,6 +191,31 @@ func baseConfig(s *tlsapi.Settings) *tls.Config {
 		config.KeyLogWriter = keyLog{s.KeyLogWriter}
 	}
 	return config
+}
+
+// clientPlan is what the configuration of a client is converted to. It is shared
+// by connections and does not change.
+type clientPlan struct {
+	config   *tlsapi.ClientConfig
+	standard *tls.Config
+	verifier *verifier
+	// sessionKey is that of the session cache, if there is one.
+	sessionKey string
+}
+
+func newClientPlan(c *tlsapi.ClientConfig) (*clientPlan, error) {
+	if err := checkClient(c); err != nil {
+		return nil, err
+	}
+	v, err := clientVerifier(c)
+	if err != nil {
+		return nil, err
+	}
+	plan := &clientPlan{config: c, standard: clientTLSConfig(c), verifier: v}
+	if c.SessionCache != nil {
+		plan.sessionKey = c.SessionKey(providerName)
+	}
+	return plan, nil
 }
 
 func clientTLSConfig(c *tlsapi.ClientConfig) *tls.Config {
@@ -222,12 +248,47 @@ func clientVerifier(c *tlsapi.ClientConfig) (*verifier, error) {
 	}
 	v := newVerifier(anchors, x509.ExtKeyUsageServerAuth)
 	v.skipNames = c.SkipHostnameVerification
+	v.revocations = revocationsOf(c.RevocationLists)
 	for _, name := range []string{c.ServerName, c.AlternativeName} {
 		if name != "" {
 			v.names = append(v.names, name)
 		}
 	}
 	return v, nil
+}
+
+// serverPlan is what the configuration of a server is converted to. It is
+// shared by connections and does not change.
+type serverPlan struct {
+	config   *tlsapi.ServerConfig
+	standard *tls.Config
+	verifier *verifier
+	// binding is the TicketBinding of the configuration.
+	binding [32]byte
+	// chosen are those for the certificates of GetCertificate.
+	chosen plans[tls.Certificate, [32]byte]
+}
+
+func newServerPlan(c *tlsapi.ServerConfig) (*serverPlan, error) {
+	if err := checkServer(c); err != nil {
+		return nil, err
+	}
+	v, err := serverVerifier(c)
+	if err != nil {
+		return nil, err
+	}
+	standard, err := serverTLSConfig(c)
+	if err != nil {
+		return nil, err
+	}
+	plan := &serverPlan{config: c, standard: standard, verifier: v}
+	if c.GetCertificate != nil {
+		plan.chosen = newPlans[tls.Certificate, [32]byte]()
+	}
+	if !c.SessionTicketsDisabled {
+		plan.binding = c.TicketBinding()
+	}
+	return plan, nil
 }
 
 // serverTLSConfig leaves the checks of client certificates to verifier:
@@ -248,11 +309,6 @@ func serverTLSConfig(c *tlsapi.ServerConfig) (*tls.Config, error) {
 		// For the names in the CertificateRequest.
 		config.ClientCAs = anchors.pool
 	}
-	// Certificates stay out of the tls.Config: with them set crypto/tls would
-	// skip GetCertificate for clients without SNI.
-	config.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-		return chooseCertificate(c, hello)
-	}
 	return config, nil
 }
 
@@ -266,41 +322,44 @@ func serverVerifier(c *tlsapi.ServerConfig) (*verifier, error) {
 	}
 	v := newVerifier(anchors, x509.ExtKeyUsageClientAuth)
 	v.skipNames = true
+	v.revocations = revocationsOf(c.RevocationLists)
 	return v, nil
 }
 
-// chooseCertificate asks the hook, then takes the first certificate that suits
-// the client's SNI and signature schemes, or the first of all, as crypto/tls
-// does. Finding out takes time, which a single certificate need not.
-func chooseCertificate(c *tlsapi.ServerConfig, hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-	if c.GetCertificate != nil {
-		if t, ok := hello.Conn.(*transport); ok {
-			hello.Conn = t.Conn
-		}
-		cert, err := c.GetCertificate(hello)
+// chooseCertificate asks the hook, then chooses among the certificates of the
+// configuration. It returns the TicketBinding, too.
+func (p *serverPlan) chooseCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, [32]byte, error) {
+	if p.config.GetCertificate != nil {
+		cert, err := p.config.GetCertificate(hello)
 		if err != nil {
-			return nil, rejected(alertInternalError, fmt.Errorf("GetCertificate: %w", err))
+			return nil, [32]byte{}, rejected(alertInternalError, fmt.Errorf("GetCertificate: %w", err))
 		}
 		if cert != nil {
-			if err := checkHookCertificate(cert); err != nil {
-				return nil, err
-			}
-			return cert, nil
+			binding, err := p.chosen.of(cert, p.checkChosen)
+			return cert, binding, err
 		}
 	}
-	for i := range c.Certificates {
-		if len(c.Certificates) == 1 || hello.SupportsCertificate(&c.Certificates[i]) == nil {
-			return &c.Certificates[i], nil
-		}
+	candidates := selection.Candidates(p.config.Certificates, hello, selection.ParametersOf(&p.config.Settings))
+	if len(candidates) == 0 {
+		return nil, [32]byte{}, tlsapi.ConfigError("Certificates", "there is none, and the hooks gave none")
 	}
-	if len(c.Certificates) == 0 {
-		return nil, tlsapi.ConfigError("Certificates", "there is none, and the hooks gave none")
-	}
-	return &c.Certificates[0], nil
+	return candidates[0], p.binding, nil
 }
 
-// checkHookCertificate holds a hook's certificate to the rules for configured
-// ones.
+// checkChosen holds a hook's certificate to the rules for configured ones, and
+// returns the TicketBinding of the configuration with it.
+func (p *serverPlan) checkChosen(cert *tls.Certificate) ([32]byte, error) {
+	if err := checkHookCertificate(cert); err != nil {
+		return [32]byte{}, err
+	}
+	if p.config.SessionTicketsDisabled {
+		return [32]byte{}, nil
+	}
+	chosen := *p.config
+	chosen.Certificates = []tls.Certificate{*cert}
+	return chosen.TicketBinding(), nil
+}
+
 func checkHookCertificate(cert *tls.Certificate) error {
 	err := (&tlsapi.ServerConfig{Certificates: []tls.Certificate{*cert}}).Validate()
 	if err == nil {

@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/polytls/polytls/tlsapi"
+	"github.com/polytls/polytls/tlstest"
 )
 
 func TestProvider(t *testing.T) {
@@ -41,7 +42,7 @@ func TestProvider(t *testing.T) {
 // sent.
 func TestRefusals(t *testing.T) {
 	ca := newAuthority(t, "CA")
-	cert := ca.leaf(t, "server.test")
+	cert := leaf(t, ca, "server.test")
 	secret := bytes.Repeat([]byte{7}, 32)
 	shared := []struct {
 		name, option string
@@ -72,7 +73,7 @@ func TestRefusals(t *testing.T) {
 	}
 	for _, c := range shared {
 		t.Run("client "+c.name, func(t *testing.T) {
-			config := &tlsapi.ClientConfig{ServerName: "server.test", RootCAs: ca.pool()}
+			config := &tlsapi.ClientConfig{ServerName: "server.test", RootCAs: tlstest.Pool(ca)}
 			c.set(&config.Settings)
 			requireRefusedClient(t, config, c.kind, c.option)
 		})
@@ -87,7 +88,6 @@ func TestRefusals(t *testing.T) {
 		kind         tlsapi.Kind
 		set          func(*tlsapi.ClientConfig)
 	}{
-		{"session cache", "SessionCache", tlsapi.KindUnsupported, func(c *tlsapi.ClientConfig) { c.SessionCache = noSessions{} }},
 		{"no name", "ServerName", tlsapi.KindConfig, func(c *tlsapi.ClientConfig) { c.ServerName = "" }},
 		{"second share off by default", "SecondKeyShare", tlsapi.KindUnsupported, func(c *tlsapi.ClientConfig) { c.SecondKeyShare = tlsapi.SecondKeyShareOff }},
 		{"second share on without its classical half", "SecondKeyShare", tlsapi.KindUnsupported, func(c *tlsapi.ClientConfig) {
@@ -104,15 +104,11 @@ func TestRefusals(t *testing.T) {
 		}},
 	} {
 		t.Run("client "+c.name, func(t *testing.T) {
-			config := &tlsapi.ClientConfig{ServerName: "server.test", RootCAs: ca.pool()}
+			config := &tlsapi.ClientConfig{ServerName: "server.test", RootCAs: tlstest.Pool(ca)}
 			c.set(config)
 			requireRefusedClient(t, config, c.kind, c.option)
 		})
 	}
-	t.Run("server ticket keys", func(t *testing.T) {
-		requireRefusedServer(t, &tlsapi.ServerConfig{Certificates: []tls.Certificate{cert}, SessionTicketKeys: [][32]byte{{1}}},
-			tlsapi.KindUnsupported, "SessionTicketKeys")
-	})
 	t.Run("nil", func(t *testing.T) {
 		_, err := Provider.Client(nil, &tlsapi.ClientConfig{ServerName: "x"})
 		requireKind(t, err, tlsapi.KindConfig, "config")
@@ -124,11 +120,6 @@ func TestRefusals(t *testing.T) {
 		requireKind(t, err, tlsapi.KindConfig, "config")
 	})
 }
-
-type noSessions struct{}
-
-func (noSessions) Get(string) []byte  { return nil }
-func (noSessions) Put(string, []byte) {}
 
 func requireRefusedClient(t *testing.T, config *tlsapi.ClientConfig, kind tlsapi.Kind, option string) {
 	t.Helper()
@@ -162,19 +153,21 @@ func TestSwitchedOff(t *testing.T) {
 	ca := newAuthority(t, "CA")
 	off := tlsapi.Settings{MaxBlindingDelay: -1, ConfigCacheSize: -1}
 	connected(t, tcpPair,
-		&tlsapi.ClientConfig{Settings: off, ServerName: "server.test", RootCAs: ca.pool(), SessionTicketsDisabled: true},
-		&tlsapi.ServerConfig{Settings: off, Certificates: []tls.Certificate{ca.leaf(t, "server.test")}, SessionTicketsDisabled: true})
+		&tlsapi.ClientConfig{Settings: off, ServerName: "server.test", RootCAs: tlstest.Pool(ca), SessionTicketsDisabled: true},
+		&tlsapi.ServerConfig{Settings: off, Certificates: []tls.Certificate{leaf(t, ca, "server.test")}, SessionTicketsDisabled: true})
 }
 
-// No ticket is issued, whatever the client would do with it.
+// With tickets switched off none is issued, whatever the client would do with
+// it.
 func TestNoTickets(t *testing.T) {
 	ca := newAuthority(t, "CA")
-	cert := ca.leaf(t, "server.test")
+	cert := leaf(t, ca, "server.test")
 	for _, version := range versions {
 		sessions := &countingSessions{}
 		for range 2 {
 			ct, st := tcpPair(t)
-			server := newEnd(t, st, false, nil, &tlsapi.ServerConfig{Settings: tlsapi.Settings{MaxVersion: version}, Certificates: []tls.Certificate{cert}})
+			server := newEnd(t, st, false, nil, &tlsapi.ServerConfig{
+				Settings: tlsapi.Settings{MaxVersion: version}, Certificates: []tls.Certificate{cert}, SessionTicketsDisabled: true})
 			go server.Write([]byte("x"))
 			client := tls.Client(ct, &tls.Config{InsecureSkipVerify: true, ServerName: "server.test", ClientSessionCache: sessions})
 			_, err := client.Read(make([]byte, 1))
@@ -243,9 +236,9 @@ func TestKeySharesOnTheWire(t *testing.T) {
 
 func TestCurvesAndRetry(t *testing.T) {
 	ca := newAuthority(t, "CA")
-	server := &tlsapi.ServerConfig{Certificates: []tls.Certificate{ca.leaf(t, "server.test")}}
+	server := &tlsapi.ServerConfig{Certificates: []tls.Certificate{leaf(t, ca, "server.test")}}
 	server.Curves = []tlsapi.CurveID{tlsapi.CurveP384}
-	cc := &tlsapi.ClientConfig{ServerName: "server.test", RootCAs: ca.pool(),
+	cc := &tlsapi.ClientConfig{ServerName: "server.test", RootCAs: tlstest.Pool(ca),
 		Settings: tlsapi.Settings{Curves: []tlsapi.CurveID{tlsapi.X25519, tlsapi.CurveP384}}}
 	client, srv := connected(t, tcpPair, cc, server)
 	for _, conn := range []tlsapi.Conn{client, srv} {
@@ -267,8 +260,8 @@ func TestVersionsSuitesAndPolicies(t *testing.T) {
 	ca := newAuthority(t, "CA")
 	connectWith := func(t *testing.T, c, s tlsapi.Settings) (tlsapi.Conn, error, error) {
 		client, _, clientErr, serverErr := connect(t, tcpPair,
-			&tlsapi.ClientConfig{Settings: c, ServerName: "server.test", RootCAs: ca.pool()},
-			&tlsapi.ServerConfig{Settings: s, Certificates: []tls.Certificate{ca.leaf(t, "server.test")}})
+			&tlsapi.ClientConfig{Settings: c, ServerName: "server.test", RootCAs: tlstest.Pool(ca)},
+			&tlsapi.ServerConfig{Settings: s, Certificates: []tls.Certificate{leaf(t, ca, "server.test")}})
 		return client, clientErr, serverErr
 	}
 	t.Run("TLS 1.2 suite", func(t *testing.T) {
@@ -336,8 +329,8 @@ func TestALPN(t *testing.T) {
 		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 			t.Run(c.name+" "+tlsapi.VersionName(version), func(t *testing.T) {
 				client, server, clientErr, serverErr := connect(t, tcpPair,
-					&tlsapi.ClientConfig{Settings: tlsapi.Settings{ALPN: c.client}, ServerName: "server.test", RootCAs: ca.pool()},
-					&tlsapi.ServerConfig{Settings: tlsapi.Settings{ALPN: c.server, MaxVersion: version}, ALPNStrict: c.strict, Certificates: []tls.Certificate{ca.leaf(t, "server.test")}})
+					&tlsapi.ClientConfig{Settings: tlsapi.Settings{ALPN: c.client}, ServerName: "server.test", RootCAs: tlstest.Pool(ca)},
+					&tlsapi.ServerConfig{Settings: tlsapi.Settings{ALPN: c.server, MaxVersion: version}, ALPNStrict: c.strict, Certificates: []tls.Certificate{leaf(t, ca, "server.test")}})
 				if c.serverKind == tlsapi.KindNoALPN {
 					require.Equal(t, alertNoApplicationProtocol, requireKind(t, serverErr, c.serverKind, opHandshake).Alert)
 					require.Equal(t, alertNoApplicationProtocol, requireKind(t, clientErr, c.clientKind, opHandshake).Alert)
@@ -358,8 +351,8 @@ func TestALPN(t *testing.T) {
 
 func TestServerCertificates(t *testing.T) {
 	ca := newAuthority(t, "CA")
-	a, b, rsaB := ca.leaf(t, "a.test"), ca.leaf(t, "b.test"), ca.issue(t, rsaKey(t, 2048), leafTemplate(t, "b.test"))
-	ed := ca.issue(t, edKey(t), leafTemplate(t, "ed.test"))
+	a, b, rsaB := leaf(t, ca, "a.test"), leaf(t, ca, "b.test"), ca.Leaf(t, tlstest.Spec{Key: tlstest.RSA, DNSNames: []string{"b.test"}})
+	ed := ca.Leaf(t, tlstest.Spec{Key: tlstest.Ed25519, DNSNames: []string{"ed.test"}})
 	server := &tlsapi.ServerConfig{Certificates: []tls.Certificate{a, rsaB, b, ed}}
 	serial := func(cert tls.Certificate) string { return mustParse(t, cert.Certificate[0]).SerialNumber.Text(16) }
 	ecdsaOnly := tlsapi.Settings{MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256}}
@@ -375,7 +368,7 @@ func TestServerCertificates(t *testing.T) {
 		{"unknown.test", tlsapi.Settings{}, a},
 		{"127.0.0.1", tlsapi.Settings{}, a},
 	} {
-		client, srv := connected(t, tcpPair, &tlsapi.ClientConfig{Settings: c.settings, ServerName: c.name, SkipHostnameVerification: true, RootCAs: ca.pool()}, server)
+		client, srv := connected(t, tcpPair, &tlsapi.ClientConfig{Settings: c.settings, ServerName: c.name, SkipHostnameVerification: true, RootCAs: tlstest.Pool(ca)}, server)
 		require.Equal(t, serial(c.want), client.Info().PeerSerial, c.name)
 		sni := c.name
 		if net.ParseIP(sni) != nil {
@@ -390,15 +383,15 @@ type signer struct{ crypto.Signer }
 
 func TestExternalSigners(t *testing.T) {
 	ca := newAuthority(t, "CA")
-	for _, key := range []crypto.Signer{ecKey(t), rsaKey(t, 2048), edKey(t)} {
-		serverCert := ca.issue(t, key, leafTemplate(t, "server.test"))
-		serverCert.PrivateKey = signer{key}
-		clientCert := ca.issue(t, key, leafTemplate(t, "client.test"))
-		clientCert.PrivateKey = signer{key}
+	for _, key := range []tlstest.KeyType{tlstest.ECDSA, tlstest.RSA, tlstest.Ed25519} {
+		serverCert := ca.Leaf(t, tlstest.Spec{Key: key, DNSNames: []string{"server.test"}})
+		serverCert.PrivateKey = signer{serverCert.PrivateKey.(crypto.Signer)}
+		clientCert := ca.Leaf(t, tlstest.Spec{Key: key, DNSNames: []string{"client.test"}})
+		clientCert.PrivateKey = signer{clientCert.PrivateKey.(crypto.Signer)}
 		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 			_, server := connected(t, tcpPair,
-				&tlsapi.ClientConfig{ServerName: "server.test", RootCAs: ca.pool(), Certificate: &clientCert},
-				&tlsapi.ServerConfig{Settings: tlsapi.Settings{MaxVersion: version}, Certificates: []tls.Certificate{serverCert}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: ca.pool()})
+				&tlsapi.ClientConfig{ServerName: "server.test", RootCAs: tlstest.Pool(ca), Certificate: &clientCert},
+				&tlsapi.ServerConfig{Settings: tlsapi.Settings{MaxVersion: version}, Certificates: []tls.Certificate{serverCert}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: tlstest.Pool(ca)})
 			require.True(t, server.Info().Verified)
 		}
 	}
@@ -406,10 +399,10 @@ func TestExternalSigners(t *testing.T) {
 
 func TestGetCertificate(t *testing.T) {
 	ca := newAuthority(t, "CA")
-	configured, chosen := ca.leaf(t, "server.test", "127.0.0.1"), ca.leaf(t, "server.test", "127.0.0.1")
+	configured, chosen := leaf(t, ca, "server.test", "127.0.0.1"), leaf(t, ca, "server.test", "127.0.0.1")
 	boom := errors.New("boom")
-	weak := ca.issue(t, rsaKey(t, 1024), leafTemplate(t, "server.test"))
-	mismatched := tls.Certificate{Certificate: chosen.Certificate, PrivateKey: configured.PrivateKey}
+	weak := ca.Leaf(t, tlstest.Spec{Key: tlstest.RSA1024, DNSNames: []string{"server.test"}})
+	mismatched := tls.Certificate{Certificate: chosen.Certificate, PrivateKey: ca.Key}
 	for _, c := range []struct {
 		name       string
 		serverName string
@@ -432,7 +425,7 @@ func TestGetCertificate(t *testing.T) {
 			calls := 0
 			var transport net.Conn
 			client, server, clientErr, serverErr := connect(t, tcpPair,
-				&tlsapi.ClientConfig{ServerName: c.serverName, RootCAs: ca.pool()},
+				&tlsapi.ClientConfig{ServerName: c.serverName, RootCAs: tlstest.Pool(ca)},
 				&tlsapi.ServerConfig{Certificates: c.configured, GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 					calls++
 					transport = hello.Conn
@@ -457,10 +450,10 @@ func TestGetCertificate(t *testing.T) {
 
 func TestGetConfigForClient(t *testing.T) {
 	ca, clientCA := newAuthority(t, "CA"), newAuthority(t, "Client CA")
-	first, second := ca.leaf(t, "server.test"), ca.leaf(t, "server.test")
-	clientCert, wrongCert := clientCA.leaf(t, "client.test"), ca.leaf(t, "client.test")
+	first, second := leaf(t, ca, "server.test"), leaf(t, ca, "server.test")
+	clientCert, wrongCert := leaf(t, clientCA, "client.test"), leaf(t, ca, "client.test")
 	run := func(t *testing.T, cert *tls.Certificate, chosen *tlsapi.ServerConfig, hookErr error) (client, server tlsapi.Conn, clientErr, serverErr error) {
-		cc := &tlsapi.ClientConfig{ServerName: "server.test", RootCAs: ca.pool(), Certificate: cert, Settings: tlsapi.Settings{ALPN: []string{"a", "b"}}}
+		cc := &tlsapi.ClientConfig{ServerName: "server.test", RootCAs: tlstest.Pool(ca), Certificate: cert, Settings: tlsapi.Settings{ALPN: []string{"a", "b"}}}
 		client, server, clientErr, serverErr = connect(t, tcpPair, cc, &tlsapi.ServerConfig{
 			Settings:     tlsapi.Settings{ALPN: []string{"a"}},
 			Certificates: []tls.Certificate{first},
@@ -489,7 +482,7 @@ func TestGetConfigForClient(t *testing.T) {
 				HandshakeComplete: func(tlsapi.ConnectionInfo) { complete++ },
 			},
 			Certificates: []tls.Certificate{second},
-			ClientAuth:   tls.RequireAndVerifyClientCert, ClientCAs: clientCA.pool(),
+			ClientAuth:   tls.RequireAndVerifyClientCert, ClientCAs: tlstest.Pool(clientCA),
 		}, nil)
 		require.NoError(t, errors.Join(clientErr, serverErr))
 		require.Equal(t, second.Certificate[0], client.ConnectionState().PeerCertificates[0].Raw)
@@ -505,7 +498,7 @@ func TestGetConfigForClient(t *testing.T) {
 		_, _, _, serverErr := run(t, &wrongCert, &tlsapi.ServerConfig{
 			Settings:     tlsapi.Settings{HandshakeFailed: func(error) { failed++ }},
 			Certificates: []tls.Certificate{second},
-			ClientAuth:   tls.RequireAndVerifyClientCert, ClientCAs: clientCA.pool(),
+			ClientAuth:   tls.RequireAndVerifyClientCert, ClientCAs: tlstest.Pool(clientCA),
 		}, nil)
 		requireKind(t, serverErr, tlsapi.KindUntrusted, opHandshake)
 		require.Equal(t, 1, failed)
@@ -541,8 +534,8 @@ func TestKeyLog(t *testing.T) {
 	ca := newAuthority(t, "CA")
 	var client, server bytes.Buffer
 	connected(t, tcpPair,
-		&tlsapi.ClientConfig{ServerName: "server.test", RootCAs: ca.pool(), Settings: tlsapi.Settings{KeyLogWriter: &client}},
-		&tlsapi.ServerConfig{Certificates: []tls.Certificate{ca.leaf(t, "server.test")}, Settings: tlsapi.Settings{KeyLogWriter: &server}})
+		&tlsapi.ClientConfig{ServerName: "server.test", RootCAs: tlstest.Pool(ca), Settings: tlsapi.Settings{KeyLogWriter: &client}},
+		&tlsapi.ServerConfig{Certificates: []tls.Certificate{leaf(t, ca, "server.test")}, Settings: tlsapi.Settings{KeyLogWriter: &server}})
 	require.Equal(t, strings.Count(client.String(), "\n"), strings.Count(server.String(), "\n"))
 	for _, label := range []string{"CLIENT_HANDSHAKE_TRAFFIC_SECRET", "SERVER_TRAFFIC_SECRET_0"} {
 		require.Contains(t, client.String(), label)
@@ -556,8 +549,8 @@ func TestFailingKeyLog(t *testing.T) {
 	ca := newAuthority(t, "CA")
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		_, _, clientErr, _ := connect(t, tcpPair,
-			&tlsapi.ClientConfig{ServerName: "server.test", RootCAs: ca.pool(), Settings: tlsapi.Settings{KeyLogWriter: failingWriter{}}},
-			&tlsapi.ServerConfig{Certificates: []tls.Certificate{ca.leaf(t, "server.test")}, Settings: tlsapi.Settings{MaxVersion: version}})
+			&tlsapi.ClientConfig{ServerName: "server.test", RootCAs: tlstest.Pool(ca), Settings: tlsapi.Settings{KeyLogWriter: failingWriter{}}},
+			&tlsapi.ServerConfig{Certificates: []tls.Certificate{leaf(t, ca, "server.test")}, Settings: tlsapi.Settings{MaxVersion: version}})
 		requireKind(t, clientErr, tlsapi.KindInternal, opHandshake)
 	}
 }

@@ -15,7 +15,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/polytls/polytls/internal/linger"
 	"github.com/polytls/polytls/tlsapi"
 )
 
@@ -30,6 +29,8 @@ type conn struct {
 	// handshake.
 	settings *tlsapi.Settings
 	verifier *verifier
+	// sessions is a client's session cache, or nil.
+	sessions *sessions
 
 	// started is set by the goroutine that runs the handshake. It closes
 	// done when handshakeErr and verifiedChains are final.
@@ -48,11 +49,10 @@ type conn struct {
 	ending context.Context
 	end    context.CancelFunc
 
+	// hasRead is set by the first Read that returned data or the end.
+	hasRead atomic.Bool
 	// writers counts running Writes in steps of 2; bit 0 is set by Close.
 	writers atomic.Int32
-	// reading is held by Reads; heard is set when one has had data.
-	reading sync.RWMutex
-	heard   atomic.Bool
 	// deadlines orders the deadline setters and Close.
 	deadlines sync.Mutex
 
@@ -74,88 +74,90 @@ func newConn(inner net.Conn, client bool, settings *tlsapi.Settings, v *verifier
 		verifier:  v,
 		done:      make(chan struct{}),
 	}
-	c.transport.setBlinding(blindingDelay(settings) > 0)
+	c.transport.setBlinding(blindingDelay(settings))
 	c.ending, c.end = context.WithCancel(context.Background())
 	return c
 }
 
 func newClientConn(inner net.Conn, config *tlsapi.ClientConfig) (*conn, error) {
-	v, err := clientVerifier(config)
+	plan, err := clientPlanOf(config)
 	if err != nil {
 		return nil, err
 	}
-	c := newConn(inner, true, &config.Settings, v)
-	standard := clientTLSConfig(config)
+	c := newConn(inner, true, &config.Settings, plan.verifier)
+	standard := plan.standard.Clone()
 	standard.VerifyConnection = c.verify
+	if config.SessionCache != nil {
+		c.sessions = &sessions{cache: config.SessionCache, key: plan.sessionKey, chainsUntil: c.chainsUntil}
+		standard.SessionTicketsDisabled, standard.ClientSessionCache = false, c.sessions
+	}
 	c.tls = tls.Client(c.transport, standard)
 	return c, nil
 }
 
 func newServerConn(inner net.Conn, config *tlsapi.ServerConfig) (*conn, error) {
-	v, err := serverVerifier(config)
+	plan, err := serverPlanOf(config)
 	if err != nil {
 		return nil, err
 	}
-	standard, err := serverTLSConfig(config)
-	if err != nil {
-		return nil, err
-	}
-	c := newConn(inner, false, &config.Settings, v)
-	standard.VerifyConnection = c.verify
+	c := newConn(inner, false, &config.Settings, plan.verifier)
+	standard := plan.standard.Clone()
 	standard.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-		return c.configForClient(config, standard, hello)
+		return c.configForClient(plan, hello)
 	}
 	c.tls = tls.Server(c.transport, standard)
 	return c, nil
 }
 
 // configForClient runs for every ClientHello: it lets the caller's hook choose
-// a configuration and fits ALPN to what the client offers.
-func (c *conn) configForClient(config *tlsapi.ServerConfig, standard *tls.Config, hello *tls.ClientHelloInfo) (*tls.Config, error) {
-	if config.GetConfigForClient != nil {
-		hello.Conn = c.inner
-		chosen, err := config.GetConfigForClient(hello)
+// a configuration, chooses the certificate, which tickets depend on, and fits
+// ALPN to what the client offers.
+func (c *conn) configForClient(plan *serverPlan, hello *tls.ClientHelloInfo) (*tls.Config, error) {
+	hello.Conn = c.inner
+	if plan.config.GetConfigForClient != nil {
+		chosen, err := plan.config.GetConfigForClient(hello)
 		if err != nil {
 			return nil, rejected(alertInternalError, fmt.Errorf("GetConfigForClient: %w", err))
 		}
-		if chosen != nil && chosen != config {
-			if standard, err = c.adopt(chosen); err != nil {
+		if chosen != nil && chosen != plan.config {
+			if plan, err = serverPlanOf(chosen); err != nil {
 				return nil, err
 			}
-			config = chosen
+			c.adopt(plan)
 		}
 	}
-	protocols := negotiableALPN(config, hello.SupportedProtos)
-	if slices.Equal(protocols, standard.NextProtos) {
-		return standard, nil
+	cert, binding, err := plan.chooseCertificate(hello)
+	if err != nil {
+		return nil, err
 	}
-	standard = standard.Clone()
-	standard.NextProtos = protocols
+	standard := plan.standard.Clone()
+	standard.VerifyConnection = c.verify
+	standard.Certificates = []tls.Certificate{*cert}
+	standard.NextProtos = negotiableALPN(plan.config, hello.SupportedProtos)
+	if !plan.config.SessionTicketsDisabled {
+		newTicketer(plan.config.SessionTicketKeys, binding, hello.ServerName, c.chainsUntil).into(standard)
+	}
 	return standard, nil
 }
 
 // adopt makes the connection follow a configuration that GetConfigForClient
 // has chosen, in everything that it says.
-func (c *conn) adopt(config *tlsapi.ServerConfig) (*tls.Config, error) {
-	if err := checkServer(config); err != nil {
-		return nil, err
+func (c *conn) adopt(plan *serverPlan) {
+	c.verifier = plan.verifier
+	if plan.config.HandshakeTimeout != c.settings.HandshakeTimeout {
+		c.startTimer(plan.config.HandshakeTimeout)
 	}
-	v, err := serverVerifier(config)
-	if err != nil {
-		return nil, err
+	c.settings = &plan.config.Settings
+	c.transport.setBlinding(blindingDelay(c.settings))
+}
+
+// chainsUntil tells how long the chains that the handshake has verified hold;
+// the zero time is no limit.
+func (c *conn) chainsUntil() time.Time {
+	if c.verifier == nil {
+		return time.Time{}
 	}
-	standard, err := serverTLSConfig(config)
-	if err != nil {
-		return nil, err
-	}
-	standard.VerifyConnection = c.verify
-	c.verifier = v
-	if config.HandshakeTimeout != c.settings.HandshakeTimeout {
-		c.startTimer(config.HandshakeTimeout)
-	}
-	c.settings = &config.Settings
-	c.transport.setBlinding(blindingDelay(c.settings) > 0)
-	return standard, nil
+	return c.verifier.until(c.verifiedChains)
 }
 
 // verify is crypto/tls's VerifyConnection: after the peer's certificates have
@@ -242,8 +244,12 @@ func (c *conn) runHandshake(ctx context.Context) {
 
 	c.handshakeErr = c.tryHandshake(ctx)
 	if c.handshakeErr == nil {
+		state := c.finalState()
+		if c.sessions != nil {
+			c.sessions.accept(state)
+		}
 		if hook := c.settings.HandshakeComplete; hook != nil {
-			hook(c.describe(c.finalState()))
+			hook(c.describe(state))
 		}
 		return
 	}
@@ -337,11 +343,9 @@ func (c *conn) Read(b []byte) (int, error) {
 	if err := c.handshake(context.Background()); err != nil {
 		return 0, err
 	}
-	c.reading.RLock()
 	n, err := c.tls.Read(b)
-	c.reading.RUnlock()
-	if n > 0 {
-		c.heard.Store(true)
+	if n > 0 || err == io.EOF {
+		c.hasRead.Store(true)
 	}
 	if err == nil {
 		return n, nil
@@ -410,9 +414,7 @@ func (c *conn) CloseWrite() error {
 	if failed {
 		return &tlsapi.Error{Provider: providerName, Op: opClose, Kind: tlsapi.KindProtocol, Err: errors.New("the connection has failed")}
 	}
-	c.transport.setFreeAlerts(true)
 	err := c.tls.CloseWrite()
-	c.transport.setFreeAlerts(false)
 	if err != nil && c.isClosed() {
 		return closed(opClose)
 	}
@@ -492,11 +494,13 @@ func (c *conn) Close() error {
 // handshake, not after a fatal error, not into the middle of a record.
 func (c *conn) closeTransport(writing bool) error {
 	switch {
+	case c.transport.holdFailure():
+		return nil
 	case !c.isDone():
 		return c.transport.Close()
 	case c.handshakeErr != nil:
 		// Its alert may still be on its way.
-		return c.transport.finish()
+		return c.transport.finish(false)
 	}
 	c.mu.Lock()
 	silent := c.failed || c.writeErr != nil && c.writeErr.Kind != tlsapi.KindClosed
@@ -507,33 +511,8 @@ func (c *conn) closeTransport(writing bool) error {
 	if err := c.tls.CloseWrite(); err != nil {
 		return c.transport.Close()
 	}
-	c.transport.lingering = c.linger
-	return c.transport.finish()
-}
-
-// linger leaves the close of the transport to the background where closing at
-// once could destroy what was written: bytes wait to be read, or a client of
-// TLS 1.3 has read nothing, so that tickets may be on their way. False means
-// that there is no need, or no way.
-func (c *conn) linger() bool {
-	expected := c.client && !c.heard.Load() && c.finalState().Version == tls.VersionTLS13
-	switch linger.Look(c.inner) {
-	case linger.Ended:
-		return false
-	case linger.None, linger.Unknown:
-		if !expected {
-			return false
-		}
-	}
-	// This ends a Read that waits for the peer; ready waits for its end.
-	if c.inner.SetReadDeadline(time.Unix(1, 0)) != nil {
-		return false
-	}
-	return linger.Close(c.inner, func() {
-		c.reading.Lock()
-		//lint:ignore SA2001 whoever held it has left the transport
-		c.reading.Unlock()
-	})
+	// Servers send their tickets before their first data.
+	return c.transport.finish(c.client && !c.hasRead.Load() && c.tls.ConnectionState().Version == tls.VersionTLS13)
 }
 
 func (c *conn) LocalAddr() net.Addr  { return c.inner.LocalAddr() }

@@ -22,6 +22,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/polytls/polytls/tlsapi"
+	"github.com/polytls/polytls/tlstest"
 )
 
 var versions = []uint16{tls.VersionTLS12, tls.VersionTLS13}
@@ -33,12 +34,12 @@ const promptly = 2 * time.Second
 // overAll runs a test over both versions and both kinds of transport.
 func overAll(t *testing.T, test func(t *testing.T, client, server tlsapi.Conn)) {
 	ca := newAuthority(t, "CA")
-	cert := ca.leaf(t, "server.test")
+	cert := leaf(t, ca, "server.test")
 	for _, version := range versions {
 		for name, pair := range pairs {
 			t.Run(tlsapi.VersionName(version)+" "+name, func(t *testing.T) {
 				client, server := connected(t, pair,
-					&tlsapi.ClientConfig{ServerName: "server.test", RootCAs: ca.pool()},
+					&tlsapi.ClientConfig{ServerName: "server.test", RootCAs: tlstest.Pool(ca)},
 					&tlsapi.ServerConfig{Certificates: []tls.Certificate{cert}, Settings: tlsapi.Settings{MaxVersion: version}})
 				test(t, client, server)
 			})
@@ -89,13 +90,13 @@ func TestEchoAndHalfClose(t *testing.T) {
 
 func TestInformation(t *testing.T) {
 	ca, clientCA := newAuthority(t, "CA"), newAuthority(t, "Client CA")
-	serverCert, clientCert := ca.leaf(t, "server.test"), clientCA.leaf(t, "client.test")
+	serverCert, clientCert := leaf(t, ca, "server.test"), leaf(t, clientCA, "client.test")
 	for _, version := range versions {
 		t.Run(tlsapi.VersionName(version), func(t *testing.T) {
 			client, server := connected(t, tcpPair,
-				&tlsapi.ClientConfig{Settings: tlsapi.Settings{ALPN: tlsapi.ALPNH2H1()}, ServerName: "server.test", RootCAs: ca.pool(), Certificate: &clientCert},
+				&tlsapi.ClientConfig{Settings: tlsapi.Settings{ALPN: tlsapi.ALPNH2H1()}, ServerName: "server.test", RootCAs: tlstest.Pool(ca), Certificate: &clientCert},
 				&tlsapi.ServerConfig{Settings: tlsapi.Settings{ALPN: tlsapi.ALPNH1(), MaxVersion: version}, Certificates: []tls.Certificate{serverCert},
-					ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: clientCA.pool()})
+					ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: tlstest.Pool(clientCA)})
 			want := tlsapi.ConnectionInfo{
 				Provider:       "std",
 				LibraryVersion: runtime.Version(),
@@ -255,7 +256,7 @@ func TestCloseTowardsStalledPeer(t *testing.T) {
 		ct, st := pipePair(t)
 		stalled = &stallingConn{Conn: ct, closed: make(chan struct{})}
 		return stalled, st
-	}, &tlsapi.ClientConfig{ServerName: "server.test", RootCAs: ca.pool()}, &tlsapi.ServerConfig{Certificates: []tls.Certificate{ca.leaf(t, "server.test")}})
+	}, &tlsapi.ClientConfig{ServerName: "server.test", RootCAs: tlstest.Pool(ca)}, &tlsapi.ServerConfig{Certificates: []tls.Certificate{leaf(t, ca, "server.test")}})
 	stalled.stall.Store(true)
 	within(t, promptly, "Close", func() { require.NoError(t, client.Close()) })
 	select {
@@ -309,7 +310,7 @@ func TestCutConnection(t *testing.T) {
 // clean one.
 func TestCutHandshake(t *testing.T) {
 	ca := newAuthority(t, "CA")
-	cert := ca.leaf(t, "server.test")
+	cert := leaf(t, ca, "server.test")
 	for _, version := range versions {
 		t.Run(tlsapi.VersionName(version), func(t *testing.T) {
 			flight := serverFlight(t, version, cert)
@@ -322,7 +323,7 @@ func TestCutHandshake(t *testing.T) {
 					_ = st.(*net.TCPConn).CloseWrite()
 					_, _ = io.Copy(io.Discard, st)
 				}()
-				client, err := Provider.Client(ct, &tlsapi.ClientConfig{ServerName: "server.test", RootCAs: ca.pool()})
+				client, err := Provider.Client(ct, &tlsapi.ClientConfig{ServerName: "server.test", RootCAs: tlstest.Pool(ca)})
 				require.NoError(t, err)
 				within(t, promptly, "the handshake", func() { err = client.Handshake() })
 				require.Error(t, err, "cut after %d bytes", n)
@@ -370,8 +371,8 @@ func (writeOnly) Read([]byte) (int, error) { return 0, io.EOF }
 
 func TestPeersThatDoNotSpeakTLS(t *testing.T) {
 	ca := newAuthority(t, "CA")
-	sc := &tlsapi.ServerConfig{Certificates: []tls.Certificate{ca.leaf(t, "server.test")}}
-	cc := &tlsapi.ClientConfig{ServerName: "server.test", RootCAs: ca.pool()}
+	sc := &tlsapi.ServerConfig{Certificates: []tls.Certificate{leaf(t, ca, "server.test")}}
+	cc := &tlsapi.ClientConfig{ServerName: "server.test", RootCAs: tlstest.Pool(ca)}
 	for name, text := range map[string]string{
 		"HTTP":   "HTTP/1.1 400 Bad Request\r\n\r\n",
 		"SSH":    "SSH-2.0-OpenSSH_9.6\r\n",
@@ -490,7 +491,7 @@ func TestCloseAfterFailureIsSilent(t *testing.T) {
 		ct, st := tcpPair(t)
 		counter = &countingConn{Conn: st}
 		return ct, counter
-	}, &tlsapi.ClientConfig{ServerName: "server.test", RootCAs: ca.pool()}, &tlsapi.ServerConfig{Certificates: []tls.Certificate{ca.leaf(t, "server.test")}})
+	}, &tlsapi.ClientConfig{ServerName: "server.test", RootCAs: tlstest.Pool(ca)}, &tlsapi.ServerConfig{Certificates: []tls.Certificate{leaf(t, ca, "server.test")}})
 	counter.cut.Store(true)
 	_, err := server.Read(make([]byte, 1))
 	requireKind(t, err, tlsapi.KindTransport, opRead)
@@ -546,7 +547,7 @@ func TestReadDeadlineInsideARecord(t *testing.T) {
 		ct, st := tcpPair(t)
 		slow = &dribble{Conn: st}
 		return ct, slow
-	}, &tlsapi.ClientConfig{ServerName: "server.test", RootCAs: ca.pool()}, &tlsapi.ServerConfig{Certificates: []tls.Certificate{ca.leaf(t, "server.test")}})
+	}, &tlsapi.ClientConfig{ServerName: "server.test", RootCAs: tlstest.Pool(ca)}, &tlsapi.ServerConfig{Certificates: []tls.Certificate{leaf(t, ca, "server.test")}})
 	slow.pause.Store(int64(2 * time.Millisecond))
 	go server.Write([]byte("a short message"))
 	var got []byte
@@ -618,7 +619,7 @@ func TestDeadlineBeforeTheHandshake(t *testing.T) {
 				t.Run(fmt.Sprintf("%s client=%v %s", name, isClient, when), func(t *testing.T) {
 					ours, _ := pair(t)
 					ca := newAuthority(t, "CA")
-					conn := newEnd(t, ours, isClient, &tlsapi.ClientConfig{InsecureSkipVerify: true}, &tlsapi.ServerConfig{Certificates: []tls.Certificate{ca.leaf(t, "x.test")}})
+					conn := newEnd(t, ours, isClient, &tlsapi.ClientConfig{InsecureSkipVerify: true}, &tlsapi.ServerConfig{Certificates: []tls.Certificate{leaf(t, ca, "x.test")}})
 					require.NoError(t, conn.SetDeadline(time.Now().Add(deadline)))
 					var err error
 					within(t, promptly, "the handshake", func() { err = conn.Handshake() })
@@ -642,7 +643,7 @@ func TestHandshakeTimeout(t *testing.T) {
 		settings := tlsapi.Settings{HandshakeTimeout: 50 * time.Millisecond}
 		ours, theirs := tcpPair(t)
 		conn := newEnd(t, ours, isClient, &tlsapi.ClientConfig{Settings: settings, InsecureSkipVerify: true},
-			&tlsapi.ServerConfig{Settings: settings, Certificates: []tls.Certificate{ca.leaf(t, "x.test")}})
+			&tlsapi.ServerConfig{Settings: settings, Certificates: []tls.Certificate{leaf(t, ca, "x.test")}})
 		var err error
 		within(t, promptly, "the handshake", func() { _, err = conn.Read(make([]byte, 1)) })
 		e := requireKind(t, err, tlsapi.KindTimeout, opHandshake)
@@ -656,7 +657,7 @@ func TestHandshakeTimeout(t *testing.T) {
 	t.Run("not after the handshake", func(t *testing.T) {
 		settings := tlsapi.Settings{HandshakeTimeout: 300 * time.Millisecond}
 		client, server := connected(t, tcpPair, &tlsapi.ClientConfig{Settings: settings, InsecureSkipVerify: true},
-			&tlsapi.ServerConfig{Settings: settings, Certificates: []tls.Certificate{ca.leaf(t, "x.test")}})
+			&tlsapi.ServerConfig{Settings: settings, Certificates: []tls.Certificate{leaf(t, ca, "x.test")}})
 		time.Sleep(400 * time.Millisecond)
 		go server.Write([]byte("x"))
 		_, err := client.Read(make([]byte, 1))
@@ -664,7 +665,7 @@ func TestHandshakeTimeout(t *testing.T) {
 	})
 	t.Run("of the chosen configuration", func(t *testing.T) {
 		ct, st := tcpPair(t)
-		cert := ca.leaf(t, "x.test")
+		cert := leaf(t, ca, "x.test")
 		server := newEnd(t, st, false, nil, &tlsapi.ServerConfig{GetConfigForClient: func(*tls.ClientHelloInfo) (*tlsapi.ServerConfig, error) {
 			return &tlsapi.ServerConfig{Settings: tlsapi.Settings{HandshakeTimeout: 50 * time.Millisecond}, Certificates: []tls.Certificate{cert}}, nil
 		}})
@@ -763,7 +764,7 @@ func TestHandshakeContext(t *testing.T) {
 		ca := newAuthority(t, "CA")
 		ct, st := tcpPair(t)
 		client := newEnd(t, ct, true, &tlsapi.ClientConfig{InsecureSkipVerify: true}, nil)
-		server := newEnd(t, st, false, nil, &tlsapi.ServerConfig{Certificates: []tls.Certificate{ca.leaf(t, "x.test")}})
+		server := newEnd(t, st, false, nil, &tlsapi.ServerConfig{Certificates: []tls.Certificate{leaf(t, ca, "x.test")}})
 		ctx, cancel := context.WithCancel(context.Background())
 		go server.Handshake()
 		require.NoError(t, client.HandshakeContext(ctx))
@@ -777,7 +778,7 @@ func TestHandshakeContext(t *testing.T) {
 
 func TestHooks(t *testing.T) {
 	ca := newAuthority(t, "CA")
-	cert := ca.leaf(t, "server.test")
+	cert := leaf(t, ca, "server.test")
 	type calls struct {
 		verify, complete, failed atomic.Int32
 		info                     tlsapi.ConnectionInfo
@@ -801,7 +802,7 @@ func TestHooks(t *testing.T) {
 				sc := &tlsapi.ServerConfig{Settings: settings(&onServer, c.serverVerdict), Certificates: []tls.Certificate{cert}}
 				sc.MaxVersion = version
 				ct, st := tcpPair(t)
-				client := newEnd(t, ct, true, &tlsapi.ClientConfig{Settings: settings(&onClient, c.clientVerdict), ServerName: "server.test", RootCAs: ca.pool()}, nil)
+				client := newEnd(t, ct, true, &tlsapi.ClientConfig{Settings: settings(&onClient, c.clientVerdict), ServerName: "server.test", RootCAs: tlstest.Pool(ca)}, nil)
 				server := newEnd(t, st, false, nil, sc)
 				serverErr := make(chan error, 1)
 				go func() { serverErr <- server.Handshake() }()
@@ -855,7 +856,7 @@ func TestHooks(t *testing.T) {
 	t.Run("after a failed verification only HandshakeFailed", func(t *testing.T) {
 		var onClient calls
 		client, _, clientErr, _ := connect(t, tcpPair,
-			&tlsapi.ClientConfig{Settings: settings(&onClient, nil), ServerName: "other.test", RootCAs: ca.pool()},
+			&tlsapi.ClientConfig{Settings: settings(&onClient, nil), ServerName: "other.test", RootCAs: tlstest.Pool(ca)},
 			&tlsapi.ServerConfig{Certificates: []tls.Certificate{cert}})
 		requireKind(t, clientErr, tlsapi.KindHostname, opHandshake)
 		require.EqualValues(t, 0, onClient.verify.Load())
@@ -865,7 +866,7 @@ func TestHooks(t *testing.T) {
 	t.Run("may look at the connection and close it", func(t *testing.T) {
 		ct, st := tcpPair(t)
 		var client tlsapi.Conn
-		client = newEnd(t, ct, true, &tlsapi.ClientConfig{ServerName: "server.test", RootCAs: ca.pool(), Settings: tlsapi.Settings{
+		client = newEnd(t, ct, true, &tlsapi.ClientConfig{ServerName: "server.test", RootCAs: tlstest.Pool(ca), Settings: tlsapi.Settings{
 			VerifyConnection: func(state tls.ConnectionState) error {
 				known := client.ConnectionState()
 				if !bytes.Equal(known.PeerCertificates[0].Raw, cert.Certificate[0]) || len(state.VerifiedChains) != 1 || client.Info().Version == 0 {
@@ -887,8 +888,8 @@ func TestRefusalOverUnbufferedTransport(t *testing.T) {
 	ca, other := newAuthority(t, "CA"), newAuthority(t, "Other")
 	for _, version := range versions {
 		ct, st := pipePair(t)
-		client := newEnd(t, ct, true, &tlsapi.ClientConfig{ServerName: "server.test", RootCAs: other.pool()}, nil)
-		server := newEnd(t, st, false, nil, &tlsapi.ServerConfig{Settings: tlsapi.Settings{MaxVersion: version}, Certificates: []tls.Certificate{ca.leaf(t, "server.test")}})
+		client := newEnd(t, ct, true, &tlsapi.ClientConfig{ServerName: "server.test", RootCAs: tlstest.Pool(other)}, nil)
+		server := newEnd(t, st, false, nil, &tlsapi.ServerConfig{Settings: tlsapi.Settings{MaxVersion: version}, Certificates: []tls.Certificate{leaf(t, ca, "server.test")}})
 		serverErr := make(chan error, 1)
 		go func() { serverErr <- server.Handshake() }()
 		var err error
@@ -904,7 +905,7 @@ func TestRefusalOverUnbufferedTransport(t *testing.T) {
 // those of a transport.
 func TestTLSInsideTLS(t *testing.T) {
 	ca := newAuthority(t, "CA")
-	cc, sc := &tlsapi.ClientConfig{ServerName: "server.test", RootCAs: ca.pool()}, &tlsapi.ServerConfig{Certificates: []tls.Certificate{ca.leaf(t, "server.test")}}
+	cc, sc := &tlsapi.ClientConfig{ServerName: "server.test", RootCAs: tlstest.Pool(ca)}, &tlsapi.ServerConfig{Certificates: []tls.Certificate{leaf(t, ca, "server.test")}}
 	var outer tlsapi.Conn
 	client, server := connected(t, func(t testing.TB) (net.Conn, net.Conn) {
 		c, s := connected(t, tcpPair, cc, sc)
@@ -928,8 +929,8 @@ func TestTLSInsideTLS(t *testing.T) {
 // CloseWrite is a Write: it obeys the caller's deadline, not one of its own.
 func TestCloseWriteObeysDeadline(t *testing.T) {
 	ca := newAuthority(t, "CA")
-	client, _ := connected(t, pipePair, &tlsapi.ClientConfig{ServerName: "server.test", RootCAs: ca.pool()},
-		&tlsapi.ServerConfig{Certificates: []tls.Certificate{ca.leaf(t, "server.test")}})
+	client, _ := connected(t, pipePair, &tlsapi.ClientConfig{ServerName: "server.test", RootCAs: tlstest.Pool(ca)},
+		&tlsapi.ServerConfig{Certificates: []tls.Certificate{leaf(t, ca, "server.test")}})
 	require.NoError(t, client.SetWriteDeadline(time.Now().Add(20*time.Millisecond)))
 	var err error
 	within(t, promptly, "CloseWrite", func() { err = client.CloseWrite() })

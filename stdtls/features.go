@@ -19,23 +19,23 @@ type cell struct {
 }
 
 const (
-	noteVerification  = "verified by crypto/x509 outside of crypto/tls; a refused certificate always gets alert bad_certificate"
-	noteCurves        = "the set is honoured; crypto/tls orders it by its own preference; X448 is refused"
-	noteCipherSuites  = "the TLS 1.2 suites are honoured as a set, in crypto/tls's own order; the TLS 1.3 suites must be all three, as crypto/tls cannot restrict them; DHE suites are refused"
-	noteShare         = "crypto/tls decides from the curves: a post-quantum group first in its order brings its classical half as a second share when that is in the list; the other value is refused"
-	noteSchemes       = "crypto/tls has no setting for signature schemes"
-	notePolicyPreset  = "suites and groups in its own order, by which a server chooses, too, where the guidelines leave the choice to the client"
-	notePolicyNamed   = "only intermediate and modern; the other names are s2n's"
-	notePSK           = "crypto/tls has no external pre-shared keys"
-	noteBlinding      = "the transport below crypto/tls holds the alert and the close back; no delay by default; a Read whose alert waits behind a blocked Write returns when that does"
-	noteConfigCache   = "there are no native contexts to cache; a negative value (no cache) is accepted"
-	noteTimeout       = "a timer around the handshake that closes the transport"
-	noteHooks         = "called by the connection around crypto/tls's handshake"
-	noteExporter      = "TLS 1.2 needs a peer with extended master secret; without it the call matches errors.ErrUnsupported"
-	noteH2Only        = "the check for a client that offers only h2 is made beside the certificate's and ends with alert bad_certificate"
-	noteServerVerify  = "in TLS 1.3 crypto/tls has sent the server's flight, Finished included, before the hook runs; the connection is usable only after it"
-	noteNoTicketCache = "not implemented yet; no session is kept"
-	noteNoTickets     = "not implemented yet; no ticket is issued"
+	noteVerification = "verified by crypto/x509 outside of crypto/tls; a refused certificate always gets alert bad_certificate"
+	noteCurves       = "the set is honoured; crypto/tls orders it by its own preference; X448 is refused"
+	noteCipherSuites = "the TLS 1.2 suites are honoured as a set, in crypto/tls's own order; the TLS 1.3 suites must be all three, as crypto/tls cannot restrict them; DHE suites are refused"
+	noteShare        = "crypto/tls decides from the curves: a post-quantum group first in its order brings its classical half as a second share when that is in the list; the other value is refused"
+	noteSchemes      = "crypto/tls has no setting for signature schemes"
+	notePolicyPreset = "suites and groups in its own order, by which a server chooses, too, where the guidelines leave the choice to the client"
+	notePolicyNamed  = "only intermediate and modern; the other names are s2n's"
+	notePSK          = "crypto/tls has no external pre-shared keys"
+	noteBlinding     = "the transport below crypto/tls holds the alert and the close back; no delay by default; a Read whose alert waits behind a blocked Write returns when that does"
+	noteConfigCache  = "there are no native contexts to keep; what the 64 configurations that were used last are converted to is kept, and a negative value, which is accepted, keeps none"
+	noteTimeout      = "a timer around the handshake that closes the transport"
+	noteHooks        = "called by the connection around crypto/tls's handshake"
+	noteExporter     = "TLS 1.2 needs a peer with extended master secret; without it the call matches errors.ErrUnsupported"
+	noteH2Only       = "the check for a client that offers only h2 is made beside the certificate's and ends with alert bad_certificate"
+	noteServerVerify = "in TLS 1.3 crypto/tls has sent the server's flight, Finished included, before the hook runs; the connection is usable only after it"
+	noteRevocation   = "checked by crypto/x509 outside of crypto/tls; lists with an issuing distribution point or another unknown critical extension count as missing"
+	noteHook         = "the alert for an error is always internal_error; a hook that blocks keeps the handshake from returning until it looks at the ClientHelloInfo's context"
 )
 
 var (
@@ -68,9 +68,9 @@ var cells = map[tlsapi.Feature]cell{
 	tlsapi.ClientBlinding:           emulated(noteBlinding),
 	tlsapi.ClientConfigCache:        unsupported(noteConfigCache),
 	tlsapi.ClientSessionTicketsOff:  native,
-	tlsapi.ClientSessionCache:       unsupported(noteNoTicketCache),
+	tlsapi.ClientSessionCache:       native,
 	tlsapi.ClientOCSP:               native,
-	tlsapi.ClientRevocationLists:    unsupported("not implemented yet"),
+	tlsapi.ClientRevocationLists:    emulated(noteRevocation),
 	tlsapi.ClientHandshakeTimeout:   emulated(noteTimeout),
 	tlsapi.ClientKeyLog:             native,
 	tlsapi.ClientVerifyConnection:   native,
@@ -82,8 +82,8 @@ var cells = map[tlsapi.Feature]cell{
 	tlsapi.ServerCertificates:       native,
 	tlsapi.ServerCertificatesByName: native,
 	tlsapi.ServerExternalSigner:     native,
-	tlsapi.ServerGetCertificate:     native,
-	tlsapi.ServerGetConfig:          {tlsapi.Native, "the GetConfigForClient of the chosen configuration is not called"},
+	tlsapi.ServerGetCertificate:     {tlsapi.Native, noteHook},
+	tlsapi.ServerGetConfig:          {tlsapi.Native, noteHook + "; the GetConfigForClient of the chosen configuration is not called"},
 	tlsapi.ServerClientAuth:         emulated(noteVerification),
 	tlsapi.ServerClientCAs:          emulated(noteVerification),
 	tlsapi.ServerALPN:               emulated("crypto/tls fails without a protocol in common; the list is withheld from it then"),
@@ -101,10 +101,10 @@ var cells = map[tlsapi.Feature]cell{
 	tlsapi.ServerBlinding:           emulated(noteBlinding),
 	tlsapi.ServerConfigCache:        unsupported(noteConfigCache),
 	tlsapi.ServerSessionTicketsOff:  native,
-	tlsapi.ServerSessionTickets:     unsupported(noteNoTickets),
-	tlsapi.ServerSessionTicketKeys:  unsupported(noteNoTickets),
+	tlsapi.ServerSessionTickets:     native,
+	tlsapi.ServerSessionTicketKeys:  native,
 	tlsapi.ServerOCSP:               native,
-	tlsapi.ServerRevocationLists:    unsupported("not implemented yet"),
+	tlsapi.ServerRevocationLists:    emulated(noteRevocation),
 	tlsapi.ServerHandshakeTimeout:   emulated(noteTimeout),
 	tlsapi.ServerKeyLog:             native,
 	tlsapi.ServerVerifyConnection:   emulated(noteServerVerify),

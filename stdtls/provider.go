@@ -30,9 +30,6 @@ func (provider) Client(transport net.Conn, config *tlsapi.ClientConfig) (tlsapi.
 	if transport == nil {
 		return nil, named(errNilTransport())
 	}
-	if err := checkClient(config); err != nil {
-		return nil, named(err)
-	}
 	c, err := newClientConn(transport, config)
 	if err != nil {
 		return nil, named(err)
@@ -43,9 +40,6 @@ func (provider) Client(transport net.Conn, config *tlsapi.ClientConfig) (tlsapi.
 func (provider) Server(transport net.Conn, config *tlsapi.ServerConfig) (tlsapi.Conn, error) {
 	if transport == nil {
 		return nil, named(errNilTransport())
-	}
-	if err := checkServer(config); err != nil {
-		return nil, named(err)
 	}
 	c, err := newServerConn(transport, config)
 	if err != nil {

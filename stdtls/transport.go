@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/polytls/polytls/internal/blinding"
@@ -33,6 +34,10 @@ type transport struct {
 	// Reads are serialized by crypto/tls. readErr is an error that came
 	// together with data: it is returned next.
 	readErr error
+	// reading is held by a Read. Those that begin when draining is set read
+	// nothing: the bytes are drain's.
+	reading  sync.Mutex
+	draining atomic.Bool
 
 	closeOnce sync.Once
 	closeErr  error
@@ -48,16 +53,13 @@ type transport struct {
 	// tailSent is not nil when the last bytes are on their way, and closed
 	// when they are out or lost.
 	tailSent chan struct{}
-	// lingering closes in the background what must not be closed at once, and
-	// returns false otherwise. It is set before finish, or nil.
-	lingering func() bool
-	// blinds says that fatal alerts wait for the blinding delay; alerted that
-	// one has been written, and heldAlert is it. freeAlerts lets close_notify
-	// through.
-	blinds     bool
-	alerted    bool
-	heldAlert  []byte
-	freeAlerts bool
+	// blinding is the longest blinding delay: fatal alerts wait for it when it
+	// is not zero. alerted is set when one has been written, and heldAlert is
+	// it. While notifying, what crypto/tls writes is a close_notify.
+	blinding  time.Duration
+	alerted   bool
+	heldAlert []byte
+	notifying bool
 	// hold is not nil once the delay has begun: inner belongs to it.
 	hold *blinding.Hold
 	// watching is true during the handshake.
@@ -72,6 +74,11 @@ func newTransport(inner net.Conn, client bool) *transport {
 }
 
 func (t *transport) Read(b []byte) (int, error) {
+	t.reading.Lock()
+	defer t.reading.Unlock()
+	if t.draining.Load() {
+		return 0, markTransport(net.ErrClosed)
+	}
 	if t.readErr != nil {
 		return 0, t.readErr
 	}
@@ -93,8 +100,14 @@ func (t *transport) Read(b []byte) (int, error) {
 }
 
 func (t *transport) Write(b []byte) (int, error) {
+	alert, last := lastAlert(b)
 	t.mu.Lock()
 	if t.withholding {
+		if last && t.blinding > 0 && !t.notifying {
+			// Of a Read that fails while Close says that all is well.
+			t.mu.Unlock()
+			return len(b), nil
+		}
 		t.withheld = append(t.withheld, b...)
 		t.mu.Unlock()
 		return len(b), nil
@@ -110,11 +123,11 @@ func (t *transport) Write(b []byte) (int, error) {
 	if t.watching && t.client {
 		t.hello.add(b)
 	}
-	if alert, last := lastAlert(b); last && (t.watching || t.blinds && !t.freeAlerts) {
+	if last && (t.watching || t.blinding > 0 && !t.notifying) {
 		if t.watching {
 			t.alert = alert
 		}
-		if t.blinds {
+		if t.blinding > 0 {
 			// It waits for what the error will be: see conn.blind.
 			t.alerted, t.heldAlert = true, bytes.Clone(b)
 			t.mu.Unlock()
@@ -146,9 +159,19 @@ func (t *transport) Write(b []byte) (int, error) {
 
 var errAfterTail = errors.New("the connection has failed and its alert was the last to be sent")
 
-// SetWriteDeadline does nothing: crypto/tls would replace the caller's deadline
-// when it sends a close_notify.
-func (t *transport) SetWriteDeadline(time.Time) error { return nil }
+// SetWriteDeadline sets none: crypto/tls would replace the caller's. It calls it
+// to send a close_notify, with a deadline to come before that and one that has
+// passed after it, and lets nobody else write in between.
+func (t *transport) SetWriteDeadline(deadline time.Time) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.notifying = time.Until(deadline) > 0
+	return nil
+}
+
+// RemoteAddr is the same for all: crypto/tls makes the key of a session without
+// a server name of it, which sessions ignores, and needs one that is not empty.
+func (t *transport) RemoteAddr() net.Addr { return &net.UnixAddr{Net: "peer", Name: "peer"} }
 
 // Close closes the caller's net.Conn, once; it leaves one alone that waits for
 // the blinding delay.
@@ -206,8 +229,9 @@ func (t *transport) withhold() bool {
 
 // finish sends what was withheld and closes, as soon as the last bytes are out.
 // It returns at once: what the peer does not take is sent in the background for
-// at most tailLimit.
-func (t *transport) finish() error {
+// at most tailLimit. With drains, what the peer has sent is taken before the
+// close, see drain.
+func (t *transport) finish(drains bool) error {
 	t.mu.Lock()
 	if t.hold != nil {
 		t.mu.Unlock()
@@ -223,32 +247,65 @@ func (t *transport) finish() error {
 	t.mu.Lock()
 	sent := t.tailSent
 	t.mu.Unlock()
+	half := halfCloser(t.Conn)
+	if !drains {
+		half = nil
+	}
 	if sent == nil {
-		return t.end()
+		// There was nothing left to send.
+		sent = make(chan struct{})
+		close(sent)
 	}
 	select {
 	case <-sent:
-		return t.end()
+		if half == nil {
+			return t.Close()
+		}
 	default:
 	}
 	// This ends a Read that waits for the peer while the transport is open.
+	t.draining.Store(half != nil)
 	_ = t.Conn.SetReadDeadline(time.Unix(1, 0))
 	// The timer is for transports that ignore deadlines.
 	limit := time.AfterFunc(tailLimit, func() { _ = t.Close() })
 	go func() {
 		<-sent
+		if half != nil {
+			t.drain(half)
+		}
 		limit.Stop()
-		_ = t.end()
+		_ = t.Close()
 	}()
 	return nil
 }
 
-// end closes the transport, or lingers.
-func (t *transport) end() error {
-	if t.lingering != nil && t.lingering() {
-		return nil
+// maxDrained bounds what drain takes: more than all the tickets of a connection.
+const maxDrained = 256 << 10
+
+// drain reads until the peer has closed its half, for as long as finish allows.
+// A socket that is closed with bytes in it that nobody has read resets the
+// connection, and what this end has written before may be lost: a server's
+// session tickets would do that to every client that only writes.
+func (t *transport) drain(half interface{ CloseWrite() error }) {
+	t.reading.Lock()
+	defer t.reading.Unlock()
+	if half.CloseWrite() != nil {
+		return
 	}
-	return t.Close()
+	_ = t.Conn.SetReadDeadline(time.Now().Add(tailLimit))
+	_, _ = io.CopyN(io.Discard, t.Conn, maxDrained)
+}
+
+// halfCloser returns the transport when it is a socket of the system's; the
+// types that embed one may do anything.
+func halfCloser(inner net.Conn) interface{ CloseWrite() error } {
+	switch socket := inner.(type) {
+	case *net.TCPConn:
+		return socket
+	case *net.UnixConn:
+		return socket
+	}
+	return nil
 }
 
 // sendTail sends the last bytes in the background and waits for tailWait.

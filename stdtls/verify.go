@@ -11,12 +11,10 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"time"
-	"weak"
 
 	"github.com/polytls/polytls/tlsapi"
 )
@@ -42,7 +40,9 @@ type verifier struct {
 	// set; it is for clients' certificates, too, which have no name to check.
 	names     []string
 	skipNames bool
-	now       func() time.Time
+	// revocations are the lists to check the chain with, if any.
+	revocations revocations
+	now         func() time.Time
 }
 
 func newVerifier(a *anchors, usage x509.ExtKeyUsage) *verifier {
@@ -101,6 +101,8 @@ const (
 	rankUsage
 	rankWeak
 	rankOther
+	rankRevocationUnknown
+	rankRevoked
 	rankHostname
 )
 
@@ -214,7 +216,7 @@ func (v *verifier) chainProblem(chain []*x509.Certificate, now time.Time) *probl
 			return &problem{rankWeak, tlsapi.KindWeakKey, err}
 		}
 	}
-	return nil
+	return v.revocations.problem(chain, now)
 }
 
 func datesProblem(c *x509.Certificate, now time.Time) *problem {
@@ -336,27 +338,44 @@ var systemAnchors = sync.OnceValues(func() (*anchors, error) {
 	return newAnchors(certificates), nil
 })
 
-// knownAnchors keeps the converted form of each pool as long as the pool lives:
-// weak.Pointer[tlsapi.CertPool] → *anchors.
-var knownAnchors sync.Map
+// knownAnchors keeps the converted form of each pool as long as the pool lives.
+var knownAnchors converted[tlsapi.CertPool, *anchors]
 
-// anchorsOf converts a pool; nil means the system's roots. A pool must not be
-// modified after it was handed to a provider, so once is enough.
+// anchorsOf converts a pool; nil means the system's roots.
 func anchorsOf(pool *tlsapi.CertPool) (*anchors, error) {
 	if pool == nil {
 		return systemAnchors()
 	}
-	key := weak.Make(pool)
-	if known, ok := knownAnchors.Load(key); ok {
-		return known.(*anchors), nil
+	return knownAnchors.of(pool, func(p *tlsapi.CertPool) (*anchors, error) {
+		certificates, err := p.Certificates()
+		if err != nil {
+			return nil, err
+		}
+		return newAnchors(certificates), nil
+	})
+}
+
+// until returns how long verified chains hold: to the end of the chain that
+// lasts longest, for which all certificates and their lists must be in date.
+// The zero time is no limit.
+func (v *verifier) until(chains [][]*x509.Certificate) time.Time {
+	var latest time.Time
+	for _, chain := range chains {
+		end := chain[0].NotAfter
+		for i, c := range chain {
+			if c.NotAfter.Before(end) {
+				end = c.NotAfter
+			}
+			if i == len(chain)-1 {
+				break
+			}
+			if list := v.revocations.current(chain[i+1], v.now()); list != nil && !list.NextUpdate.IsZero() && list.NextUpdate.Before(end) {
+				end = list.NextUpdate
+			}
+		}
+		if end.After(latest) {
+			latest = end
+		}
 	}
-	certificates, err := pool.Certificates()
-	if err != nil {
-		return nil, err
-	}
-	a, loaded := knownAnchors.LoadOrStore(key, newAnchors(certificates))
-	if !loaded {
-		runtime.AddCleanup(pool, func(k weak.Pointer[tlsapi.CertPool]) { knownAnchors.Delete(k) }, key)
-	}
-	return a.(*anchors), nil
+	return latest
 }

@@ -17,14 +17,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/polytls/polytls/tlsapi"
+	"github.com/polytls/polytls/tlstest"
 )
-
-func selfSignedLeaf(t testing.TB, names ...string) tls.Certificate {
-	key := ecKey(t)
-	template := leafTemplate(t, names...)
-	cert := sign(t, template, template, key.Public(), key)
-	return tls.Certificate{Certificate: [][]byte{cert.Raw}, PrivateKey: key}
-}
 
 func poolOf(t testing.TB, ders ...[]byte) *tlsapi.CertPool {
 	pool := tlsapi.NewCertPool()
@@ -57,38 +51,35 @@ func verificationCases(t *testing.T) []verificationCase {
 	ca := newAuthority(t, "CA")
 	other := newAuthority(t, "Other CA")
 	sameName := newAuthority(t, "CA")
-	inter := ca.intermediate(t, "Intermediate")
-	deep := inter.intermediate(t, "Deep")
-	withTemplate := func(a *authority, change func(*x509.Certificate)) tls.Certificate {
-		template := leafTemplate(t, "server.test")
-		change(template)
-		return a.issue(t, ecKey(t), template)
+	inter := ca.Intermediate(t, tlstest.Spec{CommonName: "Intermediate"})
+	deep := inter.Intermediate(t, tlstest.Spec{CommonName: "Deep"})
+	withTemplate := func(a *tlstest.Authority, change func(*x509.Certificate)) tls.Certificate {
+		return reissued(t, a, leaf(t, a, "server.test"), change)
 	}
-	withoutChain := inter.leaf(t, "server.test")
+	withoutChain := leaf(t, inter, "server.test")
 	withoutChain.Certificate = withoutChain.Certificate[:1]
-	selfSigned := selfSignedLeaf(t, "server.test")
-	leafAnchor := other.leaf(t, "server.test")
+	selfSigned := tlstest.SelfSigned(t, leafSpec("server.test"))
+	leafAnchor := leaf(t, other, "server.test")
 
-	tampered := ca.leaf(t, "server.test")
-	tampered.Certificate = [][]byte{append([]byte(nil), tampered.Certificate[0]...)}
-	tampered.Certificate[0][len(tampered.Certificate[0])-1] ^= 1
+	tampered := tlstest.Tamper(t, leaf(t, ca, "server.test"))
 
-	notCA := ca.intermediate(t, "No CA", func(c *x509.Certificate) { c.IsCA = false; c.KeyUsage = x509.KeyUsageDigitalSignature })
-	noCertSign := ca.intermediate(t, "No cert sign", func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageDigitalSignature })
-	expiredInter := ca.intermediate(t, "Expired", func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) })
-	clientOnlyInter := ca.intermediate(t, "Clients", func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} })
-	constrained := ca.intermediate(t, "Constrained", func(c *x509.Certificate) { c.PermittedDNSDomains = []string{"example.org"} })
-	pathZero := ca.intermediate(t, "Path 0", func(c *x509.Certificate) { c.MaxPathLenZero = true }).intermediate(t, "Too deep")
-	weakRoot := newAuthorityWithKey(t, "Weak CA", rsaKey(t, 1024))
-	sha1Root := newAuthorityWithKey(t, "RSA CA", rsaKey(t, 2048))
-	weakSigned := sha1Root.issue(t, ecKey(t), leafTemplate(t, "server.test"))
-	weakSigned.Certificate = [][]byte{withSHA1(t, weakSigned.Certificate[0], sha1Root.key.(*rsa.PrivateKey))}
+	notCA := tlstest.Issuer(ca.Leaf(t, tlstest.Spec{CommonName: "No CA"}))
+	with := func(spec tlstest.Spec) *tlstest.Authority { return ca.Intermediate(t, spec) }
+	noCertSign := with(tlstest.Spec{CommonName: "No cert sign", KeyUsage: x509.KeyUsageDigitalSignature})
+	expiredInter := with(tlstest.Spec{CommonName: "Expired", NotAfter: time.Now().Add(-time.Minute)})
+	clientOnlyInter := with(tlstest.Spec{CommonName: "Clients", ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+	constrained := with(tlstest.Spec{CommonName: "Constrained", PermittedDNSDomains: []string{"example.org"}})
+	pathZero := with(tlstest.Spec{CommonName: "Path 0", PathLen: -1}).Intermediate(t, tlstest.Spec{CommonName: "Too deep"})
+	weakRoot := tlstest.NewAuthority(t, tlstest.Spec{CommonName: "Weak CA", Key: tlstest.RSA1024})
+	sha1Root := tlstest.NewAuthority(t, tlstest.Spec{CommonName: "RSA CA", Key: tlstest.RSA})
+	weakSigned := leaf(t, sha1Root, "server.test")
+	weakSigned.Certificate = [][]byte{withSHA1(t, weakSigned.Certificate[0], sha1Root.Key.(*rsa.PrivateKey))}
 
 	critical := withTemplate(ca, func(c *x509.Certificate) {
 		c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 2, 3, 4}, Critical: true, Value: []byte{5, 0}}}
 	})
 
-	names := func(names ...string) tls.Certificate { return ca.leaf(t, names...) }
+	names := func(names ...string) tls.Certificate { return leaf(t, ca, names...) }
 	var (
 		hostname  x509.HostnameError
 		authority x509.UnknownAuthorityError
@@ -97,57 +88,57 @@ func verificationCases(t *testing.T) []verificationCase {
 		critErr   x509.UnhandledCriticalExtension
 	)
 	cases := []verificationCase{
-		{name: "right", cert: names("server.test"), roots: ca.pool()},
-		{name: "chain of three", cert: inter.leaf(t, "server.test"), roots: ca.pool()},
-		{name: "chain of four", cert: deep.leaf(t, "server.test"), roots: ca.pool()},
-		{name: "intermediate missing", cert: withoutChain, roots: ca.pool(), kind: tlsapi.KindUntrusted, as: &authority},
-		{name: "intermediate as anchor", cert: withoutChain, roots: poolOf(t, inter.cert.Raw)},
+		{name: "right", cert: names("server.test"), roots: tlstest.Pool(ca)},
+		{name: "chain of three", cert: leaf(t, inter, "server.test"), roots: tlstest.Pool(ca)},
+		{name: "chain of four", cert: leaf(t, deep, "server.test"), roots: tlstest.Pool(ca)},
+		{name: "intermediate missing", cert: withoutChain, roots: tlstest.Pool(ca), kind: tlsapi.KindUntrusted, as: &authority},
+		{name: "intermediate as anchor", cert: withoutChain, roots: poolOf(t, inter.Certificate.Raw)},
 		{name: "leaf as anchor", cert: leafAnchor, roots: poolOf(t, leafAnchor.Certificate[0])},
 		{name: "self-signed leaf as anchor", cert: selfSigned, roots: poolOf(t, selfSigned.Certificate[0])},
 		{name: "leaf as anchor, wrong name", cert: leafAnchor, roots: poolOf(t, leafAnchor.Certificate[0]), serverName: "other.test", kind: tlsapi.KindHostname, as: &hostname},
-		{name: "anchor among others", cert: names("server.test"), roots: poolOf(t, other.cert.Raw, sameName.cert.Raw, ca.cert.Raw)},
+		{name: "anchor among others", cert: names("server.test"), roots: poolOf(t, other.Certificate.Raw, sameName.Certificate.Raw, ca.Certificate.Raw)},
 
-		{name: "untrusted", cert: other.leaf(t, "server.test"), roots: ca.pool(), kind: tlsapi.KindUntrusted, as: &authority},
-		{name: "untrusted, same CA name", cert: sameName.leaf(t, "server.test"), roots: ca.pool(), kind: tlsapi.KindUntrusted, as: &authority},
-		{name: "untrusted, root sent", cert: withSent(other.leaf(t, "server.test"), other.cert.Raw), roots: ca.pool(), kind: tlsapi.KindUntrusted, as: &authority},
-		{name: "self-signed", cert: selfSigned, roots: ca.pool(), kind: tlsapi.KindSelfSigned, as: &authority},
-		{name: "untrusted and expired", cert: withTemplate(other, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }), roots: ca.pool(), kind: tlsapi.KindUntrusted, as: &authority},
-		{name: "self-signed and wrong name", cert: selfSigned, roots: ca.pool(), serverName: "other.test", kind: tlsapi.KindSelfSigned, as: &authority},
+		{name: "untrusted", cert: leaf(t, other, "server.test"), roots: tlstest.Pool(ca), kind: tlsapi.KindUntrusted, as: &authority},
+		{name: "untrusted, same CA name", cert: leaf(t, sameName, "server.test"), roots: tlstest.Pool(ca), kind: tlsapi.KindUntrusted, as: &authority},
+		{name: "untrusted, root sent", cert: withSent(leaf(t, other, "server.test"), other.Certificate.Raw), roots: tlstest.Pool(ca), kind: tlsapi.KindUntrusted, as: &authority},
+		{name: "self-signed", cert: selfSigned, roots: tlstest.Pool(ca), kind: tlsapi.KindSelfSigned, as: &authority},
+		{name: "untrusted and expired", cert: withTemplate(other, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }), roots: tlstest.Pool(ca), kind: tlsapi.KindUntrusted, as: &authority},
+		{name: "self-signed and wrong name", cert: selfSigned, roots: tlstest.Pool(ca), serverName: "other.test", kind: tlsapi.KindSelfSigned, as: &authority},
 
-		{name: "expired", cert: withTemplate(ca, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }), roots: ca.pool(), kind: tlsapi.KindExpired, as: &invalid},
-		{name: "expired and wrong name", cert: withTemplate(ca, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }), roots: ca.pool(), serverName: "other.test", kind: tlsapi.KindExpired, as: &invalid},
-		{name: "not yet valid", cert: withTemplate(ca, func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Minute) }), roots: ca.pool(), kind: tlsapi.KindNotYetValid, as: &invalid},
-		{name: "expired intermediate", cert: expiredInter.leaf(t, "server.test"), roots: ca.pool(), kind: tlsapi.KindExpired, as: &invalid},
+		{name: "expired", cert: withTemplate(ca, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }), roots: tlstest.Pool(ca), kind: tlsapi.KindExpired, as: &invalid},
+		{name: "expired and wrong name", cert: withTemplate(ca, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }), roots: tlstest.Pool(ca), serverName: "other.test", kind: tlsapi.KindExpired, as: &invalid},
+		{name: "not yet valid", cert: withTemplate(ca, func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Minute) }), roots: tlstest.Pool(ca), kind: tlsapi.KindNotYetValid, as: &invalid},
+		{name: "expired intermediate", cert: leaf(t, expiredInter, "server.test"), roots: tlstest.Pool(ca), kind: tlsapi.KindExpired, as: &invalid},
 
-		{name: "extended key usage of a client", cert: withTemplate(ca, func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} }), roots: ca.pool(), kind: tlsapi.KindKeyUsage, as: &invalid},
-		{name: "extended key usage of the intermediate", cert: clientOnlyInter.leaf(t, "server.test"), roots: ca.pool(), kind: tlsapi.KindKeyUsage, as: &invalid},
-		{name: "any extended key usage", cert: withTemplate(ca, func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageAny} }), roots: ca.pool()},
-		{name: "no extended key usage", cert: withTemplate(ca, func(c *x509.Certificate) { c.ExtKeyUsage = nil }), roots: ca.pool()},
-		{name: "key usage without signatures", cert: withTemplate(ca, func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageCRLSign }), roots: ca.pool(), kind: tlsapi.KindKeyUsage, as: &invalid},
-		{name: "no key usage", cert: withTemplate(ca, func(c *x509.Certificate) { c.KeyUsage = 0 }), roots: ca.pool()},
-		{name: "usage and wrong name", cert: withTemplate(ca, func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageCRLSign }), roots: ca.pool(), serverName: "other.test", kind: tlsapi.KindKeyUsage, as: &invalid},
+		{name: "extended key usage of a client", cert: withTemplate(ca, func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} }), roots: tlstest.Pool(ca), kind: tlsapi.KindKeyUsage, as: &invalid},
+		{name: "extended key usage of the intermediate", cert: leaf(t, clientOnlyInter, "server.test"), roots: tlstest.Pool(ca), kind: tlsapi.KindKeyUsage, as: &invalid},
+		{name: "any extended key usage", cert: withTemplate(ca, func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageAny} }), roots: tlstest.Pool(ca)},
+		{name: "no extended key usage", cert: withTemplate(ca, func(c *x509.Certificate) { c.ExtKeyUsage = nil }), roots: tlstest.Pool(ca)},
+		{name: "key usage without signatures", cert: withTemplate(ca, func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageCRLSign }), roots: tlstest.Pool(ca), kind: tlsapi.KindKeyUsage, as: &invalid},
+		{name: "no key usage", cert: withTemplate(ca, func(c *x509.Certificate) { c.KeyUsage = 0 }), roots: tlstest.Pool(ca)},
+		{name: "usage and wrong name", cert: withTemplate(ca, func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageCRLSign }), roots: tlstest.Pool(ca), serverName: "other.test", kind: tlsapi.KindKeyUsage, as: &invalid},
 
-		{name: "weak anchor", cert: weakRoot.leaf(t, "server.test"), roots: weakRoot.pool(), kind: tlsapi.KindWeakKey},
-		{name: "SHA-1", cert: weakSigned, roots: sha1Root.pool(), kind: tlsapi.KindWeakSignature, as: &insecure},
+		{name: "weak anchor", cert: leaf(t, weakRoot, "server.test"), roots: tlstest.Pool(weakRoot), kind: tlsapi.KindWeakKey},
+		{name: "SHA-1", cert: weakSigned, roots: tlstest.Pool(sha1Root), kind: tlsapi.KindWeakSignature, as: &insecure},
 		{name: "SHA-1 leaf as anchor", cert: weakSigned, roots: poolOf(t, weakSigned.Certificate[0])},
-		{name: "bad signature", cert: tampered, roots: ca.pool(), kind: tlsapi.KindInvalidCertificate},
-		{name: "issuer is no CA", cert: notCA.leaf(t, "server.test"), roots: ca.pool(), kind: tlsapi.KindInvalidCertificate, as: &invalid},
-		{name: "issuer may not sign", cert: noCertSign.leaf(t, "server.test"), roots: ca.pool(), kind: tlsapi.KindInvalidCertificate, as: &invalid},
-		{name: "no CA as anchor", cert: notCA.leaf(t, "server.test"), roots: poolOf(t, notCA.cert.Raw), kind: tlsapi.KindInvalidCertificate, as: &invalid},
-		{name: "name constraint", cert: constrained.leaf(t, "server.test"), roots: ca.pool(), kind: tlsapi.KindInvalidCertificate, as: &invalid},
-		{name: "path length", cert: pathZero.leaf(t, "server.test"), roots: ca.pool(), kind: tlsapi.KindInvalidCertificate},
-		{name: "critical extension", cert: critical, roots: ca.pool(), kind: tlsapi.KindInvalidCertificate, as: &critErr},
+		{name: "bad signature", cert: tampered, roots: tlstest.Pool(ca), kind: tlsapi.KindInvalidCertificate},
+		{name: "issuer is no CA", cert: leaf(t, notCA, "server.test"), roots: tlstest.Pool(ca), kind: tlsapi.KindInvalidCertificate, as: &invalid},
+		{name: "issuer may not sign", cert: leaf(t, noCertSign, "server.test"), roots: tlstest.Pool(ca), kind: tlsapi.KindInvalidCertificate, as: &invalid},
+		{name: "no CA as anchor", cert: leaf(t, notCA, "server.test"), roots: poolOf(t, notCA.Certificate.Raw), kind: tlsapi.KindInvalidCertificate, as: &invalid},
+		{name: "name constraint", cert: leaf(t, constrained, "server.test"), roots: tlstest.Pool(ca), kind: tlsapi.KindInvalidCertificate, as: &invalid},
+		{name: "path length", cert: leaf(t, pathZero, "server.test"), roots: tlstest.Pool(ca), kind: tlsapi.KindInvalidCertificate},
+		{name: "critical extension", cert: critical, roots: tlstest.Pool(ca), kind: tlsapi.KindInvalidCertificate, as: &critErr},
 
 		{name: "name only in the common name", cert: withTemplate(ca, func(c *x509.Certificate) {
 			c.DNSNames = nil
 			c.Subject.CommonName = "server.test"
-		}), roots: ca.pool(), kind: tlsapi.KindHostname, as: &hostname},
+		}), roots: tlstest.Pool(ca), kind: tlsapi.KindHostname, as: &hostname},
 		{name: "address only in the common name", cert: withTemplate(ca, func(c *x509.Certificate) {
 			c.DNSNames = nil
 			c.Subject.CommonName = "192.0.2.1"
-		}), roots: ca.pool(), serverName: "192.0.2.1", kind: tlsapi.KindHostname, as: &hostname},
-		{name: "address as DNS name", cert: withTemplate(ca, func(c *x509.Certificate) { c.DNSNames = []string{"192.0.2.1"} }), roots: ca.pool(), serverName: "192.0.2.1", kind: tlsapi.KindHostname, as: &hostname},
-		{name: "digits are no name", cert: withTemplate(ca, func(c *x509.Certificate) { c.DNSNames = []string{"192.0.2"} }), roots: ca.pool(), serverName: "192.0.2", kind: tlsapi.KindHostname},
+		}), roots: tlstest.Pool(ca), serverName: "192.0.2.1", kind: tlsapi.KindHostname, as: &hostname},
+		{name: "address as DNS name", cert: withTemplate(ca, func(c *x509.Certificate) { c.DNSNames = []string{"192.0.2.1"} }), roots: tlstest.Pool(ca), serverName: "192.0.2.1", kind: tlsapi.KindHostname, as: &hostname},
+		{name: "digits are no name", cert: withTemplate(ca, func(c *x509.Certificate) { c.DNSNames = []string{"192.0.2"} }), roots: tlstest.Pool(ca), serverName: "192.0.2", kind: tlsapi.KindHostname},
 	}
 	for _, n := range []struct {
 		san, name string
@@ -174,7 +165,7 @@ func verificationCases(t *testing.T) []verificationCase {
 		{"fe80::1", "fe80::1%eth0", true},
 		{"2001:db8::1", "server.test", false},
 	} {
-		c := verificationCase{name: fmt.Sprintf("%s for %s", n.san, n.name), cert: names(n.san), roots: ca.pool(), serverName: n.name}
+		c := verificationCase{name: fmt.Sprintf("%s for %s", n.san, n.name), cert: names(n.san), roots: tlstest.Pool(ca), serverName: n.name}
 		if !n.match {
 			c.kind, c.as = tlsapi.KindHostname, &hostname
 		}
@@ -182,10 +173,10 @@ func verificationCases(t *testing.T) []verificationCase {
 	}
 	both := names("alt.test", "192.0.2.7")
 	return append(cases,
-		verificationCase{name: "alternative DNS name", cert: both, roots: ca.pool(), alternate: "alt.test"},
-		verificationCase{name: "alternative address", cert: both, roots: ca.pool(), alternate: "192.0.2.7"},
-		verificationCase{name: "address or alternative name", cert: both, roots: ca.pool(), serverName: "192.0.2.8", alternate: "alt.test"},
-		verificationCase{name: "neither name", cert: both, roots: ca.pool(), alternate: "other.test", kind: tlsapi.KindHostname, as: &hostname},
+		verificationCase{name: "alternative DNS name", cert: both, roots: tlstest.Pool(ca), alternate: "alt.test"},
+		verificationCase{name: "alternative address", cert: both, roots: tlstest.Pool(ca), alternate: "192.0.2.7"},
+		verificationCase{name: "address or alternative name", cert: both, roots: tlstest.Pool(ca), serverName: "192.0.2.8", alternate: "alt.test"},
+		verificationCase{name: "neither name", cert: both, roots: tlstest.Pool(ca), alternate: "other.test", kind: tlsapi.KindHostname, as: &hostname},
 	)
 }
 
@@ -273,12 +264,9 @@ func TestVerification(t *testing.T) {
 
 func TestVerificationSwitches(t *testing.T) {
 	ca, other := newAuthority(t, "CA"), newAuthority(t, "Other CA")
-	server := &tlsapi.ServerConfig{Certificates: []tls.Certificate{other.leaf(t, "server.test")}}
-	expired := &tlsapi.ServerConfig{Certificates: []tls.Certificate{other.issue(t, ecKey(t), func() *x509.Certificate {
-		template := leafTemplate(t, "other.test")
-		template.NotAfter = time.Now().Add(-time.Minute)
-		return template
-	}())}}
+	server := &tlsapi.ServerConfig{Certificates: []tls.Certificate{leaf(t, other, "server.test")}}
+	expired := &tlsapi.ServerConfig{Certificates: []tls.Certificate{
+		other.Leaf(t, tlstest.Spec{DNSNames: []string{"other.test"}, NotAfter: time.Now().Add(-time.Minute)})}}
 	for _, c := range []struct {
 		name     string
 		client   *tlsapi.ClientConfig
@@ -287,11 +275,11 @@ func TestVerificationSwitches(t *testing.T) {
 		verified bool
 	}{
 		{"skip everything", &tlsapi.ClientConfig{InsecureSkipVerify: true}, expired, 0, false},
-		{"skip everything, with a name and roots", &tlsapi.ClientConfig{InsecureSkipVerify: true, ServerName: "x.test", RootCAs: ca.pool()}, server, 0, false},
-		{"skip the name", &tlsapi.ClientConfig{SkipHostnameVerification: true, ServerName: "x.test", RootCAs: other.pool()}, server, 0, true},
-		{"skip the name without one", &tlsapi.ClientConfig{SkipHostnameVerification: true, RootCAs: other.pool()}, server, 0, true},
-		{"skip the name, not the chain", &tlsapi.ClientConfig{SkipHostnameVerification: true, RootCAs: ca.pool()}, server, tlsapi.KindUntrusted, false},
-		{"skip the name, not the dates", &tlsapi.ClientConfig{SkipHostnameVerification: true, RootCAs: other.pool()}, expired, tlsapi.KindExpired, false},
+		{"skip everything, with a name and roots", &tlsapi.ClientConfig{InsecureSkipVerify: true, ServerName: "x.test", RootCAs: tlstest.Pool(ca)}, server, 0, false},
+		{"skip the name", &tlsapi.ClientConfig{SkipHostnameVerification: true, ServerName: "x.test", RootCAs: tlstest.Pool(other)}, server, 0, true},
+		{"skip the name without one", &tlsapi.ClientConfig{SkipHostnameVerification: true, RootCAs: tlstest.Pool(other)}, server, 0, true},
+		{"skip the name, not the chain", &tlsapi.ClientConfig{SkipHostnameVerification: true, RootCAs: tlstest.Pool(ca)}, server, tlsapi.KindUntrusted, false},
+		{"skip the name, not the dates", &tlsapi.ClientConfig{SkipHostnameVerification: true, RootCAs: tlstest.Pool(other)}, expired, tlsapi.KindExpired, false},
 		{"system roots", &tlsapi.ClientConfig{ServerName: "server.test"}, server, tlsapi.KindUntrusted, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -316,8 +304,8 @@ func TestVerificationSwitches(t *testing.T) {
 // A client without names to accept must not become one that accepts all.
 func TestVerifierWithoutNamesRefuses(t *testing.T) {
 	ca := newAuthority(t, "CA")
-	v := newVerifier(newAnchors([]*x509.Certificate{ca.cert}), x509.ExtKeyUsageServerAuth)
-	_, err := v.verify([]*x509.Certificate{mustParse(t, ca.leaf(t, "server.test").Certificate[0])})
+	v := newVerifier(newAnchors([]*x509.Certificate{ca.Certificate}), x509.ExtKeyUsageServerAuth)
+	_, err := v.verify([]*x509.Certificate{leaf(t, ca, "server.test").Leaf})
 	require.ErrorIs(t, err, tlsapi.KindHostname)
 }
 
@@ -325,19 +313,13 @@ func TestVerifierWithoutNamesRefuses(t *testing.T) {
 // take exponential time.
 func TestExplainIsBounded(t *testing.T) {
 	// Without key identifiers each of them may have issued each other.
-	issuer := caTemplate(t, "Same")
-	signer := ecKey(t)
-	chain := []*x509.Certificate{sign(t, leafTemplate(t, "server.test"), issuer, ecKey(t).Public(), signer)}
+	same := tlstest.Spec{CommonName: "Same", SubjectKeyID: []byte{}}
+	signer := tlstest.NewAuthority(t, same)
+	chain := []*x509.Certificate{leaf(t, signer, "server.test").Leaf}
 	for range 30 {
-		key := ecKey(t)
-		other := caTemplate(t, "Same")
-		other.SubjectKeyId = []byte{}
-		chain = append(chain, sign(t, other, issuer, key.Public(), signer))
+		chain = append(chain, signer.Intermediate(t, same).Certificate)
 	}
-	for _, c := range chain[1:] {
-		c.SubjectKeyId = nil
-	}
-	v := newVerifier(newAnchors([]*x509.Certificate{newAuthority(t, "Other").cert}), x509.ExtKeyUsageServerAuth)
+	v := newVerifier(newAnchors([]*x509.Certificate{newAuthority(t, "Other").Certificate}), x509.ExtKeyUsageServerAuth)
 	within(t, 5*time.Second, "the verification", func() {
 		_, err := v.verify(chain)
 		require.ErrorIs(t, err, tlsapi.KindUntrusted)
@@ -346,13 +328,9 @@ func TestExplainIsBounded(t *testing.T) {
 
 func TestClientAuthentication(t *testing.T) {
 	ca, clientCA, other := newAuthority(t, "CA"), newAuthority(t, "Client CA"), newAuthority(t, "Other CA")
-	right, wrong, selfSigned := clientCA.leaf(t, "client.test"), other.leaf(t, "client.test"), selfSignedLeaf(t, "client.test")
-	forServers := clientCA.issue(t, ecKey(t), func() *x509.Certificate {
-		template := leafTemplate(t, "client.test")
-		template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
-		return template
-	}())
-	intermediate := clientCA.intermediate(t, "Intermediate").leaf(t, "client.test")
+	right, wrong, selfSigned := leaf(t, clientCA, "client.test"), leaf(t, other, "client.test"), tlstest.SelfSigned(t, leafSpec("client.test"))
+	forServers := clientCA.Leaf(t, tlstest.Spec{DNSNames: []string{"client.test"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
+	intermediate := leaf(t, clientCA.Intermediate(t, tlstest.Spec{CommonName: "Intermediate"}), "client.test")
 
 	const none = tlsapi.KindNoCertificate
 	for _, mode := range []struct {
@@ -383,13 +361,13 @@ func TestClientAuthentication(t *testing.T) {
 				t.Run(fmt.Sprintf("%v/%s/%s", mode.mode, c.name, tlsapi.VersionName(version)), func(t *testing.T) {
 					sc := &tlsapi.ServerConfig{
 						Settings:     tlsapi.Settings{MaxVersion: version},
-						Certificates: []tls.Certificate{ca.leaf(t, "server.test")},
+						Certificates: []tls.Certificate{leaf(t, ca, "server.test")},
 						ClientAuth:   mode.mode,
 					}
 					if mode.verifies {
-						sc.ClientCAs = clientCA.pool()
+						sc.ClientCAs = tlstest.Pool(clientCA)
 					}
-					cc := &tlsapi.ClientConfig{ServerName: "server.test", RootCAs: ca.pool(), Certificate: c.cert}
+					cc := &tlsapi.ClientConfig{ServerName: "server.test", RootCAs: tlstest.Pool(ca), Certificate: c.cert}
 					ct, st := tcpPair(t)
 					client, err := Provider.Client(ct, cc)
 					require.NoError(t, err)
@@ -439,17 +417,17 @@ func TestClientAuthentication(t *testing.T) {
 // server decides.
 func TestClientCertificateIgnoresCAHints(t *testing.T) {
 	ca, a, b := newAuthority(t, "CA"), newAuthority(t, "A"), newAuthority(t, "B")
-	cert := b.leaf(t, "client.test")
+	cert := leaf(t, b, "client.test")
 	_, server := connected(t, tcpPair,
-		&tlsapi.ClientConfig{ServerName: "server.test", RootCAs: ca.pool(), Certificate: &cert},
-		&tlsapi.ServerConfig{Certificates: []tls.Certificate{ca.leaf(t, "server.test")}, ClientAuth: tls.RequireAnyClientCert, ClientCAs: a.pool()})
+		&tlsapi.ClientConfig{ServerName: "server.test", RootCAs: tlstest.Pool(ca), Certificate: &cert},
+		&tlsapi.ServerConfig{Certificates: []tls.Certificate{leaf(t, ca, "server.test")}, ClientAuth: tls.RequireAnyClientCert, ClientCAs: tlstest.Pool(a)})
 	require.Equal(t, cert.Certificate[0], server.ConnectionState().PeerCertificates[0].Raw)
 }
 
 // The system's roots must not be trusted for clients.
 func TestClientCAsAreNotTheSystems(t *testing.T) {
 	_, err := Provider.Server(newRecorder(), &tlsapi.ServerConfig{
-		Certificates: []tls.Certificate{newAuthority(t, "CA").leaf(t, "server.test")},
+		Certificates: []tls.Certificate{leaf(t, newAuthority(t, "CA"), "server.test")},
 		ClientAuth:   tls.RequireAndVerifyClientCert,
 	})
 	requireKind(t, err, tlsapi.KindConfig, "config")

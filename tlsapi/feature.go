@@ -127,17 +127,16 @@ type FeatureSupport struct {
 // with the result of ClientConfig.Features or ServerConfig.Features, so that
 // no option is ignored.
 func CheckFeatures(provider Provider, used []FeatureUse) error {
-	cells := make(map[Feature]FeatureSupport)
-	for _, cell := range provider.Features() {
-		cells[cell.Feature] = cell
-	}
+	// Once per connection: a configuration uses few features, and a map of all
+	// would cost more than looking for them.
+	cells := provider.Features()
 	for _, use := range used {
-		cell, ok := cells[use.Feature]
-		if !ok {
+		i := slices.IndexFunc(cells, func(cell FeatureSupport) bool { return cell.Feature == use.Feature })
+		if i < 0 {
 			return UnsupportedError(provider.Name(), use.Option, "%s is not in the provider's list of features", use.Feature)
 		}
-		if cell.Support == Unsupported {
-			return UnsupportedError(provider.Name(), use.Option, "%s: %s", use.Feature, cell.Note)
+		if cells[i].Support == Unsupported {
+			return UnsupportedError(provider.Name(), use.Option, "%s: %s", use.Feature, cells[i].Note)
 		}
 	}
 	return nil

@@ -84,9 +84,11 @@ func newPair(t *testing.T, c, v *suite, version uint16, changeClient func(*tlsap
 	clientWire, serverWire := newWire(t)
 	clientConn, err := c.p.Client(clientWire, clientConfig)
 	c.acceptRefusal(t, err, clientConfig.Features(), values...)
+	c.coverage.use(clientConfig.Features())
 	t.Cleanup(func() { clientConn.Close() })
 	serverConn, err := v.p.Server(serverWire, serverConfig)
 	v.acceptRefusal(t, err, serverConfig.Features(), values...)
+	v.coverage.use(serverConfig.Features())
 	t.Cleanup(func() { serverConn.Close() })
 	return &pairing{&session{clientWire, serverWire, clientConn, serverConn}, clientConn, serverConn}
 }

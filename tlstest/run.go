@@ -34,6 +34,7 @@ func Run(t *testing.T, p tlsapi.Provider) {
 	t.Run("system-roots", s.testSystemRoots)
 	t.Run("client-authentication", s.testClientAuthentication)
 	t.Run("server-certificates", s.testServerCertificates)
+	t.Run("selection", s.testSelection)
 	t.Run("alpn", s.testALPN)
 	t.Run("curves", s.testCurves)
 	t.Run("key-shares", s.testKeyShares)
@@ -44,6 +45,8 @@ func Run(t *testing.T, p tlsapi.Provider) {
 	t.Run("session-tickets", s.testSessionTickets)
 	t.Run("key-log", s.testKeyLog)
 	t.Run("psks", s.testPSKs)
+	t.Run("revocation-lists", s.testRevocationLists)
+	t.Run("ocsp-stapling", s.testOCSPStapling)
 	t.Run("close", s.testClose)
 	t.Run("deadlines", s.testDeadlines)
 	t.Run("cancellation", s.testCancellation)
@@ -53,6 +56,7 @@ func Run(t *testing.T, p tlsapi.Provider) {
 	t.Run("bad-input", s.testBadInput)
 	t.Run("blinding", s.testBlinding)
 	t.Run("self", func(t *testing.T) { runPair(t, s, s) })
+	s.requireEveryCell(t)
 }
 
 // RunPair tests a provider's client against another provider's server.
@@ -62,8 +66,9 @@ func RunPair(t *testing.T, client, server tlsapi.Provider) {
 
 // suite is one run over one provider.
 type suite struct {
-	p     tlsapi.Provider
-	cells map[tlsapi.Feature]tlsapi.FeatureSupport
+	p        tlsapi.Provider
+	cells    map[tlsapi.Feature]tlsapi.FeatureSupport
+	coverage *coverage
 	// ca issued the certificates of certs and clientCert; both hold under the
 	// names of validSpec.
 	ca         *Authority
@@ -94,7 +99,7 @@ func newSuite(t *testing.T, p tlsapi.Provider) *suite {
 		}
 		t.Errorf("goroutines are left when all connections are closed: %v", err)
 	})
-	s := &suite{p: p, cells: make(map[tlsapi.Feature]tlsapi.FeatureSupport), certs: make(map[KeyType]tls.Certificate)}
+	s := &suite{p: p, cells: make(map[tlsapi.Feature]tlsapi.FeatureSupport), coverage: &coverage{}, certs: make(map[KeyType]tls.Certificate)}
 	for _, cell := range p.Features() {
 		s.cells[cell.Feature] = cell
 	}
@@ -120,10 +125,17 @@ func validSpec(kind KeyType) Spec {
 // native reports whether the provider's library itself has the feature, so
 // that it must hold to the letter.
 func (s *suite) native(feature tlsapi.Feature) bool {
+	s.coverage.add(feature)
 	return s.cells[feature].Support == tlsapi.Native
 }
 
 func (s *suite) supported(feature tlsapi.Feature) bool {
+	s.coverage.add(feature)
+	return s.declared(feature)
+}
+
+// declared is supported for code that proves nothing about the feature.
+func (s *suite) declared(feature tlsapi.Feature) bool {
 	cell, ok := s.cells[feature]
 	return ok && cell.Support != tlsapi.Unsupported
 }
@@ -177,7 +189,7 @@ func (s *suite) acceptRefusal(t *testing.T, err error, used []tlsapi.FeatureUse,
 // clientConfig returns a valid configuration of a client, changed by change.
 func (s *suite) clientConfig(change ...func(*tlsapi.ClientConfig)) *tlsapi.ClientConfig {
 	c := &tlsapi.ClientConfig{ServerName: serverName, RootCAs: Pool(s.ca)}
-	if s.supported(tlsapi.ClientBlinding) {
+	if s.declared(tlsapi.ClientBlinding) {
 		// Tests of failures would wait for the default delay.
 		c.MaxBlindingDelay = -1
 	}
@@ -190,7 +202,7 @@ func (s *suite) clientConfig(change ...func(*tlsapi.ClientConfig)) *tlsapi.Clien
 // serverConfig returns a valid configuration of a server, changed by change.
 func (s *suite) serverConfig(change ...func(*tlsapi.ServerConfig)) *tlsapi.ServerConfig {
 	c := &tlsapi.ServerConfig{Certificates: []tls.Certificate{s.certs[ECDSA]}}
-	if s.supported(tlsapi.ServerBlinding) {
+	if s.declared(tlsapi.ServerBlinding) {
 		c.MaxBlindingDelay = -1
 	}
 	for _, f := range change {

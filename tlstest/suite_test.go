@@ -266,13 +266,21 @@ var faults = map[string]struct {
 		c.ALPN = slices.Clone(c.ALPN)
 		slices.Reverse(c.ALPN)
 	})},
-	"never strict":             {"alpn", server(func(c *tlsapi.ServerConfig) { c.ALPNStrict = false })},
-	"offers no protocols":      {"alpn", client(func(c *tlsapi.ClientConfig) { c.ALPN = nil })},
-	"own curves":               {"curves", settings(func(s *tlsapi.Settings) { s.Curves = nil })},
-	"claims the order":         {"curves", faulty{cells: native(tlsapi.ClientCurves)}},
-	"own versions":             {"versions", settings(func(s *tlsapi.Settings) { s.MinVersion, s.MaxVersion = 0, 0 })},
-	"own suites":               {"cipher-suites", settings(func(s *tlsapi.Settings) { s.CipherSuites = nil })},
-	"own policy":               {"policies", settings(func(s *tlsapi.Settings) { s.SecurityPolicy = "" })},
+	"never strict":        {"alpn", server(func(c *tlsapi.ServerConfig) { c.ALPNStrict = false })},
+	"offers no protocols": {"alpn", client(func(c *tlsapi.ClientConfig) { c.ALPN = nil })},
+	"own curves":          {"curves", settings(func(s *tlsapi.Settings) { s.Curves = nil })},
+	"claims the order":    {"curves", faulty{cells: native(tlsapi.ClientCurves)}},
+	"own versions":        {"versions", settings(func(s *tlsapi.Settings) { s.MinVersion, s.MaxVersion = 0, 0 })},
+	"own suites":          {"cipher-suites", settings(func(s *tlsapi.Settings) { s.CipherSuites = nil })},
+	"own policy":          {"policies", settings(func(s *tlsapi.Settings) { s.SecurityPolicy = "" })},
+	"preset without post-quantum group": {"policies", client(func(c *tlsapi.ClientConfig) {
+		explicitly(&c.Settings, func(p *tlsapi.Policy) { p.Curves = p.Curves[1:] })
+	})},
+	"preset with CBC": {"policies", server(func(c *tlsapi.ServerConfig) {
+		explicitly(&c.Settings, func(p *tlsapi.Policy) {
+			p.CipherSuites = append(p.CipherSuites, tls.TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA)
+		})
+	})},
 	"no key log":               {"key-log", settings(func(s *tlsapi.Settings) { s.KeyLogWriter = nil })},
 	"ignores PSKs":             {"options", settings(func(s *tlsapi.Settings) { s.PSKs, s.RequirePSK = nil, false })},
 	"ignores the cache":        {"options", client(func(c *tlsapi.ClientConfig) { c.SessionCache = nil })},
@@ -311,6 +319,18 @@ var faults = map[string]struct {
 		return kinds{c, tlsapi.KindNotTLS, tlsapi.KindProtocol}
 	})},
 	"leaves goroutines": {"provider", faulty{Provider: leaking{stdtls.Provider}}},
+}
+
+// explicitly replaces intermediate by what it holds, changed.
+func explicitly(s *tlsapi.Settings, change func(*tlsapi.Policy)) {
+	if s.SecurityPolicy != tlsapi.PolicyIntermediate {
+		return
+	}
+	policy, _ := tlsapi.LookupPolicy(s.SecurityPolicy)
+	change(&policy)
+	s.SecurityPolicy = ""
+	s.MinVersion, s.MaxVersion = policy.MinVersion, policy.MaxVersion
+	s.CipherSuites, s.Curves = policy.CipherSuites, policy.Curves
 }
 
 // leaking leaves a goroutine behind when it is asked for its features.

@@ -119,6 +119,15 @@ struct libssl_psk {
 #endif
 };
 
+#ifndef OPENSSL_IS_BORINGSSL
+/* What belongs to a certificate but is the status callback's to send. */
+struct libssl_staple {
+  X509 *leaf;        /* a reference; NULL for no certificate */
+  uint8_t *response; /* malloc memory; NULL for none */
+  size_t len;
+};
+#endif
+
 /* The parts of POLYTLS_SET_TICKET_KEY. */
 struct libssl_ticket_key {
   uint8_t name[16];
@@ -132,6 +141,7 @@ struct libssl_ctx {
   enum polytls_role role;
   SSL_CTX *ssl_ctx;
   X509_STORE *store; /* ssl_ctx's */
+  STACK_OF(X509_CRL) *revocation_lists; /* NULL without any */
   uint32_t seen;     /* options set so far, a bit each */
   int ready;         /* ctx_finish has succeeded */
   int verify_mode;
@@ -166,6 +176,9 @@ struct libssl_ctx {
 #endif
   size_t certificates;
   int key_types[LIBSSL_MAX_CERTIFICATES]; /* of the certificates */
+#ifndef OPENSSL_IS_BORINGSSL
+  struct libssl_staple staples[LIBSSL_MAX_CERTIFICATES]; /* of the certificates */
+#endif
 #ifdef HAVE_SSL_CREDENTIAL
   SSL_CREDENTIAL **credentials; /* until ctx_finish gives them to ssl_ctx */
 #endif
@@ -614,7 +627,7 @@ static int libssl_verify(X509_STORE_CTX *store_ctx, void *argument) {
   }
 
   enum polytls_role peer = conn->ctx->role == POLYTLS_CLIENT ? POLYTLS_SERVER : POLYTLS_CLIENT;
-  int verified = polytls_verify(store_ctx, peer, &conn->names, &conn->outcome) == 1;
+  int verified = polytls_verify(store_ctx, peer, &conn->names, conn->ctx->revocation_lists, &conn->outcome) == 1;
   conn->head.verify_code = conn->outcome.code;
   conn->head.verify_depth = conn->outcome.depth;
   conn->head.verify_library_code = conn->outcome.library_code;
@@ -785,7 +798,14 @@ static void libssl_ctx_release(struct libssl_ctx *ctx) {
   }
   free(ctx->credentials);
 #endif
+#ifndef OPENSSL_IS_BORINGSSL
+  for (size_t i = 0; i < ctx->certificates; i++) {
+    X509_free(ctx->staples[i].leaf);
+    free(ctx->staples[i].response);
+  }
+#endif
   libssl_psks_free(ctx);
+  sk_X509_CRL_pop_free(ctx->revocation_lists, X509_CRL_free);
   sk_X509_NAME_pop_free(ctx->ca_names, X509_NAME_free);
   EVP_MD_CTX_free(ctx->trust_digest);
   SSL_CTX_free(ctx->ssl_ctx);
@@ -936,6 +956,18 @@ static struct polytls_result libssl_add_anchor(struct libssl_ctx *ctx, const uin
     return libssl_ctx_library_failure(ctx, POLYTLS_FAIL_CONFIG, "a trust anchor cannot be added");
   }
   return libssl_result(POLYTLS_OK);
+}
+
+static struct polytls_result libssl_add_revocation_list(struct libssl_ctx *ctx, const uint8_t *data, size_t len) {
+  switch (polytls_revocation_add(&ctx->revocation_lists, data, len)) {
+    case 1:
+      return EVP_DigestUpdate(ctx->trust_digest, data, len) == 1 ? libssl_result(POLYTLS_OK)
+                                                                 : libssl_ctx_out_of_memory(ctx);
+    case 0:
+      return libssl_ctx_out_of_memory(ctx);
+    default:
+      return libssl_ctx_library_failure(ctx, POLYTLS_FAIL_CONFIG, "a revocation list does not parse");
+  }
 }
 
 static struct polytls_result libssl_add_ca_name(struct libssl_ctx *ctx, const uint8_t *data, size_t len) {
@@ -1103,10 +1135,61 @@ static struct polytls_result libssl_add_certificate(struct libssl_ctx *ctx, cons
   }
 #endif
   if (result.status == POLYTLS_OK) {
+#ifndef OPENSSL_IS_BORINGSSL
+    X509_up_ref(identity.leaf);
+    ctx->staples[ctx->certificates].leaf = identity.leaf;
+#endif
     ctx->key_types[ctx->certificates++] = EVP_PKEY_id(identity.key);
   }
   libssl_identity_free(&identity);
   return result;
+}
+
+#ifndef OPENSSL_IS_BORINGSSL
+/* Staples the response of the certificate in use to the handshake. */
+static int libssl_send_staple(SSL *ssl, void *argument) {
+  const struct libssl_ctx *ctx = argument;
+  X509 *leaf = SSL_get_certificate(ssl);
+  for (size_t i = 0; leaf != NULL && i < ctx->certificates; i++) {
+    const struct libssl_staple *staple = &ctx->staples[i];
+    if (staple->leaf != leaf || staple->response == NULL) {
+      continue;
+    }
+    unsigned char *copy = OPENSSL_memdup(staple->response, staple->len);
+    if (copy == NULL) {
+      return SSL_TLSEXT_ERR_NOACK; /* clients do without a response */
+    }
+    SSL_set_tlsext_status_ocsp_resp(ssl, copy, (long)staple->len); /* takes the copy */
+    return SSL_TLSEXT_ERR_OK;
+  }
+  return SSL_TLSEXT_ERR_NOACK;
+}
+#endif
+
+/* Copies the OCSP response for the certificate that was added last. */
+static struct polytls_result libssl_staple(struct libssl_ctx *ctx, const uint8_t *data, size_t len) {
+  /* The protocol has 3 bytes for its length. */
+  if (ctx->role != POLYTLS_SERVER || ctx->certificates == 0 || len == 0 || len >= (1 << 24)) {
+    return libssl_malformed(ctx, "OCSP response");
+  }
+#if defined(HAVE_SSL_CREDENTIAL)
+  CRYPTO_BUFFER *response = CRYPTO_BUFFER_new(data, len, NULL);
+  int ok = response != NULL && SSL_CREDENTIAL_set1_ocsp_response(ctx->credentials[ctx->certificates - 1], response) == 1;
+  CRYPTO_BUFFER_free(response);
+#elif defined(OPENSSL_IS_BORINGSSL)
+  int ok = SSL_CTX_set_ocsp_response(ctx->ssl_ctx, data, len) == 1;
+#else
+  struct libssl_staple *staple = &ctx->staples[ctx->certificates - 1];
+  int ok = staple->response == NULL && (staple->response = malloc(len)) != NULL;
+  if (ok) {
+    memcpy(staple->response, data, len);
+    staple->len = len;
+    SSL_CTX_set_tlsext_status_cb(ctx->ssl_ctx, libssl_send_staple);
+    SSL_CTX_set_tlsext_status_arg(ctx->ssl_ctx, ctx);
+  }
+#endif
+  return ok ? libssl_result(POLYTLS_OK)
+            : libssl_ctx_library_failure(ctx, POLYTLS_FAIL_CONFIG, "the OCSP response cannot be stapled");
 }
 
 static struct polytls_result libssl_set_version(struct libssl_ctx *ctx, uint16_t *version, const uint8_t *data,
@@ -1200,6 +1283,10 @@ static struct polytls_result libssl_ctx_set_option(struct libssl_ctx *ctx, int o
       return libssl_add_ca_name(ctx, data, len);
     case POLYTLS_SET_TICKET_KEY:
       return libssl_add_ticket_key(ctx, data, len);
+    case POLYTLS_SET_REVOCATION_LIST:
+      return libssl_add_revocation_list(ctx, data, len);
+    case POLYTLS_SET_OCSP_RESPONSE:
+      return libssl_staple(ctx, data, len);
     case POLYTLS_SET_PSK:
       return libssl_add_psk(ctx, data, len);
     case POLYTLS_SET_REQUIRE_PSK:
@@ -1216,7 +1303,8 @@ static struct polytls_result libssl_ctx_set(struct polytls_ctx *head, int option
   ctx->head.error_text[0] = 0;
   struct polytls_result result;
   int repeats = option == POLYTLS_SET_TRUST_ANCHOR || option == POLYTLS_SET_CERTIFICATE || option == POLYTLS_SET_CA_NAME ||
-                option == POLYTLS_SET_PSK || option == POLYTLS_SET_TICKET_KEY;
+                option == POLYTLS_SET_PSK || option == POLYTLS_SET_TICKET_KEY ||
+                option == POLYTLS_SET_OCSP_RESPONSE || option == POLYTLS_SET_REVOCATION_LIST;
   if (ctx->ready) {
     return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_CONFIG, 0, "the context is finished and in use");
   }
@@ -2387,6 +2475,11 @@ static struct polytls_result libssl_failed(struct libssl_conn *conn, int ssl_err
     snprintf(conn->failure_text, sizeof(conn->failure_text), "certificate %d of the chain: %s", conn->outcome.depth,
              conn->outcome.text == NULL ? "refused" : conn->outcome.text);
     return libssl_set_failure(conn, POLYTLS_FAIL_VERIFY, error.code, conn->failure_text);
+  }
+  if (error.code == 0 && conn->alert_sent >= 0 && conn->alert_sent != SSL_AD_INTERNAL_ERROR) {
+    /* BoringSSL of 2023 refuses some malformed ClientHellos without a reason;
+     * its alert tells whose fault it is. */
+    return libssl_set_failure(conn, POLYTLS_FAIL_PROTOCOL, 0, SSL_alert_desc_string_long(conn->alert_sent));
   }
   if (ssl_error != SSL_ERROR_SSL || error.code == 0) {
     return libssl_set_failure(conn, POLYTLS_FAIL_INTERNAL, error.code, error.text);

@@ -26,6 +26,7 @@
 #include <string.h>
 
 #include "polytls_native.h"
+#include "polytls_revocation.h"
 
 /* The shortest keys that count: RSA in bits, curves in bits of their order.
  * Both stand for the 112 bits of security level 2, which BoringSSL does not
@@ -600,6 +601,29 @@ static inline int polytls_verify_chain(X509_STORE_CTX *ctx, STACK_OF(X509) *chai
   return 1;
 }
 
+/* Checks the certificates of the verified chain under its first anchor against
+ * the lists. Returns 1, or refuses. */
+static inline int polytls_verify_revocation(X509_STORE_CTX *ctx, STACK_OF(X509) *chain, STACK_OF(X509_CRL) *lists,
+                                            struct polytls_outcome *outcome) {
+  int last = (int)sk_X509_num(chain) - 1;
+  int count = 0;
+  /* The libraries go on to a root although a certificate under it is one of the
+   * anchors. */
+  while (count < last && !polytls_is_anchor(ctx, sk_X509_value(chain, count))) {
+    count++;
+  }
+  int depth = 0;
+  enum polytls_verify_code code = polytls_revocation_check(lists, chain, count, &depth);
+  if (code == POLYTLS_VERIFY_OK) {
+    return 1;
+  }
+  return code == POLYTLS_VERIFY_REVOKED
+             ? polytls_verify_refuse(ctx, outcome, code, depth, X509_V_ERR_CERT_REVOKED,
+                                     "the revocation list of its issuer names it")
+             : polytls_verify_refuse(ctx, outcome, code, depth, X509_V_ERR_UNABLE_TO_GET_CRL,
+                                     "there is no current and usable revocation list of its issuer");
+}
+
 /* Verifies the certificate of a peer.
  *
  * ctx: initialised with the store of anchors, the peer's leaf and the chain as
@@ -609,6 +633,8 @@ static inline int polytls_verify_chain(X509_STORE_CTX *ctx, STACK_OF(X509) *chai
  *     names, POLYTLS_CLIENT a client's, without names.
  * names: may be NULL for a client's certificate. With a server's certificate
  *     NULL or an empty list without the skip switch refuses everything.
+ * lists: revocation lists that polytls_revocation_add has collected, borrowed;
+ *     NULL for no check of revocation.
  * outcome: overwritten; the caller frees it with polytls_outcome_free, before
  *     it is used again too.
  *
@@ -616,7 +642,7 @@ static inline int polytls_verify_chain(X509_STORE_CTX *ctx, STACK_OF(X509) *chai
  * Returns 1 for accepted, 0 for refused; nothing else. On a refusal the
  * context's error is set, and is never X509_V_OK. */
 static inline int polytls_verify(X509_STORE_CTX *ctx, enum polytls_role peer, const struct polytls_names *names,
-                                 struct polytls_outcome *outcome) {
+                                 STACK_OF(X509_CRL) *lists, struct polytls_outcome *outcome) {
   memset(outcome, 0, sizeof(*outcome));
   outcome->code = POLYTLS_VERIFY_OTHER;
 
@@ -670,6 +696,10 @@ static inline int polytls_verify(X509_STORE_CTX *ctx, enum polytls_role peer, co
     return polytls_verify_refuse(ctx, outcome, POLYTLS_VERIFY_OTHER, 0, X509_V_ERR_OUT_OF_MEM, "out of memory");
   }
   if (!polytls_verify_chain(ctx, outcome->verified, peer, outcome)) {
+    return 0;
+  }
+
+  if (lists != NULL && !polytls_verify_revocation(ctx, outcome->verified, lists, outcome)) {
     return 0;
   }
 

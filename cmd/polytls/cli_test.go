@@ -19,6 +19,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -63,13 +64,19 @@ func words(s string) []string {
 const (
 	providersKeys = `name library version available reason features features.feature features.support features.note`
 	matrixKeys    = `ok pairs pairs.client pairs.server pairs.ok pairs.error pairs.version pairs.cipher_suite pairs.group
-		pairs.alpn pairs.resumed pairs.mtls pairs.psk pairs.bytes pairs.handshake_us`
+		pairs.alpn pairs.resumed pairs.mtls pairs.psk pairs.psk_kind pairs.bytes pairs.handshake_us`
 	connectKeys = `provider library_version version cipher_suite group alpn resumed server_name verified hello_retry_request
-		key_shares psk_identity peer peer.subject peer.organization peer.serial peer.sha256 peer.not_after peer.dns_names
+		key_shares psk_identity ocsp ocsp.status ocsp.this_update ocsp.next_update ocsp.verified revocation_checked
+		peer peer.subject peer.organization peer.serial peer.sha256 peer.not_after peer.dns_names
 		peer.ip_addresses`
 	serveKeys   = `provider library_version address`
 	versionKeys = `version revision modified go`
 )
+
+// withoutOCSP are the keys of a report in which "ocsp" is null.
+func withoutOCSP(keys string) []string {
+	return slices.DeleteFunc(words(keys), func(key string) bool { return strings.HasPrefix(key, "ocsp.") })
+}
 
 func TestProvidersJSON(t *testing.T) {
 	r := runPolytls(t, noInput(), "providers", "--json")
@@ -92,15 +99,35 @@ func TestProvidersJSON(t *testing.T) {
 func TestProvidersTable(t *testing.T) {
 	r := runPolytls(t, noInput(), "providers")
 	require.Equal(t, 0, r.status, r.stderr)
+	for _, line := range strings.Split(r.stdout, "\n") {
+		assert.LessOrEqual(t, utf8.RuneCountInString(line), plainWidth, line)
+	}
+	// As wrapping has left no word out.
+	text := strings.Join(strings.Fields(r.stdout), " ")
 	for _, p := range providers.All() {
-		assert.Contains(t, r.stdout, p.Library())
+		assert.Contains(t, text, p.Library())
 		for _, cell := range p.Features() {
-			assert.Contains(t, r.stdout, string(cell.Feature))
+			assert.Contains(t, text, string(cell.Feature))
 			if cell.Note != "" {
-				assert.Contains(t, r.stdout, "] "+cell.Note+"\n")
+				assert.Contains(t, text, "] "+cell.Note)
 			}
 		}
 	}
+}
+
+func TestProvidersTableOfNarrowTerminals(t *testing.T) {
+	var reports []providerReport
+	for _, p := range providers.All() {
+		reports = append(reports, describeProvider(p))
+		reports[len(reports)-1].Reason = ""
+	}
+	var out strings.Builder
+	writeProviders(&out, reports, 80)
+	for _, line := range strings.Split(out.String(), "\n") {
+		assert.LessOrEqual(t, utf8.RuneCountInString(line), 80, line)
+	}
+	assert.Contains(t, out.String(), "N native, E emulated")
+	assert.Contains(t, out.String(), "│ client.insecure-skip-verify  │ N ")
 }
 
 func TestVersion(t *testing.T) {
@@ -247,7 +274,7 @@ func TestEchoWithEveryProvider(t *testing.T) {
 				require.Equal(t, 0, r.status, r.stderr)
 				assert.True(t, bytes.Equal(data, []byte(textOf(t, received))))
 				assert.Empty(t, r.stderr, "diagnostics only when there are any")
-				assert.Equal(t, words(connectKeys), keySet(t, []byte(r.stdout)))
+				assert.Equal(t, withoutOCSP(connectKeys), keySet(t, []byte(r.stdout)))
 
 				var report connectionReport
 				require.NoError(t, json.Unmarshal([]byte(r.stdout), &report))
@@ -373,6 +400,8 @@ func countingListener(t *testing.T) (address string, connections func() int) {
 // not have; DIR stands for a folder of the test.
 var optionArgs = map[tlsapi.Feature][]string{
 	tlsapi.ClientSessionCache:      {"connect", "--session-file", "DIR/sessions"},
+	tlsapi.ClientConfigCache:       {"connect", "--config-cache-size", "3"},
+	tlsapi.ServerConfigCache:       {"serve", "--config-cache-size", "3"},
 	tlsapi.ClientKeyLog:            {"connect", "--key-log", "DIR/keys"},
 	tlsapi.ClientRequirePSK:        {"connect", "--psk", "me:000102030405060708090a0b0c0d0e0f", "--require-psk"},
 	tlsapi.ServerSessionTicketKeys: {"serve", "--ticket-key-file", "DIR/tickets"},
@@ -720,7 +749,7 @@ func TestReportTypesMatchThePromise(t *testing.T) {
 	for keys, value := range map[string]any{
 		providersKeys: []providerReport{{Features: []tlsapi.FeatureSupport{{}}}},
 		matrixKeys:    matrixReport{Pairs: []pairReport{{}}},
-		connectKeys:   connectionReport{Peer: &peerReport{}},
+		connectKeys:   connectReport{connectionReport: connectionReport{Peer: &peerReport{}, OCSP: &ocspReport{}}},
 		versionKeys:   versionReport{},
 	} {
 		text, err := json.Marshal(value)

@@ -24,15 +24,19 @@ At the end of stdin the sending side of the connection is closed (TLS
 close_notify) and the command goes on reading until the peer closes, too. A
 provider that cannot half-close (see client.close-write in "polytls providers")
 waits until nothing has come for the time of --linger instead, by default 1s,
-and then closes. A peer that ends the connection without close_notify makes the
+and then closes. With --session-file the end of stdin waits up to 0.5s for a
+session to keep. A peer that ends the connection without close_notify makes the
 command fail: the data may be incomplete.
 
 What was negotiated goes to stderr, or with --json to stdout as
   {"provider","library_version","version","cipher_suite","group","alpn",
    "resumed","server_name","verified","hello_retry_request","key_shares",
-   "psk_identity","peer":{"subject","organization","serial","sha256",
+   "psk_identity","ocsp":{"status","this_update","next_update","verified"},
+   "revocation_checked","peer":{"subject","organization","serial","sha256",
    "not_after","dns_names","ip_addresses"}}
-"peer" is null when the peer has no certificate. With --json received data is
+"peer" is null when the peer has no certificate, "ocsp" when it stapled no OCSP
+response; what the response says is told and not acted upon.
+"revocation_checked" is true when the chain was held against --crl. With --json received data is
 written to the file of --output, or dropped.
 
 An option that the provider does not support is refused before anything is
@@ -46,6 +50,15 @@ const connectExample = `  polytls connect example.com:443 --provider openssl --a
 // defaultLinger is how long to wait for a peer that cannot be told that
 // nothing more comes.
 const defaultLinger = time.Second
+
+// ticketTime is how long the end of stdin waits for a session to keep.
+const ticketTime = 500 * time.Millisecond
+
+// connectReport is the JSON form of what the handshake came to.
+type connectReport struct {
+	connectionReport
+	RevocationChecked bool `json:"revocation_checked"`
+}
 
 type connectCommand struct {
 	flags       clientFlags
@@ -146,23 +159,51 @@ func (c *connectCommand) talk(cmd *cobra.Command, provider tlsapi.Provider, conf
 	if err := conn.HandshakeContext(ctx); err != nil {
 		return err
 	}
+	// The handshake would have failed otherwise.
+	checked := len(config.RevocationLists) > 0 && conn.Info().Verified
 	if wantsJSON(cmd) {
-		if err := writeJSON(cmd.OutOrStdout(), describeConnection(conn)); err != nil {
+		report := connectReport{describeConnection(conn), checked}
+		if err := writeJSON(cmd.OutOrStdout(), report); err != nil {
 			return err
 		}
 	} else {
 		fmt.Fprintf(cmd.ErrOrStderr(), "%-15s %s\n", "connected to", transport.RemoteAddr())
 		writeConnection(cmd.ErrOrStderr(), conn)
+		if checked {
+			fmt.Fprintf(cmd.ErrOrStderr(), "%-15s %s\n", "revocation", "checked with the lists of --crl")
+		}
 	}
 
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
-	err = pipe(conn, cmd.InOrStdin(), output, c.linger)
+	input := cmd.InOrStdin()
+	if sessions, ok := config.SessionCache.(*sessionFile); ok {
+		// A ticket of TLS 1.3 comes after the handshake, and not every library
+		// takes one when it has closed its sending side.
+		input = io.MultiReader(input, endAfter(sessions.stored, ticketTime))
+	}
+	err = pipe(conn, input, output, c.linger)
 	if ctx.Err() != nil {
 		return errors.New("interrupted")
 	}
 	return err
 }
+
+// endAfter is an input without data that ends when the event has come, or when
+// the time is over.
+func endAfter(event <-chan struct{}, limit time.Duration) io.Reader {
+	return readerFunc(func([]byte) (int, error) {
+		select {
+		case <-event:
+		case <-time.After(limit):
+		}
+		return 0, io.EOF
+	})
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 // pipe sends input to conn and writes what comes to output, until the peer
 // closes. After the end of the input it gives up when nothing has come for the

@@ -28,7 +28,9 @@ type settingsFlags struct {
 	noTickets           bool
 	psks, pskFiles      []string
 	pskKind             tlsapi.PSKKind
+	crlFiles            []string
 	keyLogFile          string
+	keyLog              *os.File // once it is open
 }
 
 func (f *settingsFlags) register(cmd *cobra.Command) {
@@ -60,10 +62,14 @@ func (f *settingsFlags) register(cmd *cobra.Command) {
 	flags.StringVar(&s.SecurityPolicy, "security-policy", "",
 		"policy `name`: intermediate, modern, or with provider s2n the name of one of its policies; not together with versions, suites, curves and schemes")
 	complete(cmd, "security-policy", []string{tlsapi.PolicyIntermediate, tlsapi.PolicyModern})
+	flags.StringArrayVar(&f.crlFiles, "crl", nil,
+		"`file` with certificate revocation lists, PEM or DER, to check the peer's chain with: every certificate then needs a current list of its issuer; may be repeated (default: no check of revocation)")
 	flags.DurationVar(&s.MaxBlindingDelay, "max-blinding-delay", 0,
-		"longest delay between a fatal TLS error and the close of the connection; 0 is the provider's default, negative turns it off")
+		"longest `time` between a fatal TLS error and the close of the connection, such as 10s; 0 is the provider's default (s2n: 30s, others: none), negative turns it off")
 	flags.DurationVar(&s.HandshakeTimeout, "handshake-timeout", defaultHandshakeTimeout,
-		"longest time for a handshake; 0 for no limit")
+		"longest `time` for a handshake, such as 500ms; 0 for no limit")
+	flags.IntVar(&s.ConfigCacheSize, "config-cache-size", 0,
+		"most native contexts that the provider keeps for later connections; 0 is the default of 64, negative keeps none")
 	flags.BoolVar(&s.RequirePSK, "require-psk", false, "fail handshakes that do not use one of the pre-shared keys")
 
 	flags.StringArrayVar(&f.pskFiles, "psk-file", nil,
@@ -76,7 +82,7 @@ func (f *settingsFlags) register(cmd *cobra.Command) {
 	flags.BoolVar(&f.noTickets, "no-tickets", false, "no session tickets, no resumption")
 	flags.StringVar(&f.keyLogFile, "key-log", "",
 		"append the TLS secrets to this `file` in NSS key log format, for debugging: it breaks the security of the connections")
-	markFiles(cmd, "psk-file", "key-log")
+	markFiles(cmd, "crl", "psk-file", "key-log")
 }
 
 // resolve reads the files that the flags name and returns the settings.
@@ -89,14 +95,18 @@ func (f *settingsFlags) resolve(cmd *cobra.Command) (tlsapi.Settings, error) {
 	if len(settings.PSKs) == 0 && cmd.Flags().Changed("psk-kind") {
 		return settings, usagef("--psk-kind says nothing without --psk or --psk-file")
 	}
+	if settings.RevocationLists, err = readRevocationLists(f.crlFiles); err != nil {
+		return settings, fmt.Errorf("--crl: %w", err)
+	}
 	if f.keyLogFile != "" {
 		// The file stays open until the process ends: connections write to it
 		// to their end.
-		file, err := os.OpenFile(f.keyLogFile, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
-		if err != nil {
-			return settings, fmt.Errorf("--key-log: %w", err)
+		if f.keyLog == nil {
+			if f.keyLog, err = os.OpenFile(f.keyLogFile, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600); err != nil {
+				return settings, fmt.Errorf("--key-log: %w", err)
+			}
 		}
-		settings.KeyLogWriter = file
+		settings.KeyLogWriter = f.keyLog
 	}
 	return settings, nil
 }
@@ -213,6 +223,7 @@ type serverFlags struct {
 	settingsFlags
 	config        tlsapi.ServerConfig
 	clientCAFiles []string
+	ocspFiles     []string
 	ticketKeyFile string
 }
 
@@ -222,6 +233,8 @@ func (f *serverFlags) register(cmd *cobra.Command) {
 	flags.StringArrayVar(&f.certFiles, "cert", nil,
 		"`file` with a server certificate and its chain, PEM or DER; may be repeated, each with its --key: the one for a client is chosen by name and key type")
 	flags.StringArrayVar(&f.keyFiles, "key", nil, "`file` with the key of --cert, PEM or DER (default: the file of --cert)")
+	flags.StringArrayVar(&f.ocspFiles, "ocsp", nil,
+		"`file` with the OCSP response to staple, DER; may be repeated: the first belongs to the first --cert, and so on; an empty name leaves a certificate without one")
 	parsedVar(flags, &c.ClientAuth, "client-auth", "mode", "none", parseClientAuth,
 		"whether clients are asked for a certificate: "+strings.Join(clientAuthWords, ", "))
 	complete(cmd, "client-auth", clientAuthWords)
@@ -230,8 +243,8 @@ func (f *serverFlags) register(cmd *cobra.Command) {
 	flags.BoolVar(&f.addSystemRoots, "add-system-roots", false, "trust the system's CAs for clients, too")
 	flags.BoolVar(&c.ALPNStrict, "alpn-strict", false, "refuse clients that offer application protocols, but none of --alpn")
 	flags.StringVar(&f.ticketKeyFile, "ticket-key-file", "",
-		"`file` with the secrets for session tickets, 64 hexadecimal digits per line: the first encrypts, all decrypt (default: a random one)")
-	markFiles(cmd, "cert", "key", "client-ca", "ticket-key-file")
+		"`file` with the secrets for session tickets, 64 hexadecimal digits per line: the first encrypts, all decrypt (default: random ones). To rotate them, put a new one in front, drop the last, and send SIGHUP")
+	markFiles(cmd, "cert", "key", "ocsp", "client-ca", "ticket-key-file")
 }
 
 // serverConfig reads the files that the flags name and returns the
@@ -247,6 +260,14 @@ func (f *serverFlags) serverConfig(cmd *cobra.Command) (*tlsapi.ServerConfig, er
 	}
 	if config.Certificates, err = f.certificates(); err != nil {
 		return nil, err
+	}
+	if len(f.ocspFiles) > len(config.Certificates) {
+		return nil, usagef("--ocsp is given %d times and --cert %d times: a response belongs to a certificate", len(f.ocspFiles), len(config.Certificates))
+	}
+	for i, file := range f.ocspFiles {
+		if config.Certificates[i].OCSPStaple, err = readOCSPResponse(file); err != nil {
+			return nil, fmt.Errorf("--ocsp: %w", err)
+		}
 	}
 	if len(config.Certificates) == 0 && len(config.PSKs) == 0 {
 		return nil, usagef("--cert and --key are missing: a server needs a certificate, or pre-shared keys")
@@ -266,30 +287,38 @@ func (f *serverFlags) serverConfig(cmd *cobra.Command) (*tlsapi.ServerConfig, er
 	return &config, nil
 }
 
-// optionFlags are the flags behind the options of a configuration.
+// optionFlags are the flags behind the options of a configuration. Functions
+// have none: they are for programs. The list is also what docs/OPTIONS.md tells
+// the flags from.
 var optionFlags = map[string]string{
-	"ALPN":                   "--alpn",
-	"ALPNStrict":             "--alpn-strict",
-	"AlternativeName":        "--alternative-name",
-	"Certificate":            "--cert",
-	"Certificates":           "--cert",
-	"CipherSuites":           "--ciphers",
-	"ClientAuth":             "--client-auth",
-	"ClientCAs":              "--client-ca",
-	"Curves":                 "--curves",
-	"HandshakeTimeout":       "--handshake-timeout",
-	"MaxVersion":             "--max-version",
-	"MinVersion":             "--min-version",
-	"PSKs":                   "--psk",
-	"RequirePSK":             "--require-psk",
-	"RootCAs":                "--ca",
-	"SecondKeyShare":         "--second-key-share",
-	"SecurityPolicy":         "--security-policy",
-	"ServerName":             "--servername",
-	"SessionCache":           "--session-file",
-	"SessionTicketKeys":      "--ticket-key-file",
-	"SessionTicketsDisabled": "--no-tickets",
-	"SignatureSchemes":       "--signature-schemes",
+	"ALPN":                     "--alpn",
+	"ALPNStrict":               "--alpn-strict",
+	"AlternativeName":          "--alternative-name",
+	"Certificate":              "--cert",
+	"Certificates":             "--cert",
+	"CipherSuites":             "--ciphers",
+	"ClientAuth":               "--client-auth",
+	"ClientCAs":                "--client-ca",
+	"ConfigCacheSize":          "--config-cache-size",
+	"Curves":                   "--curves",
+	"HandshakeTimeout":         "--handshake-timeout",
+	"InsecureSkipVerify":       "--insecure-skip-verify",
+	"KeyLogWriter":             "--key-log",
+	"MaxBlindingDelay":         "--max-blinding-delay",
+	"MaxVersion":               "--max-version",
+	"MinVersion":               "--min-version",
+	"PSKs":                     "--psk",
+	"RequirePSK":               "--require-psk",
+	"RevocationLists":          "--crl",
+	"RootCAs":                  "--ca",
+	"SecondKeyShare":           "--second-key-share",
+	"SecurityPolicy":           "--security-policy",
+	"ServerName":               "--servername",
+	"SessionCache":             "--session-file",
+	"SessionTicketKeys":        "--ticket-key-file",
+	"SessionTicketsDisabled":   "--no-tickets",
+	"SignatureSchemes":         "--signature-schemes",
+	"SkipHostnameVerification": "--skip-hostname",
 }
 
 // contradiction turns a configuration's own error into one about flags.

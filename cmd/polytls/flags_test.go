@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -112,6 +113,7 @@ func TestContradictionsAreWrongUsage(t *testing.T) {
 		{connect("--handshake-timeout", "-1s"), "--handshake-timeout"},
 		{connect("--client-auth", "none"), "unknown flag: --client-auth"},
 		{serve("--cert", f.serverRSA), "--key 1 times"},
+		{serve("--ocsp", f.ocspGood, "--ocsp", f.ocspGood), "--ocsp is given 2 times and --cert 1 times"},
 		{serve("--client-ca", f.ca), "--client-auth"},
 		{serve("--add-system-roots"), "--client-auth"},
 		{serve("--client-auth", "require-and-verify"), "--client-ca"},
@@ -150,6 +152,11 @@ func TestBadFilesNameFlagAndFile(t *testing.T) {
 		{[]string{"connect", "localhost:1", "--psk-file", empty}, "--psk-file", empty},
 		{[]string{"connect", "localhost:1", "--session-file", garbage}, "--session-file", garbage},
 		{[]string{"connect", "localhost:1", "--key-log", "/"}, "--key-log", "/"},
+		{[]string{"connect", "localhost:1", "--crl", "missing.crl"}, "--crl", "missing.crl"},
+		{[]string{"connect", "localhost:1", "--crl", f.ca}, "--crl", "no PEM block X509 CRL"},
+		{[]string{"connect", "localhost:1", "--crl", garbage}, "--crl", garbage},
+		{[]string{"serve", "--cert", f.serverECDSACombined, "--crl", empty}, "--crl", empty},
+		{[]string{"serve", "--cert", f.serverECDSACombined, "--ocsp", f.crlRevoking}, "--ocsp", f.crlRevoking},
 		{[]string{"serve", "--cert", f.serverECDSACombined, "--client-auth", "request", "--client-ca", empty}, "--client-ca", empty},
 		{[]string{"serve", "--cert", f.serverECDSACombined, "--ticket-key-file", empty}, "--ticket-key-file", empty},
 		{[]string{"serve", "--cert", f.serverECDSACombined, "--root", "missing"}, "--root", "missing"},
@@ -225,7 +232,8 @@ func TestEveryClientFlagReachesTheConfiguration(t *testing.T) {
 		"--curves", "x25519mlkem768:P256", "--second-key-share", "true", "--psk", "a:b:"+strings.Repeat("11", 32)+":sha384",
 		"--psk-file", pskFile, "--psk-kind", "imported", "--require-psk", "--max-blinding-delay", "-1s",
 		"--min-version", "1.2", "--max-version", "TLSv1.3", "--ciphers", "TLS_AES_256_GCM_SHA384,TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
-		"--signature-schemes", "ed25519:ecdsa_secp256r1_sha256", "--handshake-timeout", "3s", "--key-log", keyLog, "--session-file", sessions)
+		"--signature-schemes", "ed25519:ecdsa_secp256r1_sha256", "--handshake-timeout", "3s",
+		"--crl", f.crl, "--crl", f.crlRevoking, "--config-cache-size", "7", "--key-log", keyLog, "--session-file", sessions)
 	config, err := flags.clientConfig(cmd, "ignored.example")
 	require.NoError(t, err)
 
@@ -252,12 +260,37 @@ func TestEveryClientFlagReachesTheConfiguration(t *testing.T) {
 	assert.Equal(t, []uint16{tls.TLS_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}, config.CipherSuites)
 	assert.Equal(t, []tls.SignatureScheme{tls.Ed25519, tls.ECDSAWithP256AndSHA256}, config.SignatureSchemes)
 	assert.Equal(t, 3*time.Second, config.HandshakeTimeout)
+	require.Len(t, config.RevocationLists, 2)
+	assert.Len(t, config.RevocationLists[1].RevokedCertificateEntries, 1)
+	assert.Equal(t, 7, config.ConfigCacheSize)
 	require.NotNil(t, config.KeyLogWriter)
 	_, err = config.KeyLogWriter.Write([]byte("line\n"))
 	require.NoError(t, err)
 	assert.Equal(t, "line\n", textOf(t, keyLog))
 	require.NotNil(t, config.SessionCache)
 	assert.False(t, config.SessionTicketsDisabled)
+}
+
+// A new option cannot be forgotten: every field has a flag of both commands or
+// of its own, but the functions, which are for programs.
+func TestEveryOptionHasAFlag(t *testing.T) {
+	root := newRootCommand()
+	for _, tc := range []struct {
+		command string
+		config  any
+	}{{"connect", tlsapi.ClientConfig{}}, {"serve", tlsapi.ServerConfig{}}} {
+		cmd, _, err := root.Find([]string{tc.command})
+		require.NoError(t, err)
+		for _, field := range reflect.VisibleFields(reflect.TypeOf(tc.config)) {
+			if field.Anonymous || field.Type.Kind() == reflect.Func {
+				continue
+			}
+			flag := optionFlags[field.Name]
+			if assert.NotEmpty(t, flag, "%s has no flag", field.Name) {
+				assert.NotNil(t, cmd.Flags().Lookup(strings.TrimPrefix(flag, "--")), "%s of %s", flag, tc.command)
+			}
+		}
+	}
 }
 
 func TestEveryServerFlagReachesTheConfiguration(t *testing.T) {
@@ -267,10 +300,13 @@ func TestEveryServerFlagReachesTheConfiguration(t *testing.T) {
 	cmd := parse(t, flags.register,
 		"--cert", f.serverECDSA, "--key", f.serverECDSAKey, "--cert", f.serverRSA, "--key", f.serverRSAKey,
 		"--client-auth", "verify-if-given", "--client-ca", f.ca, "--alpn", "H2H1", "--alpn-strict",
-		"--security-policy", "intermediate", "--ticket-key-file", tickets, "--max-blinding-delay", "2s")
+		"--security-policy", "intermediate", "--ticket-key-file", tickets, "--max-blinding-delay", "2s",
+		"--ocsp", "", "--ocsp", f.ocspGood)
 	config, err := flags.serverConfig(cmd)
 	require.NoError(t, err)
 	assert.Len(t, config.Certificates, 2)
+	assert.Empty(t, config.Certificates[0].OCSPStaple)
+	assert.Equal(t, textOf(t, f.ocspGood), string(config.Certificates[1].OCSPStaple))
 	assert.Equal(t, tls.VerifyClientCertIfGiven, config.ClientAuth)
 	assert.False(t, config.ClientCAs.Empty())
 	assert.Equal(t, []string{"h2", "http/1.1"}, config.ALPN)

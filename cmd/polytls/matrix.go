@@ -30,9 +30,10 @@ leaves it out.
 
 With --json it prints
   {"ok","pairs":[{"client","server","ok","error","version","cipher_suite",
-   "group","alpn","resumed","mtls","psk","bytes","handshake_us"}]}
-where "bytes" were checked in each direction, and "handshake_us" is the time
-that both ends of the first handshake took, in microseconds.`
+   "group","alpn","resumed","mtls","psk","psk_kind","bytes","handshake_us"}]}
+where "psk_kind" is the first of external, imported and tls12 that both have,
+"bytes" were checked in each direction, and "handshake_us" is the time that both
+ends of the first handshake took, in microseconds.`
 
 type matrixCommand struct {
 	versions  []uint16
@@ -59,6 +60,7 @@ type pairReport struct {
 	Resumed         bool   `json:"resumed"`
 	MutualTLS       bool   `json:"mtls"`
 	PSK             bool   `json:"psk"`
+	PSKKind         string `json:"psk_kind"`
 	Bytes           int    `json:"bytes"`
 	HandshakeMicros int64  `json:"handshake_us"`
 }
@@ -220,12 +222,16 @@ func gridCell(pair pairReport, available bool) string {
 		}
 		return "-"
 	}
+	psk := "PSK"
+	if pair.PSKKind == tlsapi.PSKImported.String() {
+		psk = "PSK (imported)"
+	}
 	suite := strings.TrimPrefix(pair.CipherSuite, "TLS_")
 	return strings.Join([]string{
 		fmt.Sprintf("ok  %d µs", pair.HandshakeMicros),
 		strings.ReplaceAll(suite, "_WITH_", "_WITH\n"),
 		pair.Group,
-		fmt.Sprintf("%s %s %s %s", mark(pair.ALPN != "", pair.ALPN), mark(pair.MutualTLS, "mTLS"), mark(pair.PSK, "PSK"), mark(pair.Resumed, "resumed")),
+		fmt.Sprintf("%s %s %s %s", mark(pair.ALPN != "", pair.ALPN), mark(pair.MutualTLS, "mTLS"), mark(pair.PSK, psk), mark(pair.Resumed, "resumed")),
 	}, "\n")
 }
 

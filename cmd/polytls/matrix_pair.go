@@ -266,7 +266,7 @@ func (t *pairTrial) tryPSK(ctx context.Context) error {
 		if ci, si := c.Info().PSKIdentity, s.Info().PSKIdentity; !bytes.Equal(ci, identity) || !bytes.Equal(si, identity) {
 			return fmt.Errorf("the identity in use is %q at the client and %q at the server, not %q", ci, si, identity)
 		}
-		t.report.PSK = true
+		t.report.PSK, t.report.PSKKind = true, kind.String()
 		return checkClose(c, s)
 	})
 }

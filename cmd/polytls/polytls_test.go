@@ -13,6 +13,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"io"
+	"math/big"
 	"net"
 	"os"
 	"os/exec"
@@ -25,6 +26,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/crypto/ocsp"
 
 	"github.com/polytls/polytls/providers"
 	"github.com/polytls/polytls/tlsapi"
@@ -172,6 +174,9 @@ type testFiles struct {
 	client, clientKey                     string
 	strangerClient, strangerClientKey     string
 	serverECDSACombined, serverOtherNames string
+	// Of the CA: a list that revokes nothing (PEM), one that revokes
+	// serverECDSA (DER), and the response for it that says good.
+	crl, crlRevoking, ocspGood string
 }
 
 var makeFiles = sync.OnceValues(func() (*testFiles, error) {
@@ -205,7 +210,8 @@ var makeFiles = sync.OnceValues(func() (*testFiles, error) {
 	}
 	authority := func(name string) tls.Certificate {
 		c, err := issueECDSA(nil, &x509.Certificate{
-			Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+			Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true,
+			KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 		})
 		check(err)
 		return c
@@ -233,6 +239,24 @@ var makeFiles = sync.OnceValues(func() (*testFiles, error) {
 	check(err)
 	f.serverECDSA, f.serverECDSAKey = write("server-ecdsa.pem", certificate(c)), write("server-ecdsa.key", key(c))
 	f.serverECDSACombined = write("server-ecdsa-combined.pem", key(c), certificate(c))
+
+	now := time.Now()
+	list := func(revoked ...x509.RevocationListEntry) []byte {
+		der, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
+			Number: big.NewInt(1), ThisUpdate: now.Add(-time.Hour), NextUpdate: now.Add(time.Hour), RevokedCertificateEntries: revoked,
+		}, ca.Leaf, ca.PrivateKey.(crypto.Signer))
+		check(err)
+		return der
+	}
+	f.crl = write("crl.pem", &pem.Block{Type: "X509 CRL", Bytes: list()})
+	f.crlRevoking = filepath.Join(dir, "revoking.crl")
+	check(os.WriteFile(f.crlRevoking, list(x509.RevocationListEntry{SerialNumber: c.Leaf.SerialNumber, RevocationTime: now}), 0o600))
+	response, err := ocsp.CreateResponse(ca.Leaf, ca.Leaf, ocsp.Response{
+		Status: ocsp.Good, SerialNumber: c.Leaf.SerialNumber, ThisUpdate: now.Add(-time.Minute), NextUpdate: now.Add(time.Hour),
+	}, ca.PrivateKey.(crypto.Signer))
+	check(err)
+	f.ocspGood = filepath.Join(dir, "good.ocsp")
+	check(os.WriteFile(f.ocspGood, response, 0o600))
 
 	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
 	check(err)

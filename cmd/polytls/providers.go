@@ -3,11 +3,14 @@ package main
 import (
 	"fmt"
 	"io"
+	"os"
 	"slices"
+	"strings"
 
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/jedib0t/go-pretty/v6/text"
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"github.com/polytls/polytls/providers"
 	"github.com/polytls/polytls/tlsapi"
@@ -36,6 +39,9 @@ their libraries, and the capability matrix: how each provider has each feature.
   unsupported  ("-") configurations that use it are refused, for the reason
                that the note tells
 
+The notes stand below the table, wrapped to the terminal's width; a terminal
+narrower than 96 columns gets N and E for the words.
+
 With --json it prints a list of
   {"name","library","version","available","reason","features":[{"feature","support","note"}]}
 where "reason" says why a provider is not available and what to do about it.`,
@@ -48,7 +54,7 @@ where "reason" says why a provider is not available and what to do about it.`,
 			if wantsJSON(cmd) {
 				return writeJSON(cmd.OutOrStdout(), reports)
 			}
-			writeProviders(cmd.OutOrStdout(), reports)
+			writeProviders(cmd.OutOrStdout(), reports, widthOf(cmd.OutOrStdout()))
 			return nil
 		},
 	}
@@ -69,7 +75,7 @@ func describeProvider(p tlsapi.Provider) providerReport {
 	return report
 }
 
-func writeProviders(w io.Writer, reports []providerReport) {
+func writeProviders(w io.Writer, reports []providerReport, width int) {
 	list := newTable(w)
 	list.AppendHeader(table.Row{"provider", "library", "version", "available"})
 	for _, r := range reports {
@@ -79,10 +85,10 @@ func writeProviders(w io.Writer, reports []providerReport) {
 		}
 		list.AppendRow(table.Row{r.Name, r.Library, r.Version, available})
 	}
-	list.SetColumnConfigs([]table.ColumnConfig{{Name: "available", WidthMax: 60}})
+	list.SetColumnConfigs([]table.ColumnConfig{{Name: "available", WidthMax: max(20, width-60)}})
 	list.Render()
 
-	var notes footnotes
+	notes := footnotes{short: width < tableWidth}
 	matrix := newTable(w)
 	header := table.Row{"feature"}
 	for _, r := range reports {
@@ -90,6 +96,9 @@ func writeProviders(w io.Writer, reports []providerReport) {
 	}
 	matrix.AppendHeader(header)
 	for _, feature := range tlsapi.AllFeatures() {
+		if feature == tlsapi.ServerCertificates {
+			matrix.AppendSeparator()
+		}
 		row := table.Row{feature}
 		for _, r := range reports {
 			row = append(row, notes.cell(r, feature))
@@ -98,14 +107,44 @@ func writeProviders(w io.Writer, reports []providerReport) {
 	}
 	fmt.Fprintln(w)
 	matrix.Render()
-	for i, note := range notes {
-		fmt.Fprintf(w, "[%d] %s\n", i+1, note)
+	if notes.short {
+		fmt.Fprintln(w, "N native, E emulated, - unsupported")
 	}
+	for i, note := range notes.list {
+		number := fmt.Sprintf("%5s ", fmt.Sprintf("[%d]", i+1))
+		for j, line := range strings.Split(text.WrapSoft(note, max(20, width-len(number))), "\n") {
+			if j > 0 {
+				number = strings.Repeat(" ", len(number))
+			}
+			fmt.Fprintln(w, strings.TrimRight(number+line, " "))
+		}
+	}
+}
+
+const (
+	// tableWidth is what the matrix needs with its words spelled out.
+	tableWidth = 96
+	// plainWidth is the width of output that goes to no terminal.
+	plainWidth = 100
+)
+
+// widthOf returns the width of the terminal that w writes to, in columns.
+func widthOf(w io.Writer) int {
+	if file, ok := w.(*os.File); ok {
+		if width, _, err := term.GetSize(int(file.Fd())); err == nil && width > 0 {
+			return width
+		}
+	}
+	return plainWidth
 }
 
 // footnotes numbers the notes of the capability matrix; equal notes share a
 // number.
-type footnotes []string
+type footnotes struct {
+	list []string
+	// short abbreviates the words of the cells.
+	short bool
+}
 
 func (f *footnotes) cell(r providerReport, feature tlsapi.Feature) string {
 	i := slices.IndexFunc(r.Features, func(c tlsapi.FeatureSupport) bool { return c.Feature == feature })
@@ -113,19 +152,22 @@ func (f *footnotes) cell(r providerReport, feature tlsapi.Feature) string {
 		return "?"
 	}
 	cell := r.Features[i]
-	text := string(cell.Support)
-	if cell.Support == tlsapi.Unsupported {
-		text = "-"
+	word := string(cell.Support)
+	switch {
+	case cell.Support == tlsapi.Unsupported:
+		word = "-"
+	case f.short:
+		word = strings.ToUpper(word[:1])
 	}
 	if cell.Note == "" {
-		return text
+		return word
 	}
-	note := slices.Index(*f, cell.Note)
+	note := slices.Index(f.list, cell.Note)
 	if note < 0 {
-		*f = append(*f, cell.Note)
-		note = len(*f) - 1
+		f.list = append(f.list, cell.Note)
+		note = len(f.list) - 1
 	}
-	return fmt.Sprintf("%s [%d]", text, note+1)
+	return fmt.Sprintf("%s [%d]", word, note+1)
 }
 
 // supports reports whether a provider has all of the features.

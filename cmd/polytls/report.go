@@ -27,6 +27,7 @@ type connectionReport struct {
 	HelloRetryRequest bool        `json:"hello_retry_request"`
 	KeyShares         []string    `json:"key_shares"`
 	PSKIdentity       string      `json:"psk_identity"`
+	OCSP              *ocspReport `json:"ocsp"`
 	Peer              *peerReport `json:"peer"`
 }
 
@@ -57,6 +58,7 @@ func describeConnection(conn tlsapi.Conn) connectionReport {
 		KeyShares:         []string{},
 		// The form that --psk takes.
 		PSKIdentity: url.PathEscape(string(info.PSKIdentity)),
+		OCSP:        describeOCSP(conn),
 	}
 	for _, group := range info.KeyShares {
 		report.KeyShares = append(report.KeyShares, tlsapi.CurveName(group))
@@ -105,6 +107,17 @@ func writeConnection(w io.Writer, conn tlsapi.Conn) {
 	line("PSK identity", report.PSKIdentity)
 	if report.Resumed {
 		line("resumed", "yes")
+	}
+
+	if o := report.OCSP; o != nil {
+		status := o.Status
+		if status == "" {
+			status = "malformed"
+		}
+		if !o.Verified {
+			status += " (NOT verified)"
+		}
+		line("stapled OCSP", strings.TrimSpace(status+" "+o.ThisUpdate))
 	}
 
 	chain, title := state.PeerCertificates, "chain as sent, NOT verified"

@@ -56,6 +56,8 @@ func newRootCommand() *cobra.Command {
 		newMatrixCommand(),
 		newConnectCommand(),
 		newServeCommand(),
+		newBenchCommand(),
+		newBenchWorkerCommand(),
 		newVersionCommand(),
 	)
 	for _, cmd := range root.Commands() {

@@ -10,8 +10,11 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"slices"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -29,7 +32,9 @@ The address that it listens on is printed to stdout, with --json as one line
   {"provider","library_version","address"}
 and one line per connection to stderr. A client that fails never stops the
 server. SIGINT and SIGTERM stop it: requests and data under way are finished
-within 5 s; a second signal ends it at once.
+within 5 s; a second signal ends it at once. SIGHUP reads the files of the flags
+again (certificates, keys, revocation lists, OCSP responses, ticket keys) for the
+connections to come; a mistake in them leaves everything as it was.
 
 An option that the provider does not support is refused at the start.`
 
@@ -101,10 +106,11 @@ func (c *serveCommand) run(cmd *cobra.Command, address string) error {
 	}
 	s := &tlsServer{
 		provider:    c.flags.provider,
-		config:      config,
 		idleTimeout: c.idleTimeout,
 		log:         slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil)),
 	}
+	s.config.Store(config)
+	defer c.reloadOnSignal(cmd, s)()
 	var files *os.Root
 	if c.root != "" {
 		if files, err = os.OpenRoot(c.root); err != nil {
@@ -131,6 +137,31 @@ func (c *serveCommand) run(cmd *cobra.Command, address string) error {
 		return s.acceptOne(cmd.Context(), listener)
 	}
 	return s.acceptAll(cmd.Context(), listener, c.maxConnections)
+}
+
+// reloadOnSignal replaces the configuration at every SIGHUP until the returned
+// function is called. Connections keep what they began with.
+func (c *serveCommand) reloadOnSignal(cmd *cobra.Command, s *tlsServer) (stop func()) {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGHUP)
+	go func() {
+		for range signals {
+			config, err := c.flags.serverConfig(cmd)
+			if err == nil {
+				err = c.probe(config)
+			}
+			if err != nil {
+				s.log.Error("the files were not read again, the old configuration stays", "error", err)
+				continue
+			}
+			s.config.Store(config)
+			s.log.Info("read the files again")
+		}
+	}()
+	return func() {
+		signal.Stop(signals)
+		close(signals)
+	}
 }
 
 // probe makes a connection that is never used, so that what the provider
@@ -165,7 +196,7 @@ func (c *serveCommand) announce(cmd *cobra.Command, address net.Addr, mode strin
 // tlsServer runs the TLS connections of one listener.
 type tlsServer struct {
 	provider    tlsapi.Provider
-	config      *tlsapi.ServerConfig
+	config      atomic.Pointer[tlsapi.ServerConfig]
 	idleTimeout time.Duration
 	log         *slog.Logger
 	// serve uses a connection after its handshake; it returns at its end, and
@@ -222,7 +253,7 @@ func (s *tlsServer) acceptAll(ctx context.Context, listener net.Listener, maxCon
 // handle runs one connection to its end and logs how it went.
 func (s *tlsServer) handle(ctx context.Context, transport net.Conn) error {
 	log := s.log.With("client", transport.RemoteAddr().String())
-	conn, err := s.provider.Server(transport, s.config)
+	conn, err := s.provider.Server(transport, s.config.Load())
 	if err != nil {
 		log.Error("configuration refused", "error", err)
 		return errors.Join(err, transport.Close())

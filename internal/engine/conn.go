@@ -32,6 +32,8 @@ type Options struct {
 	// MaxBlindingDelay is the longest delay, zero for none.
 	MaxBlindingDelay time.Duration
 	HandshakeTimeout time.Duration
+	// Replaceable says that the engine's work may replace the options.
+	Replaceable bool
 	// Sessions is nil for servers and for clients that resume nothing.
 	Sessions *Sessions
 	// KeyLogWriter gets the lines of TakeKeyLog.
@@ -69,6 +71,8 @@ type Conn struct {
 	users  int
 	closed bool
 	freed  bool
+	// closing, if not nil, is closed by Close: the handshake waits for work.
+	closing chan struct{}
 	// readErr and writeErr are what all later Reads and Writes return.
 	readErr, writeErr error
 	closeNotifySent   bool
@@ -151,23 +155,23 @@ func (c *Conn) HandshakeContext(ctx context.Context) error {
 		return c.handshakeErr
 	}
 
-	if c.options.HandshakeTimeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, c.options.HandshakeTimeout)
-		defer cancel()
-	}
+	// What stays if a hook panics.
+	c.handshakeErr = &tlsapi.Error{Provider: c.options.Provider, Op: "handshake", Kind: tlsapi.KindInternal, Err: errors.New("a hook panicked")}
 	var err error
 	if err = ctx.Err(); err != nil {
 		c.transport.Close()
 		err = ContextError(c.options.Provider, err)
 	} else {
+		limited := c.limit(ctx)
+		defer limited.end()
 		interrupted := make(chan bool, 1)
-		stop := context.AfterFunc(ctx, func() { interrupted <- c.abort() })
-		err = c.handshake()
+		stop := context.AfterFunc(limited, func() { interrupted <- c.abort() })
+		err = c.handshake(limited)
 		if !stop() && <-interrupted {
-			err = ContextError(c.options.Provider, ctx.Err())
+			err = ContextError(c.options.Provider, limited.cause())
 		}
 	}
+	c.handshakeErr = nil
 	if err != nil {
 		if c.isClosed() {
 			err = ClosedError(c.options.Provider, "handshake")
@@ -192,11 +196,12 @@ func (c *Conn) HandshakeContext(ctx context.Context) error {
 }
 
 // handshake is run by one goroutine at a time.
-func (c *Conn) handshake() error {
+func (c *Conn) handshake(ctx *limitedContext) error {
 	c.readMu.Lock()
 	defer c.readMu.Unlock()
 	c.offerSession()
 	accepted := false
+	var workErr error
 	for {
 		c.mu.Lock()
 		if c.closed {
@@ -213,7 +218,17 @@ func (c *Conn) handshake() error {
 
 		keyErr := c.logKeys(keys)
 		if res.Status == Failed {
-			return c.handshakeFailure(res, text)
+			err := c.handshakeFailure(res, text)
+			if workErr != nil {
+				err = workError(c.options.Provider, res, workErr)
+			}
+			return err
+		}
+		if workErr != nil {
+			// The engine went on as if the work had been done.
+			c.dropOutput()
+			c.startBlinding()
+			return workError(c.options.Provider, noAlert, workErr)
 		}
 		if keyErr != nil {
 			c.mu.Lock()
@@ -225,10 +240,7 @@ func (c *Conn) handshake() error {
 		// nothing will be if the connection is refused here.
 		if !accepted && (res.Status == OK || res.Flags&FlagPeerCertificates != 0) {
 			if err := c.accept(res.Status == OK); err != nil {
-				c.mu.Lock()
-				c.engine.TakeOutput()
-				c.blind()
-				c.mu.Unlock()
+				c.dropOutput()
 				c.startBlinding()
 				return err
 			}
@@ -255,6 +267,11 @@ func (c *Conn) handshake() error {
 			}
 		case WantOutput:
 			// send has made room.
+		case WantWork:
+			var err error
+			if workErr, err = c.work(ctx); err != nil {
+				return err
+			}
 		default:
 			return &tlsapi.Error{Provider: c.options.Provider, Op: "handshake", Kind: tlsapi.KindProtocol,
 				Err: errors.New("the peer closed the connection in the handshake")}
@@ -276,6 +293,15 @@ func (c *Conn) onlyTicketsLeft() bool {
 	}
 	c.gatherFacts()
 	return c.facts.Version == tls.VersionTLS13
+}
+
+// dropOutput makes sure that nothing of a step is sent, for a connection that
+// is refused after it.
+func (c *Conn) dropOutput() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.engine.TakeOutput()
+	c.blind()
 }
 
 // keyLogMu serializes the writers, which connections may share.

@@ -4,6 +4,8 @@
 package engine
 
 import (
+	"context"
+
 	"github.com/polytls/polytls/tlsapi"
 )
 
@@ -13,8 +15,18 @@ import (
 // steps leave that alone.
 type Engine interface {
 	// Handshake drives the handshake: OK when it is complete, WantInput,
-	// WantOutput or Failed.
+	// WantOutput, WantWork or Failed.
 	Handshake() Result
+	// Work returns what the handshake waits for after WantWork. It may block
+	// and runs outside of all locks, in a goroutine that may outlive the
+	// handshake and even the engine; the engine takes its result in the next
+	// call of Handshake, and drops it in Free. With adopt it replaces the
+	// options of the connection as far as a server's choice of a configuration
+	// can, from that moment on. After an error the next call of Handshake
+	// returns Failed, with the alert in the output; the error is what the
+	// caller of the handshake sees, as KindRejected unless it is a
+	// tlsapi.Error.
+	Work() func(ctx context.Context, adopt func(*Options)) error
 	// Read decrypts into p: OK with N > 0, WantInput, WantOutput, Closed or
 	// Failed.
 	Read(p []byte) Result

@@ -59,6 +59,25 @@ func ResultError(provider, op string, res Result, text string) *tlsapi.Error {
 	return e
 }
 
+// noAlert is the result of a step that left no alert.
+var noAlert = Result{Status: Failed, AlertSent: -1, AlertReceived: -1}
+
+// workError turns the error of an engine's work into what the caller sees; res
+// is the step that came to its end by it.
+func workError(provider string, res Result, err error) error {
+	e := &tlsapi.Error{Kind: tlsapi.KindRejected, Err: err}
+	var own *tlsapi.Error
+	if errors.As(err, &own) {
+		*e = *own
+	}
+	e.Provider, e.Op = provider, "handshake"
+	e.HasAlert = res.AlertSent >= 0
+	if e.HasAlert {
+		e.Alert = tls.AlertError(res.AlertSent)
+	}
+	return e
+}
+
 // VerificationError turns a failed verification into the error that the caller
 // sees. chain is what the peer sent, host the name that was to match.
 func VerificationError(provider string, res Result, v Verification, text string, chain []*x509.Certificate, host string) *tlsapi.Error {

@@ -448,11 +448,13 @@ func TestTransportWithoutDeadlines(t *testing.T) {
 			t.Parallel()
 			d := &deaf{says: says}
 			client, _, wire, _ := f.connected(t, func(c net.Conn) net.Conn { d.Conn = c; return d })
-			reading := make(chan struct{})
-			started := sync.OnceFunc(func() { close(reading) })
+			reading := make(chan struct{}, 1)
 			wait := func(p []byte) (int, error) {
-				// The first Read may be for the server's tickets.
-				started()
+				// Tickets may come before the Read waits.
+				select {
+				case reading <- struct{}{}:
+				default:
+				}
 				return wire.Read(p)
 			}
 			d.read.Store(&wait)

@@ -37,7 +37,7 @@ func (m Matrix) Cells() []tlsapi.FeatureSupport {
 const (
 	PresetNote = "set as versions, cipher suites and groups; a server chooses by its own list, where the guidelines leave the choice to the client"
 	// PresetWithoutMLKEM is for libraries without post-quantum groups.
-	PresetWithoutMLKEM = "without X25519MLKEM768, which the library at hand has not"
+	PresetWithoutMLKEM = "without X25519MLKEM768, which the library at hand lacks"
 )
 
 // LibsslMatrix is the matrix of the libssl family; its members change it with
@@ -75,11 +75,14 @@ func LibsslMatrix() Matrix {
 	m.Set(tlsapi.Native, noSessions, tlsapi.ClientSessionCache)
 	m.Set(tlsapi.Native, noTickets, tlsapi.ServerSessionTickets)
 	m.Set(tlsapi.Native, "", tlsapi.ServerSessionTicketKeys)
-	m.Set(tlsapi.Unsupported, "one certificate per server: choosing by name is "+notYet, tlsapi.ServerCertificatesByName)
+	m.Set(tlsapi.Emulated, "chosen from the ClientHello, which is read before the library gets it", tlsapi.ServerCertificatesByName)
+	m.Set(tlsapi.Emulated, "called with the ClientHello before the library gets it; a ClientHello that crypto/tls does not take is refused",
+		tlsapi.ServerGetCertificate)
+	m.Set(tlsapi.Emulated, "called with the ClientHello before the library gets it; a ClientHello that crypto/tls does not take is refused; the GetConfigForClient of the chosen configuration is not called",
+		tlsapi.ServerGetConfig)
 	m.Set(tlsapi.Unsupported, notYet,
 		tlsapi.ClientPSKExternal, tlsapi.ServerPSKExternal, tlsapi.ClientPSKImported, tlsapi.ServerPSKImported,
 		tlsapi.ClientPSKTLS12, tlsapi.ServerPSKTLS12, tlsapi.ClientRequirePSK, tlsapi.ServerRequirePSK,
-		tlsapi.ServerGetCertificate, tlsapi.ServerGetConfig,
 		tlsapi.ClientOCSP, tlsapi.ServerOCSP, tlsapi.ClientRevocationLists, tlsapi.ServerRevocationLists)
 	return m
 }
@@ -91,4 +94,12 @@ func (m Matrix) SetPSKs() {
 	m.Set(tlsapi.Native, "no fallback to certificates for an unknown identity, which comes after the choice of the suite; "+suites,
 		tlsapi.ServerPSKTLS12)
 	m.Set(tlsapi.Native, "", tlsapi.ClientRequirePSK, tlsapi.ServerRequirePSK)
+}
+
+// SetRevocation says that the library staples OCSP responses and checks
+// revocation lists.
+func (m Matrix) SetRevocation() {
+	m.Set(tlsapi.Native, "", tlsapi.ClientOCSP, tlsapi.ServerOCSP)
+	m.Set(tlsapi.Native, "lists for a part of the certificates (delta lists, those with an issuing distribution point, indirect ones) count as missing",
+		tlsapi.ClientRevocationLists, tlsapi.ServerRevocationLists)
 }

@@ -22,7 +22,7 @@ type offerProbe struct {
 func (ctx *context) offer() (engine.Offer, error) {
 	p := &ctx.probe
 	p.once.Do(func() {
-		conn, err := ctx.newConn([]instruction{{option: connSkipHostname, data: []byte{1}}})
+		conn, err := ctx.newConn([]instruction{{option: connSkipHostname, data: []byte{1}}}, nil)
 		if err != nil {
 			p.err = err
 			return

@@ -4,6 +4,7 @@
 package native
 
 import (
+	"crypto"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/binary"
@@ -44,6 +45,7 @@ type Provider struct {
 	initOnce sync.Once
 	initErr  error
 	contexts contextCache
+	vetted   vettedConfigs
 }
 
 // complete fills in what follows from the library at hand.
@@ -79,6 +81,14 @@ func (p *Provider) Available() error {
 // Features returns the capability matrix.
 func (p *Provider) Features() []tlsapi.FeatureSupport { return slices.Clone(p.cells) }
 
+// FeaturesWith returns the capability matrix of a library with these abilities.
+func (p *Provider) FeaturesWith(abilities Abilities) []tlsapi.FeatureSupport {
+	return p.Matrix(abilities).Cells()
+}
+
+// Abilities returns what the library at hand can do.
+func (p *Provider) Abilities() Abilities { return p.abilities }
+
 func (p *Provider) supports(f tlsapi.Feature) bool {
 	for _, cell := range p.cells {
 		if cell.Feature == f {
@@ -111,15 +121,19 @@ func (p *Provider) Client(transport net.Conn, config *tlsapi.ClientConfig) (tlsa
 	if err != nil {
 		return nil, p.named(err)
 	}
-	return p.connect(transport, c, names, engine.Options{
-		Client:      true,
-		ServerName:  config.ServerName,
-		SNI:         sni,
-		Sessions:    sessions,
-		RequireALPN: slices.Equal(config.ALPN, tlsapi.ALPNH2()),
-		HalfClose:   p.supports(tlsapi.ClientCloseWrite),
-		Exporter:    p.supports(tlsapi.ClientExporter),
-	}, &config.Settings)
+	conn, err := p.newConn(c, names)
+	if err != nil {
+		return nil, err
+	}
+	o := p.options(&config.Settings)
+	o.Client = true
+	o.ServerName = config.ServerName
+	o.SNI = sni
+	o.Sessions = sessions
+	o.RequireALPN = slices.Equal(config.ALPN, tlsapi.ALPNH2())
+	o.HalfClose = p.supports(tlsapi.ClientCloseWrite)
+	o.Exporter = p.supports(tlsapi.ClientExporter)
+	return engine.New(transport, conn, o), nil
 }
 
 // Server returns the server end of a connection.
@@ -127,6 +141,33 @@ func (p *Provider) Server(transport net.Conn, config *tlsapi.ServerConfig) (tlsa
 	if err := p.check(transport, config.Validate(), config != nil, func() []tlsapi.FeatureUse { return config.Features() }); err != nil {
 		return nil, err
 	}
+	if selects(config) {
+		if err := p.vet(config); err != nil {
+			return nil, err
+		}
+		o := p.serverOptions(config)
+		o.Replaceable = config.GetConfigForClient != nil
+		return engine.New(transport, &selector{provider: p, config: config, transport: transport}, o), nil
+	}
+	conn, err := p.newConn(p.serverContext(config), nil)
+	if err != nil {
+		return nil, err
+	}
+	return engine.New(transport, conn, p.serverOptions(config)), nil
+}
+
+// checkServer refuses what is wrong with every provider and what this one does
+// not have.
+func (p *Provider) checkServer(config *tlsapi.ServerConfig) error {
+	if err := config.Validate(); err != nil {
+		return err
+	}
+	return tlsapi.CheckFeatures(p, config.Features())
+}
+
+// serverContext returns the instructions for a server. Where certificates or
+// configurations are chosen for each connection, config has the chosen ones.
+func (p *Provider) serverContext(config *tlsapi.ServerConfig) *contextBuilder {
 	c := &contextBuilder{provider: p, role: server}
 	c.settings(&config.Settings)
 	c.setUint8(optVerifyMode, "ClientAuth", uint8(config.ClientAuth))
@@ -140,10 +181,16 @@ func (p *Provider) Server(transport net.Conn, config *tlsapi.ServerConfig) (tlsa
 		c.setUint8(optALPNStrict, "ALPNStrict", 1)
 	}
 	c.tickets(config)
-	return p.connect(transport, c, nil, engine.Options{
-		HalfClose: p.supports(tlsapi.ServerCloseWrite),
-		Exporter:  p.supports(tlsapi.ServerExporter),
-	}, &config.Settings)
+	return c
+}
+
+// serverOptions returns what the state machine must know of a server's
+// configuration.
+func (p *Provider) serverOptions(config *tlsapi.ServerConfig) engine.Options {
+	o := p.options(&config.Settings)
+	o.HalfClose = p.supports(tlsapi.ServerCloseWrite)
+	o.Exporter = p.supports(tlsapi.ServerExporter)
+	return o
 }
 
 // check does what comes before any work on a configuration.
@@ -163,7 +210,23 @@ func (p *Provider) check(transport net.Conn, invalid error, present bool, featur
 	return tlsapi.CheckFeatures(p, features())
 }
 
-func (p *Provider) connect(transport net.Conn, c *contextBuilder, names []instruction, o engine.Options, s *tlsapi.Settings) (tlsapi.Conn, error) {
+// newConn makes a native connection of the context that the instructions make.
+func (p *Provider) newConn(c *contextBuilder, names []instruction) (engine.Engine, error) {
+	ctx, err := p.context(c)
+	if err != nil {
+		return nil, err
+	}
+	defer ctx.release()
+	conn, err := ctx.newConn(names, c.signer)
+	if err != nil {
+		return nil, p.named(err)
+	}
+	return conn, nil
+}
+
+// context returns the context that the instructions make, and wipes them. The
+// caller releases it.
+func (p *Provider) context(c *contextBuilder) (*context, error) {
 	defer c.wipe()
 	if c.err != nil {
 		return nil, p.named(c.err)
@@ -172,20 +235,21 @@ func (p *Provider) connect(transport net.Conn, c *contextBuilder, names []instru
 	if err != nil {
 		return nil, p.named(err)
 	}
-	defer ctx.release()
-	conn, err := ctx.newConn(names)
-	if err != nil {
-		return nil, p.named(err)
+	return ctx, nil
+}
+
+// options returns what the state machine must know of the shared options.
+func (p *Provider) options(s *tlsapi.Settings) engine.Options {
+	return engine.Options{
+		Provider:          p.ProviderName,
+		LibraryVersion:    p.library.version(),
+		KeyLogWriter:      s.KeyLogWriter,
+		MaxBlindingDelay:  blinding.Max(s.MaxBlindingDelay, p.MaxBlindingDelay),
+		HandshakeTimeout:  s.HandshakeTimeout,
+		VerifyConnection:  s.VerifyConnection,
+		HandshakeComplete: s.HandshakeComplete,
+		HandshakeFailed:   s.HandshakeFailed,
 	}
-	o.Provider = p.ProviderName
-	o.LibraryVersion = p.library.version()
-	o.KeyLogWriter = s.KeyLogWriter
-	o.MaxBlindingDelay = blinding.Max(s.MaxBlindingDelay, p.MaxBlindingDelay)
-	o.HandshakeTimeout = s.HandshakeTimeout
-	o.VerifyConnection = s.VerifyConnection
-	o.HandshakeComplete = s.HandshakeComplete
-	o.HandshakeFailed = s.HandshakeFailed
-	return engine.New(transport, conn, o), nil
 }
 
 // named puts the provider's name on an error of the configuration.
@@ -237,7 +301,10 @@ type contextBuilder struct {
 	provider     *Provider
 	role         role
 	instructions []instruction
-	err          error
+	// signer is that of the certificate when its private key is not among the
+	// instructions. It is the connection's and no part of the identity.
+	signer crypto.Signer
+	err    error
 }
 
 type role int32
@@ -307,6 +374,7 @@ func (c *contextBuilder) settings(s *tlsapi.Settings) {
 	if s.RequirePSK {
 		c.setUint8(optRequirePSK, "RequirePSK", 1)
 	}
+	c.revocationLists(s)
 }
 
 // psk adds a pre-shared key.
@@ -377,12 +445,16 @@ func rawOf(certs []*x509.Certificate, raw func(*x509.Certificate) []byte) [][]by
 	return out
 }
 
-// certificate adds a certificate with its key in PKCS #8 form.
+// certificate adds a certificate with its key in PKCS #8 form, or without one
+// when the key has an external signer.
 func (c *contextBuilder) certificate(name string, cert *tls.Certificate) {
-	key, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
-	if err != nil {
-		c.fail(tlsapi.ConfigError(name, "the private key cannot be given to the library: its type is %T", cert.PrivateKey))
-		return
+	var key []byte
+	if c.signer = externalSigner(cert.PrivateKey); c.signer == nil {
+		var err error
+		if key, err = x509.MarshalPKCS8PrivateKey(cert.PrivateKey); err != nil {
+			c.fail(tlsapi.ConfigError(name, "the private key cannot be given to the library: its type is %T", cert.PrivateKey))
+			return
+		}
 	}
 	size := 4 + len(key)
 	for _, der := range cert.Certificate {
@@ -396,6 +468,9 @@ func (c *contextBuilder) certificate(name string, cert *tls.Certificate) {
 		data = append(binary.BigEndian.AppendUint32(data, uint32(len(der))), der...)
 	}
 	c.instructions = append(c.instructions, instruction{option: optCertificate, name: name, data: data, secret: true})
+	if c.role == server && len(cert.OCSPStaple) > 0 {
+		c.set(optOCSPResponse, name, cert.OCSPStaple)
+	}
 }
 
 // wipe clears the keys.

@@ -44,6 +44,8 @@ import "C"
 
 import (
 	"bytes"
+	stdcontext "context"
+	"crypto"
 	"encoding/binary"
 	"errors"
 	"runtime"
@@ -188,6 +190,10 @@ type conn struct {
 	// that the cleanup can reach it when the conn is gone.
 	spare   *buffer
 	cleanup runtime.Cleanup
+	// signer signs for a certificate whose private key the context lacks, or is
+	// nil; signature is the one that the handshake waits for.
+	signer    crypto.Signer
+	signature *signature
 }
 
 // buffer is malloc memory, or nothing.
@@ -197,7 +203,7 @@ type buffer struct {
 }
 
 // newConn makes a connection and applies its options.
-func (ctx *context) newConn(options []instruction) (*conn, error) {
+func (ctx *context) newConn(options []instruction, signer crypto.Signer) (*conn, error) {
 	var c *C.struct_polytls_conn
 	if res := C.conn_new(ctx.library.c, ctx.c, &c); res.status != C.POLYTLS_OK {
 		return nil, engine.ResultError(ctx.provider, "config", result(res), "creating the connection")
@@ -210,7 +216,7 @@ func (ctx *context) newConn(options []instruction) (*conn, error) {
 			return nil, err
 		}
 	}
-	n := &conn{library: ctx.library, c: c, spare: &buffer{}}
+	n := &conn{library: ctx.library, c: c, spare: &buffer{}, signer: signer}
 	// The net under connections that nobody closes.
 	n.cleanup = runtime.AddCleanup(n, func(f forgotten) { C.conn_free(f.library.c, f.c, f.spare.p) },
 		forgotten{ctx.library, c, n.spare})
@@ -223,7 +229,22 @@ type forgotten struct {
 	spare   *buffer
 }
 
-func (n *conn) Handshake() engine.Result { return result(C.conn_handshake(n.library.c, n.c)) }
+func (n *conn) Handshake() engine.Result {
+	if s := n.signature; s != nil {
+		n.signature = nil
+		if res := C.conn_set(n.library.c, n.c, C.POLYTLS_SET_SIGNATURE, bytePointer(s.value), C.size_t(len(s.value))); res.status != C.POLYTLS_OK {
+			return result(res)
+		}
+	}
+	return result(C.conn_handshake(n.library.c, n.c))
+}
+
+// Work signs what the library wants signed.
+func (n *conn) Work() func(stdcontext.Context, func(*engine.Options)) error {
+	s := &signature{signer: n.signer, request: n.query(C.POLYTLS_GET_SIGNATURE_REQUEST, nil)}
+	n.signature = s
+	return func(stdcontext.Context, func(*engine.Options)) error { return s.make() }
+}
 
 func (n *conn) Read(p []byte) engine.Result {
 	return result(C.conn_read(n.library.c, n.c, bytePointer(p), C.size_t(len(p))))
@@ -278,8 +299,10 @@ func (n *conn) TakeOutput() []byte {
 			c.out, n.spare.p = n.spare.p, c.out
 			c.out_cap, n.spare.cap = n.spare.cap, c.out_cap
 		}
-		C.free(unsafe.Pointer(n.spare.p))
-		*n.spare = buffer{}
+		if n.spare.p != nil {
+			C.free(unsafe.Pointer(n.spare.p))
+			*n.spare = buffer{}
+		}
 		return nil
 	}
 	out, length, capacity := c.out, c.out_end, c.out_cap

@@ -3,6 +3,7 @@
 package native
 
 import (
+	"crypto"
 	"errors"
 	"unsafe"
 
@@ -32,4 +33,4 @@ func (*contextBuilder) build() (*context, error) { return nil, errNoCgo }
 func (*context) hold() bool { return false }
 func (*context) release()   {}
 
-func (*context) newConn([]instruction) (engine.Engine, error) { return nil, errNoCgo }
+func (*context) newConn([]instruction, crypto.Signer) (engine.Engine, error) { return nil, errNoCgo }

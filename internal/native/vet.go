@@ -1,0 +1,119 @@
+package native
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"math/big"
+	"sync"
+	"time"
+	"weak"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+
+	"github.com/polytls/polytls/tlsapi"
+)
+
+// vettedConfigs remembers configurations that a library can do, by identity:
+// they must not be modified once a provider has them. A configuration that was
+// modified nevertheless fails in the handshake instead of before.
+type vettedConfigs struct {
+	mu  sync.Mutex
+	lru *simplelru.LRU[weak.Pointer[tlsapi.ServerConfig], struct{}]
+}
+
+// vettedSize is the most configurations that are remembered.
+const vettedSize = 256
+
+func (v *vettedConfigs) has(config *tlsapi.ServerConfig) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.lru == nil {
+		return false
+	}
+	_, ok := v.lru.Get(weak.Make(config))
+	return ok
+}
+
+func (v *vettedConfigs) add(config *tlsapi.ServerConfig) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.lru == nil {
+		// The size is a positive constant: the constructor cannot fail.
+		v.lru, _ = simplelru.NewLRU[weak.Pointer[tlsapi.ServerConfig], struct{}](vettedSize, nil)
+	}
+	v.lru.Add(weak.Make(config), struct{}{})
+}
+
+// vet makes sure that what the library refuses is refused before the first byte,
+// although the contexts are made later: it makes one context for each kind of
+// key among the certificates.
+func (p *Provider) vet(config *tlsapi.ServerConfig) error {
+	if p.vetted.has(config) {
+		return nil
+	}
+	examples, err := keyExamples(config.Certificates)
+	if err != nil {
+		return p.named(err)
+	}
+	for _, example := range examples {
+		effective := *config
+		effective.Certificates = []tls.Certificate{example}
+		ctx, err := p.context(p.serverContext(&effective))
+		if err != nil {
+			return err
+		}
+		ctx.release()
+	}
+	p.vetted.add(config)
+	return nil
+}
+
+// keyExamples returns the first certificate with each kind of key, or a
+// certificate that nobody ever sees when there is none: libraries want one.
+func keyExamples(certificates []tls.Certificate) ([]tls.Certificate, error) {
+	var examples []tls.Certificate
+	seen := make(map[string]bool)
+	for _, c := range certificates {
+		leaf, err := x509.ParseCertificate(c.Certificate[0])
+		if err != nil {
+			return nil, tlsapi.ConfigError("Certificates", "the certificate does not parse: %w", err)
+		}
+		kind := fmt.Sprintf("%T", leaf.PublicKey)
+		if key, ok := leaf.PublicKey.(*ecdsa.PublicKey); ok {
+			kind += key.Params().Name
+		}
+		if !seen[kind] {
+			seen[kind] = true
+			examples = append(examples, c)
+		}
+	}
+	if len(examples) == 0 {
+		example, err := exampleCertificate()
+		if err != nil {
+			return nil, err
+		}
+		examples = append(examples, example)
+	}
+	return examples, nil
+}
+
+var exampleCertificate = sync.OnceValues(func() (tls.Certificate, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1),
+		DNSNames:     []string{"example.invalid"},
+		NotAfter:     time.Now().Add(time.Hour),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, nil
+})
