@@ -83,13 +83,20 @@ func (s *suite) resumable(t *testing.T, config *tlsapi.ClientConfig, reference *
 func (s *suite) testClientSessions(t *testing.T) {
 	s.need(t, tlsapi.ClientSessionCache)
 	both := s.ca.Leaf(t, Spec{CommonName: "both", Organization: "Server Organization", DNSNames: []string{serverName, "other.example"}})
-	cached := func(cache tlsapi.SessionCache, change ...func(*tlsapi.ClientConfig)) *tlsapi.ClientConfig {
-		return s.clientConfig(append([]func(*tlsapi.ClientConfig){func(c *tlsapi.ClientConfig) { c.SessionCache = cache }}, change...)...)
+	cachedFor := func(version uint16, cache tlsapi.SessionCache, change ...func(*tlsapi.ClientConfig)) *tlsapi.ClientConfig {
+		config := s.clientConfig(append([]func(*tlsapi.ClientConfig){func(c *tlsapi.ClientConfig) { c.SessionCache = cache }}, change...)...)
+		if version == tls.VersionTLS12 && s.declares("client.", "TLS 1.2 where that is MaxVersion") {
+			config.MaxVersion = version
+		}
+		return config
 	}
 	serving := func(version uint16) *tls.Config {
 		return s.referenceServer(only(version), func(c *tls.Config) { c.Certificates = []tls.Certificate{both} })
 	}
 	eachVersion(t, func(t *testing.T, version uint16) {
+		cached := func(cache tlsapi.SessionCache, change ...func(*tlsapi.ClientConfig)) *tlsapi.ClientConfig {
+			return cachedFor(version, cache, change...)
+		}
 		t.Run("facts", func(t *testing.T) {
 			cache, reference := newSessionLog(), serving(version)
 			reference.Certificates[0].OCSPStaple = []byte("not looked at")
@@ -245,12 +252,12 @@ func (s *suite) testClientSessions(t *testing.T) {
 		references := map[uint16]*tls.Config{}
 		for _, version := range versions {
 			reference := s.referenceServer(only(version), func(c *tls.Config) { c.Certificates = []tls.Certificate{short} })
-			s.resumable(t, cached(cache), reference)
+			s.resumable(t, cachedFor(version, cache), reference)
 			references[version] = reference
 		}
 		time.Sleep(time.Until(ends.Add(time.Second)))
 		for _, version := range versions {
-			d := s.clientDuo(t, cached(cache), references[version])
+			d := s.clientDuo(t, cachedFor(version, cache), references[version])
 			err, _ := d.handshakes()
 			s.requireKind(t, err, tlsapi.KindExpired)
 		}

@@ -70,9 +70,7 @@ func (c *Conn) Close() error {
 	}
 	c.closed = true
 	c.users++
-	if c.closing != nil {
-		close(c.closing)
-	}
+	c.giveUpWork()
 	c.gatherFacts()
 	pending, held := c.tail, c.hold != nil
 	// A close_notify goes out after a complete handshake and as long as

@@ -71,8 +71,9 @@ type Conn struct {
 	users  int
 	closed bool
 	freed  bool
-	// closing, if not nil, is closed by Close: the handshake waits for work.
-	closing chan struct{}
+	// workGivenUp is not nil while the handshake waits for work; Close and the
+	// end of any caller's context close it.
+	workGivenUp chan struct{}
 	// readErr and writeErr are what all later Reads and Writes return.
 	readErr, writeErr error
 	closeNotifySent   bool
