@@ -49,7 +49,7 @@ func LibsslMatrix() Matrix {
 		noSessions   = "neither kept nor resumed by configurations with PSKs"
 		noTickets    = "a ticket is for one server name; none is issued or accepted by configurations that ask clients for certificates or have PSKs: their handshakes are always full"
 		named        = "only s2n has named policies; others take intermediate and modern"
-		cacheSize    = "the cache keeps 64 contexts; its size cannot be set yet"
+		cacheSize    = "the cache around the library; a place for each context, not for each configuration"
 		memory       = "a private key must be in memory: external signers are " + notYet
 	)
 	m := make(Matrix)
@@ -71,7 +71,7 @@ func LibsslMatrix() Matrix {
 		tlsapi.ClientVerifyConnection, tlsapi.ServerVerifyConnection)
 	m.Set(tlsapi.Unsupported, memory, tlsapi.ClientExternalSigner, tlsapi.ServerExternalSigner)
 	m.Set(tlsapi.Unsupported, named, tlsapi.ClientPolicyNamed, tlsapi.ServerPolicyNamed)
-	m.Set(tlsapi.Unsupported, cacheSize, tlsapi.ClientConfigCache, tlsapi.ServerConfigCache)
+	m.Set(tlsapi.Emulated, cacheSize, tlsapi.ClientConfigCache, tlsapi.ServerConfigCache)
 	m.Set(tlsapi.Native, noSessions, tlsapi.ClientSessionCache)
 	m.Set(tlsapi.Native, noTickets, tlsapi.ServerSessionTickets)
 	m.Set(tlsapi.Native, "", tlsapi.ServerSessionTicketKeys)
