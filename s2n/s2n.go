@@ -70,5 +70,8 @@ func matrix(able native.Abilities) native.Matrix {
 		tlsapi.ClientSessionCache)
 	m.Set(tlsapi.Native, "none with client authentication, which the library does not check again, nor beside PSKs", tlsapi.ServerSessionTickets)
 	m.Set(tlsapi.Native, "48 keys at most", tlsapi.ServerSessionTicketKeys)
+	m.Set(tlsapi.Native, "the library checks each signature against the certificate; policies with RSA key exchange are refused with an RSA signer",
+		tlsapi.ServerExternalSigner)
+	m.Set(tlsapi.Native, "the library checks each signature against the certificate", tlsapi.ClientExternalSigner)
 	return m
 }

@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/polytls/polytls/internal/linger"
 	"github.com/polytls/polytls/tlsapi"
 )
 
@@ -49,10 +50,11 @@ type conn struct {
 	ending context.Context
 	end    context.CancelFunc
 
-	// hasRead is set by the first Read that returned data or the end.
-	hasRead atomic.Bool
 	// writers counts running Writes in steps of 2; bit 0 is set by Close.
 	writers atomic.Int32
+	// reading is held by Reads; heard is set when one has had data.
+	reading sync.RWMutex
+	heard   atomic.Bool
 	// deadlines orders the deadline setters and Close.
 	deadlines sync.Mutex
 
@@ -343,9 +345,11 @@ func (c *conn) Read(b []byte) (int, error) {
 	if err := c.handshake(context.Background()); err != nil {
 		return 0, err
 	}
+	c.reading.RLock()
 	n, err := c.tls.Read(b)
-	if n > 0 || err == io.EOF {
-		c.hasRead.Store(true)
+	c.reading.RUnlock()
+	if n > 0 {
+		c.heard.Store(true)
 	}
 	if err == nil {
 		return n, nil
@@ -500,7 +504,7 @@ func (c *conn) closeTransport(writing bool) error {
 		return c.transport.Close()
 	case c.handshakeErr != nil:
 		// Its alert may still be on its way.
-		return c.transport.finish(false)
+		return c.transport.finish()
 	}
 	c.mu.Lock()
 	silent := c.failed || c.writeErr != nil && c.writeErr.Kind != tlsapi.KindClosed
@@ -511,8 +515,33 @@ func (c *conn) closeTransport(writing bool) error {
 	if err := c.tls.CloseWrite(); err != nil {
 		return c.transport.Close()
 	}
-	// Servers send their tickets before their first data.
-	return c.transport.finish(c.client && !c.hasRead.Load() && c.tls.ConnectionState().Version == tls.VersionTLS13)
+	c.transport.lingering = c.linger
+	return c.transport.finish()
+}
+
+// linger leaves the close of the transport to the background where closing at
+// once could destroy what was written: bytes wait to be read, or a client of
+// TLS 1.3 has read nothing, so that tickets may be on their way. False means
+// that there is no need, or no way.
+func (c *conn) linger() bool {
+	expected := c.client && !c.heard.Load() && c.finalState().Version == tls.VersionTLS13
+	switch linger.Look(c.inner) {
+	case linger.Ended:
+		return false
+	case linger.None, linger.Unknown:
+		if !expected {
+			return false
+		}
+	}
+	// This ends a Read that waits for the peer; ready waits for its end.
+	if c.inner.SetReadDeadline(time.Unix(1, 0)) != nil {
+		return false
+	}
+	return linger.Close(c.inner, func() {
+		c.reading.Lock()
+		//lint:ignore SA2001 whoever held it has left the transport
+		c.reading.Unlock()
+	})
 }
 
 func (c *conn) LocalAddr() net.Addr  { return c.inner.LocalAddr() }

@@ -34,7 +34,7 @@ const (
 	noteExporter     = "TLS 1.2 needs a peer with extended master secret; without it the call matches errors.ErrUnsupported"
 	noteH2Only       = "the check for a client that offers only h2 is made beside the certificate's and ends with alert bad_certificate"
 	noteServerVerify = "in TLS 1.3 crypto/tls has sent the server's flight, Finished included, before the hook runs; the connection is usable only after it"
-	noteRevocation   = "checked by crypto/x509 outside of crypto/tls; lists with an issuing distribution point or another unknown critical extension count as missing"
+	noteRevocation   = "checked by crypto/x509 outside of crypto/tls, with alert bad_certificate; lists with an issuing distribution point or another unknown critical extension count as missing"
 	noteHook         = "the alert for an error is always internal_error; a hook that blocks keeps the handshake from returning until it looks at the ClientHelloInfo's context"
 )
 

@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/polytls/polytls/internal/blinding"
@@ -33,12 +32,7 @@ type transport struct {
 
 	// Reads are serialized by crypto/tls. readErr is an error that came
 	// together with data: it is returned next.
-	readErr error
-	// reading is held by a Read. Those that begin when draining is set read
-	// nothing: the bytes are drain's.
-	reading  sync.Mutex
-	draining atomic.Bool
-
+	readErr   error
 	closeOnce sync.Once
 	closeErr  error
 
@@ -53,6 +47,9 @@ type transport struct {
 	// tailSent is not nil when the last bytes are on their way, and closed
 	// when they are out or lost.
 	tailSent chan struct{}
+	// lingering closes in the background what must not be closed at once, and
+	// returns false otherwise. It is set before finish, or nil.
+	lingering func() bool
 	// blinding is the longest blinding delay: fatal alerts wait for it when it
 	// is not zero. alerted is set when one has been written, and heldAlert is
 	// it. While notifying, what crypto/tls writes is a close_notify.
@@ -74,11 +71,6 @@ func newTransport(inner net.Conn, client bool) *transport {
 }
 
 func (t *transport) Read(b []byte) (int, error) {
-	t.reading.Lock()
-	defer t.reading.Unlock()
-	if t.draining.Load() {
-		return 0, markTransport(net.ErrClosed)
-	}
 	if t.readErr != nil {
 		return 0, t.readErr
 	}
@@ -229,9 +221,8 @@ func (t *transport) withhold() bool {
 
 // finish sends what was withheld and closes, as soon as the last bytes are out.
 // It returns at once: what the peer does not take is sent in the background for
-// at most tailLimit. With drains, what the peer has sent is taken before the
-// close, see drain.
-func (t *transport) finish(drains bool) error {
+// at most tailLimit.
+func (t *transport) finish() error {
 	t.mu.Lock()
 	if t.hold != nil {
 		t.mu.Unlock()
@@ -247,65 +238,32 @@ func (t *transport) finish(drains bool) error {
 	t.mu.Lock()
 	sent := t.tailSent
 	t.mu.Unlock()
-	half := halfCloser(t.Conn)
-	if !drains {
-		half = nil
-	}
 	if sent == nil {
-		// There was nothing left to send.
-		sent = make(chan struct{})
-		close(sent)
+		return t.end()
 	}
 	select {
 	case <-sent:
-		if half == nil {
-			return t.Close()
-		}
+		return t.end()
 	default:
 	}
 	// This ends a Read that waits for the peer while the transport is open.
-	t.draining.Store(half != nil)
 	_ = t.Conn.SetReadDeadline(time.Unix(1, 0))
 	// The timer is for transports that ignore deadlines.
 	limit := time.AfterFunc(tailLimit, func() { _ = t.Close() })
 	go func() {
 		<-sent
-		if half != nil {
-			t.drain(half)
-		}
 		limit.Stop()
-		_ = t.Close()
+		_ = t.end()
 	}()
 	return nil
 }
 
-// maxDrained bounds what drain takes: more than all the tickets of a connection.
-const maxDrained = 256 << 10
-
-// drain reads until the peer has closed its half, for as long as finish allows.
-// A socket that is closed with bytes in it that nobody has read resets the
-// connection, and what this end has written before may be lost: a server's
-// session tickets would do that to every client that only writes.
-func (t *transport) drain(half interface{ CloseWrite() error }) {
-	t.reading.Lock()
-	defer t.reading.Unlock()
-	if half.CloseWrite() != nil {
-		return
+// end closes the transport, or lingers.
+func (t *transport) end() error {
+	if t.lingering != nil && t.lingering() {
+		return nil
 	}
-	_ = t.Conn.SetReadDeadline(time.Now().Add(tailLimit))
-	_, _ = io.CopyN(io.Discard, t.Conn, maxDrained)
-}
-
-// halfCloser returns the transport when it is a socket of the system's; the
-// types that embed one may do anything.
-func halfCloser(inner net.Conn) interface{ CloseWrite() error } {
-	switch socket := inner.(type) {
-	case *net.TCPConn:
-		return socket
-	case *net.UnixConn:
-		return socket
-	}
-	return nil
+	return t.Close()
 }
 
 // sendTail sends the last bytes in the background and waits for tailWait.

@@ -22,6 +22,7 @@ func (s *suite) testClose(t *testing.T) {
 	t.Run("before the handshake", s.testCloseBeforeHandshake)
 	t.Run("over TCP", s.testCloseOverTCP)
 	t.Run("peer that does not read", s.testCloseStalled)
+	t.Run("peer that takes no tickets", s.testTicketsUntaken)
 }
 
 func (s *suite) testPeerClose(t *testing.T) {

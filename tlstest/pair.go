@@ -44,6 +44,9 @@ func runPair(t *testing.T, c, v *suite) {
 	t.Run("close", func(t *testing.T) {
 		eachVersion(t, func(t *testing.T, version uint16) { pairClose(t, c, v, version) })
 	})
+	t.Run("close at once", func(t *testing.T) {
+		eachVersion(t, func(t *testing.T, version uint16) { pairCloseAtOnce(t, c, v, version) })
+	})
 	t.Run("psks", func(t *testing.T) { pairPSKs(t, c, v) })
 	t.Run("exporter", func(t *testing.T) {
 		c.need(t, tlsapi.ClientExporter)
@@ -68,8 +71,31 @@ type pairing struct {
 }
 
 // newPair makes c's client and v's server. The server trusts and presents what
-// c's suite issued. The version is fixed on the end whose provider can.
+// c's suite issued.
 func newPair(t *testing.T, c, v *suite, version uint16, changeClient func(*tlsapi.ClientConfig), changeServer func(*tlsapi.ServerConfig), values ...string) *pairing {
+	t.Helper()
+	clientConfig, serverConfig := pairConfigs(t, c, v, version)
+	if changeClient != nil {
+		changeClient(clientConfig)
+	}
+	if changeServer != nil {
+		changeServer(serverConfig)
+	}
+	clientWire, serverWire := newWire(t)
+	clientConn, err := c.p.Client(clientWire, clientConfig)
+	c.acceptRefusal(t, err, clientConfig.Features(), values...)
+	c.coverage.use(clientConfig.Features())
+	t.Cleanup(func() { clientConn.Close() })
+	serverConn, err := v.p.Server(serverWire, serverConfig)
+	v.acceptRefusal(t, err, serverConfig.Features(), values...)
+	v.coverage.use(serverConfig.Features())
+	t.Cleanup(func() { serverConn.Close() })
+	return &pairing{&session{clientWire, serverWire, clientConn, serverConn}, clientConn, serverConn}
+}
+
+// pairConfigs returns configurations of c's client and v's server that suit each
+// other. The version is fixed on the end whose provider can.
+func pairConfigs(t *testing.T, c, v *suite, version uint16) (*tlsapi.ClientConfig, *tlsapi.ServerConfig) {
 	t.Helper()
 	clientConfig, serverConfig := c.clientConfig(), v.serverConfig()
 	serverConfig.Certificates = []tls.Certificate{c.certs[ECDSA]}
@@ -89,22 +115,7 @@ func newPair(t *testing.T, c, v *suite, version uint16, changeClient func(*tlsap
 	default:
 		t.Skipf("neither provider can fix the version")
 	}
-	if changeClient != nil {
-		changeClient(clientConfig)
-	}
-	if changeServer != nil {
-		changeServer(serverConfig)
-	}
-	clientWire, serverWire := newWire(t)
-	clientConn, err := c.p.Client(clientWire, clientConfig)
-	c.acceptRefusal(t, err, clientConfig.Features(), values...)
-	c.coverage.use(clientConfig.Features())
-	t.Cleanup(func() { clientConn.Close() })
-	serverConn, err := v.p.Server(serverWire, serverConfig)
-	v.acceptRefusal(t, err, serverConfig.Features(), values...)
-	v.coverage.use(serverConfig.Features())
-	t.Cleanup(func() { serverConn.Close() })
-	return &pairing{&session{clientWire, serverWire, clientConn, serverConn}, clientConn, serverConn}
+	return clientConfig, serverConfig
 }
 
 func pairHandshake(t *testing.T, c, v *suite, kind KeyType, version uint16) {

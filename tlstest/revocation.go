@@ -158,6 +158,9 @@ func (s *suite) testRevocationCase(t *testing.T, r role, version uint16, x revoc
 	if x.kind == tlsapi.KindRevoked {
 		alert = alertCertificateRevoked
 	}
+	if s.declares(string(r)+".revocation-lists", "bad_certificate") {
+		alert = alertBadCertificate
+	}
 	s.requireAlertSeen(t, r, certificateStage(version), peerErr, alert)
 }
 

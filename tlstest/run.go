@@ -66,8 +66,8 @@ func RunPair(t *testing.T, client, server tlsapi.Provider) {
 
 // suite is one run over one provider.
 type suite struct {
-	p     tlsapi.Provider
-	cells map[tlsapi.Feature]tlsapi.FeatureSupport
+	p        tlsapi.Provider
+	cells    map[tlsapi.Feature]tlsapi.FeatureSupport
 	coverage *coverage
 	// ca issued the certificates of certs and clientCert; both hold under the
 	// names of validSpec.

@@ -184,6 +184,20 @@ struct libssl_ctx {
 #endif
 };
 
+#ifdef OPENSSL_IS_BORINGSSL
+/* The signature that a handshake waits for. All zero when there is none. */
+struct libssl_signer {
+  uint16_t scheme;
+  uint8_t *input; /* malloc memory, as is the signature */
+  size_t input_len;
+  uint8_t *signature;
+  size_t signature_len;
+  int wanted;
+  int given;
+  int failed; /* the last signature was none */
+};
+#endif
+
 struct libssl_conn {
   struct polytls_conn head; /* must be first: the caller sees only this */
   struct libssl_ctx *ctx;
@@ -208,6 +222,7 @@ struct libssl_conn {
   int psk_missing;         /* a PSK is required, and there is none */
   int certificate_message; /* a Certificate message was sent or received */
 #ifdef OPENSSL_IS_BORINGSSL
+  struct libssl_signer signer;
   uint8_t *certificates; /* body of the peer's Certificate message, for a while */
   size_t certificates_len;
 #endif
@@ -989,7 +1004,8 @@ static struct polytls_result libssl_add_ca_name(struct libssl_ctx *ctx, const ui
 
 /* A certificate with its key while it is being read. All members are owned. */
 struct libssl_identity {
-  EVP_PKEY *key;
+  EVP_PKEY *key; /* the public one where the private is an external signer's */
+  int external;
   X509 *leaf;
   STACK_OF(X509) *issuers; /* without the leaf */
 #ifdef HAVE_SSL_CREDENTIAL
@@ -1022,6 +1038,8 @@ static EVP_PKEY *libssl_parse_key(const uint8_t *data, size_t len) {
   return key;
 }
 
+#include "polytls_libssl_signer.h"
+
 /* Reads the value of POLYTLS_SET_CERTIFICATE into identity, which the caller
  * frees in any case. */
 static struct polytls_result libssl_read_identity(struct libssl_ctx *ctx, const uint8_t *data, size_t len,
@@ -1030,8 +1048,15 @@ static struct polytls_result libssl_read_identity(struct libssl_ctx *ctx, const 
     return libssl_malformed(ctx, "certificate");
   }
   size_t key_len = libssl_uint32(data);
-  identity->key = libssl_parse_key(data + 4, key_len);
-  if (identity->key == NULL) {
+  identity->external = key_len == 0;
+#ifndef OPENSSL_IS_BORINGSSL
+  if (identity->external) {
+    return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_UNSUPPORTED, 0,
+                       "OpenSSL cannot wait for an external signer: the private key must be in memory");
+  }
+#endif
+  identity->key = identity->external ? NULL : libssl_parse_key(data + 4, key_len);
+  if (identity->key == NULL && !identity->external) {
     /* The library's reason is left out: nothing of a key may get into texts. */
     ERR_clear_error();
     return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_CONFIG, 0,
@@ -1074,7 +1099,12 @@ static struct polytls_result libssl_read_identity(struct libssl_ctx *ctx, const 
   if (identity->leaf == NULL) {
     return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_CONFIG, 0, "there is a private key but no certificate");
   }
-  if (X509_check_private_key(identity->leaf, identity->key) != 1) {
+  if (identity->external) {
+    identity->key = X509_get_pubkey(identity->leaf);
+    if (identity->key == NULL) {
+      return libssl_ctx_library_failure(ctx, POLYTLS_FAIL_CONFIG, "the public key of the certificate cannot be read");
+    }
+  } else if (X509_check_private_key(identity->leaf, identity->key) != 1) {
     ERR_clear_error();
     return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_CONFIG, 0,
                        "the private key does not belong to the certificate");
@@ -1113,7 +1143,8 @@ static struct polytls_result libssl_add_certificate(struct libssl_ctx *ctx, cons
   }
   if (credential == NULL || credentials == NULL ||
       !SSL_CREDENTIAL_set1_cert_chain(credential, identity.buffers, identity.count) ||
-      !SSL_CREDENTIAL_set1_private_key(credential, identity.key)) {
+      !(identity.external ? SSL_CREDENTIAL_set_private_key_method(credential, &libssl_signer_method)
+                          : SSL_CREDENTIAL_set1_private_key(credential, identity.key))) {
     SSL_CREDENTIAL_free(credential);
     result = libssl_ctx_library_failure(ctx, POLYTLS_FAIL_CONFIG, "the certificate cannot be used");
   } else {
@@ -1124,9 +1155,11 @@ static struct polytls_result libssl_add_certificate(struct libssl_ctx *ctx, cons
     result = libssl_fail(ctx->head.error_text, POLYTLS_FAIL_UNSUPPORTED, 0,
                          "this version of BoringSSL takes one certificate only");
   } else if (!SSL_CTX_use_certificate(ctx->ssl_ctx, identity.leaf) ||
-             !SSL_CTX_use_PrivateKey(ctx->ssl_ctx, identity.key) ||
+             (!identity.external && !SSL_CTX_use_PrivateKey(ctx->ssl_ctx, identity.key)) ||
              !SSL_CTX_set1_chain(ctx->ssl_ctx, identity.issuers)) {
     result = libssl_ctx_library_failure(ctx, POLYTLS_FAIL_CONFIG, "the certificate cannot be used");
+  } else if (identity.external) {
+    SSL_CTX_set_private_key_method(ctx->ssl_ctx, &libssl_signer_method);
   }
 #else
   /* The last argument forbids to replace a certificate of the same key type. */
@@ -2195,6 +2228,7 @@ static void libssl_conn_free(struct polytls_conn *head) {
   libssl_ctx_release(conn->ctx);
 #ifdef OPENSSL_IS_BORINGSSL
   libssl_forget_certificates(conn);
+  libssl_signer_free(&conn->signer);
 #endif
   polytls_conn_secrets_free(&conn->head);
   free(conn->held);
@@ -2335,6 +2369,9 @@ static struct polytls_result libssl_added_name(struct libssl_conn *conn, int add
 static struct polytls_result libssl_conn_set(struct polytls_conn *head, int option, const uint8_t *data, size_t len) {
   struct libssl_conn *conn = (struct libssl_conn *)head;
   ERR_clear_error();
+  if (option == POLYTLS_SET_SIGNATURE) {
+    return libssl_set_signature(conn, data, len);
+  }
   if (conn->started || conn->ctx->role != POLYTLS_CLIENT) {
     return libssl_fail(conn->head.error_text, POLYTLS_FAIL_CONFIG, 0,
                        "option %d belongs to clients, before the handshake", option);
@@ -2467,6 +2504,11 @@ static struct polytls_result libssl_failed(struct libssl_conn *conn, int ssl_err
   if (conn->out_of_memory) {
     return libssl_set_failure(conn, POLYTLS_FAIL_INTERNAL, error.code, "out of memory");
   }
+#ifdef OPENSSL_IS_BORINGSSL
+  if (conn->signer.failed) {
+    return libssl_set_failure(conn, POLYTLS_FAIL_INTERNAL, error.code, "the external signer gave no usable signature");
+  }
+#endif
   if (conn->psk_missing) {
     const char *text = conn->failure_text[0] != 0 ? conn->failure_text : "the server answers with a certificate";
     return libssl_set_failure(conn, POLYTLS_FAIL_NO_PSK, error.code, text);
@@ -2632,6 +2674,11 @@ static struct polytls_result libssl_handshake(struct polytls_conn *head) {
         conn->closed = 1;
         result = libssl_input_result(conn, POLYTLS_CLOSED, 0);
         break;
+#ifdef OPENSSL_IS_BORINGSSL
+      case SSL_ERROR_WANT_PRIVATE_KEY_OPERATION:
+        result = libssl_input_result(conn, POLYTLS_WANT_SIGNATURE, 0);
+        break;
+#endif
       default:
         result = libssl_failed(conn, error);
         break;
@@ -3056,6 +3103,9 @@ static struct polytls_result libssl_query(struct polytls_conn *head, int what, u
       if (conn->handshake_done && libssl_uses_psk(conn)) {
         result = libssl_answer(conn->psk->identity, conn->psk->identity_len, buf, len);
       }
+      break;
+    case POLYTLS_GET_SIGNATURE_REQUEST:
+      result = libssl_signature_request(conn, buf, len);
       break;
     case POLYTLS_GET_EXPORTER:
       result = libssl_export(conn, buf, len);

@@ -70,6 +70,9 @@ func (c *Conn) abort() bool {
 	c.mu.Lock()
 	first := c.hold == nil
 	c.aborted = c.aborted || first
+	if first {
+		c.giveUpWork()
+	}
 	c.mu.Unlock()
 	if first {
 		c.transport.Close()

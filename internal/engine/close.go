@@ -1,12 +1,14 @@
 package engine
 
 import (
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
 	"sync"
 	"time"
 
+	"github.com/polytls/polytls/internal/linger"
 	"github.com/polytls/polytls/tlsapi"
 )
 
@@ -68,15 +70,14 @@ func (c *Conn) Close() error {
 	}
 	c.closed = true
 	c.users++
-	if c.closing != nil {
-		close(c.closing)
-	}
+	c.giveUpWork()
 	c.gatherFacts()
 	pending, held := c.tail, c.hold != nil
 	// A close_notify goes out after a complete handshake and as long as
 	// nothing fatal has happened; not into the middle of somebody's Write: it
 	// would tell the peer that the part that has arrived is all.
-	notify := pending == nil && !held && !c.writing && c.handshakeDone.Load() && !c.closeNotifySent && fatal(c.readErr) == nil && fatal(c.writeErr) == nil
+	clean := pending == nil && !held && !c.writing && c.handshakeDone.Load() && fatal(c.readErr) == nil && fatal(c.writeErr) == nil
+	notify := clean && !c.closeNotifySent
 	c.mu.Unlock()
 	defer c.leave()
 
@@ -85,6 +86,9 @@ func (c *Conn) Close() error {
 		return nil
 	}
 	if pending == nil && !notify {
+		if clean && c.wakeReader() && c.linger() {
+			return nil
+		}
 		return c.closeTransport()
 	}
 	t := pending
@@ -98,11 +102,40 @@ func (c *Conn) Close() error {
 	if t.stalled() {
 		return c.closeTransport()
 	}
-	t.closeTransport()
-	if !c.wakeReader() && t.waits() {
+	woken := c.wakeReader()
+	t.closeTransport(notify && woken)
+	if !woken && t.waits() {
 		return c.closeTransport()
 	}
 	return nil
+}
+
+// linger leaves the close of the transport to the background where input may be
+// unread, or still on its way: closing at once could destroy what was written.
+// That is so when bytes wait, and for a client of TLS 1.3 that has not read any
+// data, as the server's tickets come before that. False means that there is no
+// need, or no way; readers must have been woken before.
+func (c *Conn) linger() bool {
+	c.mu.Lock()
+	ended := c.readErr != nil || fatal(c.writeErr) != nil
+	expected := c.options.Client && !c.heard && c.facts.Version == tls.VersionTLS13
+	c.mu.Unlock()
+	if ended {
+		return false
+	}
+	switch linger.Look(c.transport) {
+	case linger.Ended:
+		return false
+	case linger.None, linger.Unknown:
+		if !expected {
+			return false
+		}
+	}
+	return linger.Close(c.transport, func() {
+		c.readMu.Lock()
+		//lint:ignore SA2001 whoever held it has left the transport
+		c.readMu.Unlock()
+	})
 }
 
 func (c *Conn) closeTransport() error {
@@ -189,19 +222,25 @@ func (t *tail) stalled() bool {
 	return true
 }
 
-// closeTransport closes the transport as soon as the tail is out.
-func (t *tail) closeTransport() {
+// closeTransport closes the transport as soon as the tail is out, or lingers
+// where it may.
+func (t *tail) closeTransport(mayLinger bool) {
+	end := func() {
+		if !mayLinger || !t.conn.linger() {
+			t.conn.transport.Close()
+		}
+	}
 	t.once.Do(func() {
 		select {
 		case <-t.sent:
-			t.conn.transport.Close()
+			end()
 		default:
 			// A transport that ignores deadlines is closed by the timer.
 			timer := time.AfterFunc(tailLimit, func() { t.conn.transport.Close() })
 			go func() {
 				<-t.sent
 				timer.Stop()
-				t.conn.transport.Close()
+				end()
 			}()
 		}
 	})

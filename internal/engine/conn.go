@@ -71,11 +71,14 @@ type Conn struct {
 	users  int
 	closed bool
 	freed  bool
-	// closing, if not nil, is closed by Close: the handshake waits for work.
-	closing chan struct{}
+	// workGivenUp is not nil while the handshake waits for work; Close and the
+	// end of any caller's context close it.
+	workGivenUp chan struct{}
 	// readErr and writeErr are what all later Reads and Writes return.
 	readErr, writeErr error
 	closeNotifySent   bool
+	// heard is set when the peer's data has been read.
+	heard bool
 	// writing is set while a part of what a Write was given is not encrypted.
 	writing bool
 	// tail is not nil once an alert or close_notify has been left to the
@@ -286,6 +289,9 @@ func (c *Conn) onlyTicketsLeft() bool {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.freed || !c.engine.HasOutput() {
+		return false
+	}
 	c.gatherFacts()
 	return c.facts.Version == tls.VersionTLS13
 }
@@ -419,6 +425,8 @@ func (c *Conn) Read(p []byte) (int, error) {
 		text := c.engine.ErrorText()
 		output := c.engine.HasOutput() && res.Status != Failed
 		switch res.Status {
+		case OK:
+			c.heard = true
 		case Closed:
 			c.readErr = io.EOF
 		case Failed:

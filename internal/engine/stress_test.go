@@ -448,13 +448,11 @@ func TestTransportWithoutDeadlines(t *testing.T) {
 			t.Parallel()
 			d := &deaf{says: says}
 			client, _, wire, _ := f.connected(t, func(c net.Conn) net.Conn { d.Conn = c; return d })
-			reading := make(chan struct{}, 1)
+			reading := make(chan struct{})
+			started := sync.OnceFunc(func() { close(reading) })
 			wait := func(p []byte) (int, error) {
-				// Tickets may come before the Read waits.
-				select {
-				case reading <- struct{}{}:
-				default:
-				}
+				// The first Read may be for the server's tickets.
+				started()
 				return wire.Read(p)
 			}
 			d.read.Store(&wait)

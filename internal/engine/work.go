@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"net"
 	"time"
 
 	"github.com/polytls/polytls/tlsapi"
@@ -14,17 +15,17 @@ import (
 // engine's next step; the second ends the handshake.
 func (c *Conn) work(ctx *limitedContext) (workErr, err error) {
 	c.mu.Lock()
-	if c.closed {
+	if c.closed || c.aborted {
 		c.mu.Unlock()
-		return nil, ClosedError(c.options.Provider, "handshake")
+		return nil, TransportError(c.options.Provider, "handshake", net.ErrClosed)
 	}
 	do := c.engine.Work()
-	closing := make(chan struct{})
-	c.closing = closing
+	givenUp := make(chan struct{})
+	c.workGivenUp = givenUp
 	c.mu.Unlock()
 	defer func() {
 		c.mu.Lock()
-		c.closing = nil
+		c.workGivenUp = nil
 		c.mu.Unlock()
 	}()
 
@@ -60,11 +61,21 @@ func (c *Conn) work(ctx *limitedContext) (workErr, err error) {
 				panic(o.panicked)
 			}
 			return o.err, nil
-		case <-closing:
-			return nil, ClosedError(c.options.Provider, "handshake")
+		case <-givenUp:
+			// Closed, or the context of another caller has ended; the callers
+			// with a context of their own say so themselves.
+			return nil, TransportError(c.options.Provider, "handshake", net.ErrClosed)
 		case <-ctx.Done():
 			return nil, ContextError(c.options.Provider, ctx.cause())
 		}
+	}
+}
+
+// giveUpWork ends the handshake's wait for work; it is called with mu held.
+func (c *Conn) giveUpWork() {
+	if c.workGivenUp != nil {
+		close(c.workGivenUp)
+		c.workGivenUp = nil
 	}
 }
 

@@ -1,0 +1,56 @@
+// Package linger closes transports without losing what was written last.
+//
+// TCP answers data that nobody reads any more with a reset, and a reset
+// destroys what the other end has not received yet. A TLS client that closes
+// early has often not read its session tickets: they are such data.
+package linger
+
+import (
+	"io"
+	"net"
+	"time"
+)
+
+const (
+	// Limit is how long a transport may stay open for its peer to close.
+	Limit = 5 * time.Second
+	// maxBytes is how much input is discarded meanwhile: many times the
+	// tickets of a server. A peer that sends more has not noticed the close.
+	maxBytes = 1 << 20
+)
+
+// Input is what is known of the input of a transport.
+type Input int
+
+const (
+	// Unknown is the answer for transports that are no sockets.
+	Unknown Input = iota
+	// None says that nothing waits at the moment.
+	None
+	// Waiting says that unread bytes wait.
+	Waiting
+	// Ended says that no more input can come.
+	Ended
+)
+
+// Close half-closes the transport, discards what arrives, and closes it when
+// the peer has closed its end or after Limit. It returns at once; ready, which
+// runs before the transport is read, waits for whoever still reads. False means
+// that the transport cannot be half-closed; it is as it was then.
+func Close(transport net.Conn, ready func()) bool {
+	half, ok := transport.(interface{ CloseWrite() error })
+	if !ok || half.CloseWrite() != nil {
+		return false
+	}
+	// A transport that ignores deadlines is closed by the timer.
+	timer := time.AfterFunc(Limit, func() { transport.Close() })
+	go func() {
+		defer timer.Stop()
+		defer transport.Close()
+		ready()
+		if transport.SetReadDeadline(time.Now().Add(Limit)) == nil {
+			_, _ = io.CopyN(io.Discard, transport, maxBytes)
+		}
+	}()
+	return true
+}
