@@ -28,24 +28,24 @@ func exampleSession(authenticated time.Time, verified ...[]byte) *session {
 
 func TestSessionForm(t *testing.T) {
 	want := exampleSession(time.Unix(1_700_000_000, 0), []byte("leaf"), []byte("root"))
-	raw := want.marshal()
+	raw := want.marshal("key")
 	assert.Equal(t, len(raw), cap(raw), "one allocation, of the right size")
-	got, ok := parseSession(raw)
+	got, ok := parseSession("key", raw)
 	require.True(t, ok)
 	assert.Equal(t, want, got)
 
 	for n := range raw {
-		_, ok := parseSession(raw[:n])
+		_, ok := parseSession("key", raw[:n])
 		assert.False(t, ok, "cut after %d bytes", n)
 	}
-	_, ok = parseSession(append(bytes.Clone(raw), 0))
+	_, ok = parseSession("key", append(bytes.Clone(raw), 0))
 	assert.False(t, ok, "a byte too many")
 	for i := range raw {
 		changed := bytes.Clone(raw)
 		changed[i] ^= 0x80
 		// What still parses has the same bounds.
-		if s, ok := parseSession(changed); ok {
-			assert.LessOrEqual(t, len(s.marshal()), len(raw))
+		if s, ok := parseSession("key", changed); ok {
+			assert.LessOrEqual(t, len(s.marshal("key")), len(raw))
 		}
 	}
 }
@@ -53,30 +53,30 @@ func TestSessionForm(t *testing.T) {
 func TestSessionBounds(t *testing.T) {
 	s := exampleSession(time.Now())
 	s.library = make([]byte, maxSession)
-	assert.Nil(t, s.marshal(), "too large to be kept")
+	assert.Nil(t, s.marshal("key"), "too large to be kept")
 	s = exampleSession(time.Now())
 	for range maxSessionChain + 1 {
 		s.peerChain = append(s.peerChain, []byte("certificate"))
 	}
-	assert.Nil(t, s.marshal(), "too many certificates")
-	_, ok := parseSession(make([]byte, maxSession+1))
+	assert.Nil(t, s.marshal("key"), "too many certificates")
+	_, ok := parseSession("key", make([]byte, maxSession+1))
 	assert.False(t, ok)
 	s = exampleSession(time.Now())
 	s.library = nil
-	_, ok = parseSession(s.marshal())
+	_, ok = parseSession("key", s.marshal("key"))
 	assert.False(t, ok, "without the library's session")
 	s = exampleSession(time.Now())
 	s.version = tls.VersionTLS11
-	_, ok = parseSession(s.marshal())
+	_, ok = parseSession("key", s.marshal("key"))
 	assert.False(t, ok, "of a version that is never negotiated")
 }
 
 func FuzzParseSession(f *testing.F) {
-	f.Add(exampleSession(time.Unix(1_700_000_000, 0), []byte("leaf")).marshal())
+	f.Add(exampleSession(time.Unix(1_700_000_000, 0), []byte("leaf")).marshal("key"))
 	f.Add([]byte{sessionFormat})
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		if s, ok := parseSession(raw); ok {
-			assert.Equal(t, raw, s.marshal(), "one form for one session")
+		if s, ok := parseSession("key", raw); ok {
+			assert.Equal(t, raw, s.marshal("key"), "one form for one session")
 		}
 	})
 }
