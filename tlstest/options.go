@@ -166,7 +166,7 @@ func (s *suite) requireHonest(t *testing.T, used []tlsapi.FeatureUse, off bool, 
 	t.Helper()
 	wire, _ := newWire(t)
 	conn, err := make(wire)
-	if i := slices.IndexFunc(used, func(u tlsapi.FeatureUse) bool { return !s.declared(u.Feature) }); i >= 0 && !(off && err == nil) {
+	if i := slices.IndexFunc(used, func(u tlsapi.FeatureUse) bool { return !s.supported(u.Feature) }); i >= 0 && !(off && err == nil) {
 		if conn != nil {
 			t.Cleanup(func() { conn.Close() })
 			require.Fail(t, "an option that is declared as unsupported was accepted", "%v", used[i])
@@ -174,7 +174,7 @@ func (s *suite) requireHonest(t *testing.T, used []tlsapi.FeatureUse, off bool, 
 		e := s.requireKind(t, err, tlsapi.KindUnsupported)
 		require.True(t, errors.Is(err, errors.ErrUnsupported))
 		refused := slices.ContainsFunc(used, func(u tlsapi.FeatureUse) bool {
-			return u.Option == e.Option && !s.declared(u.Feature)
+			return u.Option == e.Option && !s.supported(u.Feature)
 		})
 		assert.True(t, refused, "the error names option %q, which is supported: %v", e.Option, err)
 		requireUntouched(t, wire)
@@ -244,7 +244,7 @@ func (s *suite) supportsOption(option string) bool {
 	for _, set := range s.serverExamples()[option] {
 		used = append(used, s.serverConfig(set).Features()...)
 	}
-	return !slices.ContainsFunc(used, func(u tlsapi.FeatureUse) bool { return u.Option == option && !s.declared(u.Feature) })
+	return !slices.ContainsFunc(used, func(u tlsapi.FeatureUse) bool { return u.Option == option && !s.supported(u.Feature) })
 }
 
 // testWrongOptions sets values that are mistakes with every provider.

@@ -373,6 +373,24 @@ var faults = map[string]struct {
 	"calls HTTP a protocol error": {"bad-input", overConn(func(c tlsapi.Conn) tlsapi.Conn {
 		return kinds{c, tlsapi.KindNotTLS, tlsapi.KindProtocol}
 	})},
+	"ignores ticket keys": {"resumption", server(func(c *tlsapi.ServerConfig) { c.SessionTicketKeys = nil })},
+	"issues no tickets": {"resumption", server(func(c *tlsapi.ServerConfig) {
+		c.SessionTicketKeys, c.SessionTicketsDisabled = nil, true
+	})},
+	"resumes no session": {"resumption", client(func(c *tlsapi.ClientConfig) { c.SessionCache = nil })},
+	"tickets cross client authentication": {"resumption", server(func(c *tlsapi.ServerConfig) {
+		c.ClientAuth, c.ClientCAs = tls.NoClientCert, nil
+	})},
+	"ignores revocation lists": {"revocation", settings(func(s *tlsapi.Settings) { s.RevocationLists = nil })},
+	"staples nothing": {"stapling", server(func(c *tlsapi.ServerConfig) {
+		c.Certificates = slices.Clone(c.Certificates)
+		for i := range c.Certificates {
+			c.Certificates[i].OCSPStaple = nil
+		}
+	})},
+	"no name, no verification": {"traps", client(func(c *tlsapi.ClientConfig) {
+		c.InsecureSkipVerify = c.InsecureSkipVerify || c.ServerName == ""
+	})},
 	"leaves goroutines": {"provider", faulty{Provider: leaking{stdtls.Provider}}},
 }
 
