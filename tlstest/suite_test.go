@@ -1,6 +1,7 @@
 package tlstest_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -110,6 +111,17 @@ func choosing(change func(first, chosen *tlsapi.ServerConfig)) faulty {
 
 // overConn makes connections whose methods a fault replaces.
 func overConn(wrap func(tlsapi.Conn) tlsapi.Conn) faulty { return faulty{conn: wrap} }
+
+// putsBack is a cache that keeps what it gives away.
+type putsBack struct{ tlsapi.SessionCache }
+
+func (p putsBack) Get(key string) []byte {
+	session := p.SessionCache.Get(key)
+	if session != nil {
+		p.SessionCache.Put(key, bytes.Clone(session))
+	}
+	return session
+}
 
 type cutsOnClose struct{ tlsapi.Conn }
 
@@ -314,9 +326,19 @@ var faults = map[string]struct {
 			p.CipherSuites = append(p.CipherSuites, tls.TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA)
 		})
 	})},
-	"no key log":               {"key-log", settings(func(s *tlsapi.Settings) { s.KeyLogWriter = nil })},
-	"ignores PSKs":             {"options", settings(func(s *tlsapi.Settings) { s.PSKs, s.RequirePSK = nil, false })},
-	"ignores the cache":        {"options", client(func(c *tlsapi.ClientConfig) { c.SessionCache = nil })},
+	"no key log":                 {"key-log", settings(func(s *tlsapi.Settings) { s.KeyLogWriter = nil })},
+	"ignores PSKs":               {"options", settings(func(s *tlsapi.Settings) { s.PSKs, s.RequirePSK = nil, false })},
+	"ignores the cache":          {"resumption", client(func(c *tlsapi.ClientConfig) { c.SessionCache = nil })},
+	"ignores the cache, tickets": {"session-tickets", client(func(c *tlsapi.ClientConfig) { c.SessionCache = nil })},
+	"uses sessions twice": {"session-tickets", client(func(c *tlsapi.ClientConfig) {
+		if c.SessionCache != nil {
+			c.SessionCache = putsBack{c.SessionCache}
+		}
+	})},
+	"resumes across names": {"session-tickets", client(func(c *tlsapi.ClientConfig) {
+		// The alternative name is what tells two configurations apart.
+		c.AlternativeName = ""
+	})},
 	"declares less than it is": {"options", faulty{cells: unsupported(tlsapi.ClientALPN)}},
 	"sends before it refuses": {"options", faulty{refusal: func(err error, transport net.Conn) error {
 		transport.Write([]byte{0})
