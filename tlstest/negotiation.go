@@ -131,6 +131,8 @@ func (s *suite) testALPN(t *testing.T) {
 }
 
 func (s *suite) testCurves(t *testing.T) {
+	testOwnLists(s, t, map[role]tlsapi.Feature{client: tlsapi.ClientCurves, server: tlsapi.ServerCurves},
+		func(h *ClientHello) []tls.CurveID { return h.Groups }, func(c *tlsapi.Settings, own []tls.CurveID) { c.Curves = own })
 	t.Run("client", func(t *testing.T) {
 		s.need(t, tlsapi.ClientCurves)
 		for _, curves := range curveLists {
@@ -391,6 +393,11 @@ func orAny(version uint16) string {
 }
 
 func (s *suite) testCipherSuites(t *testing.T) {
+	testOwnLists(s, t, map[role]tlsapi.Feature{client: tlsapi.ClientCipherSuites, server: tlsapi.ServerCipherSuites},
+		func(h *ClientHello) []uint16 {
+			tls13, tls12 := h.Suites()
+			return append(tls13, tls12...)
+		}, func(c *tlsapi.Settings, own []uint16) { c.CipherSuites = own })
 	tls13 := []uint16{tls.TLS_AES_128_GCM_SHA256, tls.TLS_AES_256_GCM_SHA384, tls.TLS_CHACHA20_POLY1305_SHA256}
 	tls12 := []uint16{
 		tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
@@ -495,6 +502,28 @@ func suiteNames(list []uint16) string {
 }
 
 func (s *suite) testSignatureSchemes(t *testing.T) {
+	// A list that is whole with libraries that take no parts of theirs.
+	for _, r := range []role{client, server} {
+		t.Run(string(r)+"/SHA-384 and SHA-512 in TLS 1.2", func(t *testing.T) {
+			s.need(t, map[role]tlsapi.Feature{client: tlsapi.ClientSignatureSchemes, server: tlsapi.ServerSignatureSchemes}[r])
+			list := []tls.SignatureScheme{tls.PKCS1WithSHA384, tls.PKCS1WithSHA512, tls.ECDSAWithP384AndSHA384, tls.ECDSAWithP521AndSHA512}
+			cert := s.certs[RSA]
+			if r == server {
+				d := s.serverDuo(t, s.serverConfig(func(c *tlsapi.ServerConfig) {
+					c.MaxVersion, c.SignatureSchemes, c.Certificates = tls.VersionTLS12, list, []tls.Certificate{cert}
+				}), s.referenceClient())
+				d.mustHandshake(t)
+				d.mustEcho(t)
+				return
+			}
+			d := s.clientDuo(t, s.clientConfig(func(c *tlsapi.ClientConfig) { c.MaxVersion, c.SignatureSchemes = tls.VersionTLS12, list }),
+				s.referenceServer(func(c *tls.Config) { c.Certificates = []tls.Certificate{cert} }))
+			d.mustHandshake(t)
+			d.mustEcho(t)
+			s.requireList(t, tlsapi.ClientSignatureSchemes, list, d.hello(t).SignatureSchemes)
+			assert.Contains(t, list, d.conn.Info().SignatureScheme)
+		})
+	}
 	t.Run("client", func(t *testing.T) {
 		s.need(t, tlsapi.ClientSignatureSchemes)
 		for _, list := range [][]tls.SignatureScheme{
