@@ -130,7 +130,7 @@ func TestServeOpenSSLClient(t *testing.T) {
 		cmd := exec.CommandContext(peerContext(t), program, "s_client", "-connect", s.address, "-servername", "localhost",
 			"-CAfile", f.ca, "-verify_return_error", "-verify_hostname", "localhost", "-cert", f.client, "-key", f.clientKey,
 			"-alpn", "http/1.1,h2", c.openssl)
-		output, err := dialogue(t, cmd, "hello over TLS", "\nhello over TLS")
+		output, err := dialogue(t, cmd, "hello over TLS", "hello over TLS")
 		require.NoError(t, err, output)
 		assert.Contains(t, output, "Verify return code: 0 (ok)")
 		assert.Contains(t, output, "ALPN protocol: h2")
@@ -147,7 +147,7 @@ func TestServeGnuTLSClient(t *testing.T) {
 		cmd := exec.CommandContext(peerContext(t), program, "--port", s.port(t), "--sni-hostname", "localhost",
 			"--verify-hostname", "localhost", "--x509cafile", f.ca, "--x509certfile", f.client, "--x509keyfile", f.clientKey,
 			"--alpn", "h2", "--priority", c.gnutls, "127.0.0.1")
-		output, err := dialogue(t, cmd, "hello over TLS", "\nhello over TLS")
+		output, err := dialogue(t, cmd, "hello over TLS", "hello over TLS")
 		require.NoError(t, err, output)
 		assert.Contains(t, output, "The certificate is trusted.")
 		assert.Contains(t, output, "TLS"+c.version)
