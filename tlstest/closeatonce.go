@@ -16,7 +16,7 @@ import (
 
 // closeRounds is how often an end closes at once: whether its peer's tickets are
 // there by then is a matter of chance.
-const closeRounds = 50
+const closeRounds = 25
 
 // pairCloseAtOnce lets one end close right after it has written, over TCP, with
 // the other's session tickets unread or still on their way. TCP answers such

@@ -1,6 +1,7 @@
 package tlstest_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -89,8 +90,38 @@ func settings(change func(*tlsapi.Settings)) faulty {
 func client(change func(*tlsapi.ClientConfig)) faulty { return faulty{client: change} }
 func server(change func(*tlsapi.ServerConfig)) faulty { return faulty{server: change} }
 
+// choosing changes what GetConfigForClient returns.
+func choosing(change func(first, chosen *tlsapi.ServerConfig)) faulty {
+	return server(func(c *tlsapi.ServerConfig) {
+		hook := c.GetConfigForClient
+		if hook == nil {
+			return
+		}
+		c.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tlsapi.ServerConfig, error) {
+			chosen, err := hook(hello)
+			if chosen != nil {
+				copied := *chosen
+				change(c, &copied)
+				chosen = &copied
+			}
+			return chosen, err
+		}
+	})
+}
+
 // overConn makes connections whose methods a fault replaces.
 func overConn(wrap func(tlsapi.Conn) tlsapi.Conn) faulty { return faulty{conn: wrap} }
+
+// putsBack is a cache that keeps what it gives away.
+type putsBack struct{ tlsapi.SessionCache }
+
+func (p putsBack) Get(key string) []byte {
+	session := p.SessionCache.Get(key)
+	if session != nil {
+		p.SessionCache.Put(key, bytes.Clone(session))
+	}
+	return session
+}
 
 type cutsOnClose struct{ tlsapi.Conn }
 
@@ -262,6 +293,20 @@ var faults = map[string]struct {
 			c.Certificates = c.Certificates[:1]
 		}
 	})},
+	"asks no certificate hook":   {"selection", server(func(c *tlsapi.ServerConfig) { c.GetCertificate = nil })},
+	"asks no configuration hook": {"selection", server(func(c *tlsapi.ServerConfig) { c.GetConfigForClient = nil })},
+	"lists certificates backwards": {"selection", server(func(c *tlsapi.ServerConfig) {
+		c.Certificates = slices.Clone(c.Certificates)
+		slices.Reverse(c.Certificates)
+	})},
+	"forgets what the chosen configuration asks of clients": {"selection", choosing(func(first, chosen *tlsapi.ServerConfig) {
+		chosen.ClientAuth = tls.NoClientCert
+	})},
+	"mixes the first configuration into the chosen one": {"selection", choosing(func(first, chosen *tlsapi.ServerConfig) {
+		if chosen.ALPN == nil {
+			chosen.ALPN = first.ALPN
+		}
+	})},
 	"reversed protocols": {"alpn", server(func(c *tlsapi.ServerConfig) {
 		c.ALPN = slices.Clone(c.ALPN)
 		slices.Reverse(c.ALPN)
@@ -281,9 +326,19 @@ var faults = map[string]struct {
 			p.CipherSuites = append(p.CipherSuites, tls.TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA)
 		})
 	})},
-	"no key log":               {"key-log", settings(func(s *tlsapi.Settings) { s.KeyLogWriter = nil })},
-	"ignores PSKs":             {"options", settings(func(s *tlsapi.Settings) { s.PSKs, s.RequirePSK = nil, false })},
-	"ignores the cache":        {"resumption", client(func(c *tlsapi.ClientConfig) { c.SessionCache = nil })},
+	"no key log":                 {"key-log", settings(func(s *tlsapi.Settings) { s.KeyLogWriter = nil })},
+	"ignores PSKs":               {"options", settings(func(s *tlsapi.Settings) { s.PSKs, s.RequirePSK = nil, false })},
+	"ignores the cache":          {"resumption", client(func(c *tlsapi.ClientConfig) { c.SessionCache = nil })},
+	"ignores the cache, tickets": {"session-tickets", client(func(c *tlsapi.ClientConfig) { c.SessionCache = nil })},
+	"uses sessions twice": {"session-tickets", client(func(c *tlsapi.ClientConfig) {
+		if c.SessionCache != nil {
+			c.SessionCache = putsBack{c.SessionCache}
+		}
+	})},
+	"resumes across names": {"session-tickets", client(func(c *tlsapi.ClientConfig) {
+		// The alternative name is what tells two configurations apart.
+		c.AlternativeName = ""
+	})},
 	"declares less than it is": {"options", faulty{cells: unsupported(tlsapi.ClientALPN)}},
 	"sends before it refuses": {"options", faulty{refusal: func(err error, transport net.Conn) error {
 		transport.Write([]byte{0})

@@ -114,6 +114,8 @@ func (s *suite) testSessionTickets(t *testing.T) {
 			})
 		})
 	})
+	t.Run("server names", s.testTicketNames)
+	t.Run("client sessions", s.testClientSessions)
 	t.Run("client", func(t *testing.T) {
 		t.Run("off", func(t *testing.T) {
 			s.need(t, tlsapi.ClientSessionTicketsOff)

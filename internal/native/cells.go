@@ -32,6 +32,9 @@ func (m Matrix) Cells() []tlsapi.FeatureSupport {
 	return cells
 }
 
+// CertificateNote is about the fields of a tls.Certificate.
+const CertificateNote = "certificates with SignedCertificateTimestamps or SupportedSignatureAlgorithms are refused"
+
 // Notes on policy presets: what a library's preset has less or otherwise than
 // tlsapi.LookupPolicy.
 const (
@@ -40,25 +43,16 @@ const (
 	PresetWithoutMLKEM = "without X25519MLKEM768, which the library at hand lacks"
 )
 
-// SetSessions says that the library resumes sessions, with the limits that all
-// native providers share.
-func (m Matrix) SetSessions() {
-	const withoutPSKs = "neither kept nor resumed by configurations with PSKs"
-	const withoutClients = "none is issued or accepted by configurations that ask clients for certificates or have PSKs: their handshakes are always full"
-	m.Set(tlsapi.Native, withoutPSKs, tlsapi.ClientSessionCache)
-	m.Set(tlsapi.Native, withoutClients, tlsapi.ServerSessionTickets, tlsapi.ServerSessionTicketKeys)
-}
-
 // LibsslMatrix is the matrix of the libssl family; its members change it with
 // Set.
 func LibsslMatrix() Matrix {
 	const (
-		notYet       = "not implemented yet"
 		stateMachine = "done by the state machine around the library"
-		sessions     = "sessions are never resumed: no ticket is issued, offered or accepted"
+		noSessions   = "neither kept nor resumed by configurations with PSKs"
+		noTickets    = "a ticket is for one server name; none is issued or accepted by configurations that ask clients for certificates or have PSKs: their handshakes are always full"
 		named        = "only s2n has named policies; others take intermediate and modern"
 		cacheSize    = "the cache around the library; a place for each context, not for each configuration"
-		memory       = "a private key must be in memory: external signers are " + notYet
+		memory       = "a private key must be in memory: the library's handshake cannot wait for an external signer"
 	)
 	m := make(Matrix)
 	m.Set(tlsapi.Native, "",
@@ -70,6 +64,7 @@ func LibsslMatrix() Matrix {
 		tlsapi.ServerALPNStrict, tlsapi.ServerCurves, tlsapi.ServerVersions, tlsapi.ServerCipherSuites,
 		tlsapi.ServerSignatureSchemes, tlsapi.ServerSessionTicketsOff, tlsapi.ServerKeyLog, tlsapi.ServerCloseWrite,
 		tlsapi.ServerExporter, tlsapi.ServerAlerts)
+	m.Set(tlsapi.Native, CertificateNote, tlsapi.ClientCertificate, tlsapi.ServerCertificates)
 	m.Set(tlsapi.Emulated, PresetNote, tlsapi.ClientPolicyPreset, tlsapi.ServerPolicyPreset)
 	m.Set(tlsapi.Emulated, stateMachine,
 		tlsapi.ClientHandshakeTimeout, tlsapi.ServerHandshakeTimeout,
@@ -80,32 +75,21 @@ func LibsslMatrix() Matrix {
 	m.Set(tlsapi.Unsupported, memory, tlsapi.ClientExternalSigner, tlsapi.ServerExternalSigner)
 	m.Set(tlsapi.Unsupported, named, tlsapi.ClientPolicyNamed, tlsapi.ServerPolicyNamed)
 	m.Set(tlsapi.Emulated, cacheSize, tlsapi.ClientConfigCache, tlsapi.ServerConfigCache)
-	m.Set(tlsapi.Unsupported, sessions, tlsapi.ClientSessionCache, tlsapi.ServerSessionTickets, tlsapi.ServerSessionTicketKeys)
+	m.Set(tlsapi.Native, noSessions, tlsapi.ClientSessionCache)
+	m.Set(tlsapi.Native, noTickets, tlsapi.ServerSessionTickets)
+	m.Set(tlsapi.Native, "", tlsapi.ServerSessionTicketKeys)
 	m.Set(tlsapi.Emulated, "chosen from the ClientHello, which is read before the library gets it", tlsapi.ServerCertificatesByName)
 	m.Set(tlsapi.Emulated, "called with the ClientHello before the library gets it; a ClientHello that crypto/tls does not take is refused",
 		tlsapi.ServerGetCertificate)
 	m.Set(tlsapi.Emulated, "called with the ClientHello before the library gets it; a ClientHello that crypto/tls does not take is refused; the GetConfigForClient of the chosen configuration is not called",
 		tlsapi.ServerGetConfig)
-	m.Set(tlsapi.Unsupported, notYet,
-		tlsapi.ClientPSKExternal, tlsapi.ServerPSKExternal, tlsapi.ClientPSKImported, tlsapi.ServerPSKImported,
-		tlsapi.ClientPSKTLS12, tlsapi.ServerPSKTLS12, tlsapi.ClientRequirePSK, tlsapi.ServerRequirePSK,
-		tlsapi.ClientOCSP, tlsapi.ServerOCSP, tlsapi.ClientRevocationLists, tlsapi.ServerRevocationLists)
-	return m
-}
-
-// SetPSKs says that the library has PSKs of TLS 1.2 and can require PSKs.
-func (m Matrix) SetPSKs() {
+	m.Set(tlsapi.Native, "", tlsapi.ClientOCSP, tlsapi.ServerOCSP, tlsapi.ClientRequirePSK, tlsapi.ServerRequirePSK,
+		tlsapi.ClientPSKExternal, tlsapi.ServerPSKExternal, tlsapi.ClientPSKImported, tlsapi.ServerPSKImported)
+	m.Set(tlsapi.Native, "lists for a part of the certificates (delta lists, those with an issuing distribution point, indirect ones) count as missing",
+		tlsapi.ClientRevocationLists, tlsapi.ServerRevocationLists)
 	const suites = "ECDHE_PSK suites only: ChaCha20-Poly1305, and CBC behind it unless CipherSuites or SecurityPolicy is set; where TLS 1.3 is enabled and no PSK is required, its certificates go first"
 	m.Set(tlsapi.Native, "one PSK, as in the protocol; "+suites, tlsapi.ClientPSKTLS12)
 	m.Set(tlsapi.Native, "no fallback to certificates for an unknown identity, which comes after the choice of the suite; "+suites,
 		tlsapi.ServerPSKTLS12)
-	m.Set(tlsapi.Native, "", tlsapi.ClientRequirePSK, tlsapi.ServerRequirePSK)
-}
-
-// SetRevocation says that the library staples OCSP responses and checks
-// revocation lists.
-func (m Matrix) SetRevocation() {
-	m.Set(tlsapi.Native, "", tlsapi.ClientOCSP, tlsapi.ServerOCSP)
-	m.Set(tlsapi.Native, "lists for a part of the certificates (delta lists, those with an issuing distribution point, indirect ones) count as missing",
-		tlsapi.ClientRevocationLists, tlsapi.ServerRevocationLists)
+	return m
 }

@@ -1,0 +1,119 @@
+package engine
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"math/big"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func exampleSession(authenticated time.Time, verified ...[]byte) *session {
+	return &session{
+		version:       tls.VersionTLS13,
+		authenticated: authenticated,
+		peerChain:     [][]byte{[]byte("leaf"), []byte("intermediate")},
+		verifiedChain: verified,
+		ocspResponse:  []byte("response"),
+		library:       []byte("the library's session"),
+	}
+}
+
+func TestSessionForm(t *testing.T) {
+	want := exampleSession(time.Unix(1_700_000_000, 0), []byte("leaf"), []byte("root"))
+	raw := want.marshal("key")
+	assert.Equal(t, len(raw), cap(raw), "one allocation, of the right size")
+	got, ok := parseSession("key", raw)
+	require.True(t, ok)
+	assert.Equal(t, want, got)
+
+	for n := range raw {
+		_, ok := parseSession("key", raw[:n])
+		assert.False(t, ok, "cut after %d bytes", n)
+	}
+	_, ok = parseSession("key", append(bytes.Clone(raw), 0))
+	assert.False(t, ok, "a byte too many")
+	for i := range raw {
+		changed := bytes.Clone(raw)
+		changed[i] ^= 0x80
+		// What still parses has the same bounds.
+		if s, ok := parseSession("key", changed); ok {
+			assert.LessOrEqual(t, len(s.marshal("key")), len(raw))
+		}
+	}
+}
+
+func TestSessionBounds(t *testing.T) {
+	s := exampleSession(time.Now())
+	s.library = make([]byte, maxSession)
+	assert.Nil(t, s.marshal("key"), "too large to be kept")
+	s = exampleSession(time.Now())
+	for range maxSessionChain + 1 {
+		s.peerChain = append(s.peerChain, []byte("certificate"))
+	}
+	assert.Nil(t, s.marshal("key"), "too many certificates")
+	_, ok := parseSession("key", make([]byte, maxSession+1))
+	assert.False(t, ok)
+	s = exampleSession(time.Now())
+	s.library = nil
+	_, ok = parseSession("key", s.marshal("key"))
+	assert.False(t, ok, "without the library's session")
+	s = exampleSession(time.Now())
+	s.version = tls.VersionTLS11
+	_, ok = parseSession("key", s.marshal("key"))
+	assert.False(t, ok, "of a version that is never negotiated")
+}
+
+func FuzzParseSession(f *testing.F) {
+	f.Add(exampleSession(time.Unix(1_700_000_000, 0), []byte("leaf")).marshal("key"))
+	f.Add([]byte{sessionFormat})
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		if s, ok := parseSession("key", raw); ok {
+			assert.Equal(t, raw, s.marshal("key"), "one form for one session")
+		}
+	})
+}
+
+func TestSessionUse(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	now := time.Now()
+	certificate := func(from, to time.Duration) []byte {
+		template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: now.Add(from), NotAfter: now.Add(to)}
+		der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+		require.NoError(t, err)
+		return der
+	}
+	valid := certificate(-time.Hour, time.Hour)
+	verifies := &Sessions{Verifies: true}
+	for _, x := range []struct {
+		name     string
+		sessions *Sessions
+		session  *session
+		usable   bool
+	}{
+		{"fresh", verifies, exampleSession(now, valid, valid), true},
+		{"six days old", verifies, exampleSession(now.Add(-6*24*time.Hour), valid), true},
+		{"a week old", verifies, exampleSession(now.Add(-sessionLifetime), valid), false},
+		{"from the future", verifies, exampleSession(now.Add(time.Minute), valid), false},
+		{"expired leaf", verifies, exampleSession(now, certificate(-2*time.Hour, -time.Hour), valid), false},
+		{"expired anchor", verifies, exampleSession(now, valid, certificate(-2*time.Hour, -time.Hour)), false},
+		{"not yet valid", verifies, exampleSession(now, certificate(time.Hour, 2*time.Hour)), false},
+		{"no certificate", verifies, exampleSession(now, []byte("garbage")), false},
+		{"never verified", verifies, exampleSession(now), false},
+		{"never verified, and nobody asks", &Sessions{}, exampleSession(now), true},
+		{"current revocation list", &Sessions{Verifies: true, RevocationLists: []*x509.RevocationList{{NextUpdate: now.Add(time.Hour)}}},
+			exampleSession(now, valid), true},
+		{"outdated revocation list", &Sessions{Verifies: true, RevocationLists: []*x509.RevocationList{{NextUpdate: now.Add(-time.Hour)}}},
+			exampleSession(now, valid), false},
+	} {
+		t.Run(x.name, func(t *testing.T) { assert.Equal(t, x.usable, x.sessions.usable(x.session, now)) })
+	}
+}
