@@ -153,7 +153,6 @@ func TestReadFailsWhileAWriteIsBlocked(t *testing.T) {
 			&tlsapi.ClientConfig{ServerName: "server.test", RootCAs: tlstest.Pool(ca)},
 			&tlsapi.ServerConfig{Settings: tlsapi.Settings{MaxVersion: version, MaxBlindingDelay: delay}, Certificates: []tls.Certificate{cert}})
 		peer := client.(*conn).inner
-		require.NoError(t, server.SetWriteDeadline(time.Now().Add(200*time.Millisecond)))
 		written := make(chan error, 1)
 		go func() {
 			// Nobody reads: the sockets' buffers fill up.
@@ -168,6 +167,7 @@ func TestReadFailsWhileAWriteIsBlocked(t *testing.T) {
 		}, promptly, time.Millisecond)
 		_, err := peer.Write([]byte{23, 3, 3, 0, 30, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0})
 		require.NoError(t, err)
+		require.NoError(t, server.SetWriteDeadline(time.Now().Add(200*time.Millisecond)))
 		var begin time.Time
 		within(t, promptly, "the Read", func() {
 			_, err := server.Read(make([]byte, 1))
