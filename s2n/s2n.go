@@ -40,7 +40,7 @@ func matrix(able native.Abilities) native.Matrix {
 		m.Set(tlsapi.Unsupported, "this version of the library has no post-quantum group that is a standard, so it sends one share",
 			tlsapi.ClientSecondKeyShareOn)
 	}
-	m.Set(tlsapi.Native, "RSA keys and ECDSA keys on P-256 and P-384; P-521 and Ed25519 keys are refused",
+	m.Set(tlsapi.Native, "RSA keys and ECDSA keys on P-256 and P-384; P-521 and Ed25519 keys are refused; "+native.CertificateNote,
 		tlsapi.ClientCertificate, tlsapi.ServerCertificates)
 	m.Set(tlsapi.Native, "the CertificateRequest does not name the CAs", tlsapi.ServerClientCAs)
 	m.Set(tlsapi.Native, "protocols whose name has one byte only or a NUL byte in it are refused", tlsapi.ClientALPN, tlsapi.ServerALPN)

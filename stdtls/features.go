@@ -35,7 +35,8 @@ const (
 	noteH2Only       = "the check for a client that offers only h2 is made beside the certificate's and ends with alert bad_certificate"
 	noteServerVerify = "in TLS 1.3 crypto/tls has sent the server's flight, Finished included, before the hook runs; the connection is usable only after it"
 	noteRevocation   = "checked by crypto/x509 outside of crypto/tls, with alert bad_certificate; lists with an issuing distribution point or another unknown critical extension count as missing"
-	noteHook         = "the alert for an error is always internal_error; a hook that blocks keeps the handshake from returning until it looks at the ClientHelloInfo's context"
+	noteSigner       = "of a signer that fails only the error's text is passed on"
+	noteHook         = "the alert for an error is always internal_error"
 )
 
 var (
@@ -81,7 +82,7 @@ var cells = map[tlsapi.Feature]cell{
 
 	tlsapi.ServerCertificates:       native,
 	tlsapi.ServerCertificatesByName: native,
-	tlsapi.ServerExternalSigner:     native,
+	tlsapi.ServerExternalSigner:     {tlsapi.Native, noteSigner},
 	tlsapi.ServerGetCertificate:     {tlsapi.Native, noteHook},
 	tlsapi.ServerGetConfig:          {tlsapi.Native, noteHook + "; the GetConfigForClient of the chosen configuration is not called"},
 	tlsapi.ServerClientAuth:         emulated(noteVerification),

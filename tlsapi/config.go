@@ -178,15 +178,52 @@ type ClientConfig struct {
 type ServerConfig struct {
 	Settings
 
-	// Certificates are the server's certificates with chains and keys. The
-	// one for a connection is chosen by SNI and by key type. At least one is
-	// needed, unless GetCertificate, GetConfigForClient or PSKs are set.
+	// Certificates are the server's certificates with chains and keys. At
+	// least one is needed, unless GetCertificate, GetConfigForClient or PSKs
+	// are set; nil means none.
+	//
+	// The one for a connection is chosen from the ClientHello: those with a
+	// DNS name equal to the SNI come before those with a wildcard that covers
+	// it, and before the first of the list with those that share its names.
+	// The common name does not count. Of these the first is presented whose
+	// key the client says it can verify. When it can verify none of them, the
+	// first is presented nevertheless, never one for another name.
 	Certificates []tls.Certificate
-	// GetCertificate, if not nil, is called for every handshake and may
-	// block; a nil certificate means those of Certificates.
+	// GetCertificate, if not nil, is called once in every handshake, when the
+	// ClientHello is complete and before anything is sent, resumed sessions
+	// included (where the provider std has resumed one, it is not called). It
+	// may block, in which the handshake's deadline and context go on, and
+	// return what it likes each time: certificates are replaced without
+	// touching the connections that are open. A nil certificate means those of
+	// Certificates. The certificate is held to the same rules as those; one
+	// that is wrong fails the handshake with KindConfig or KindUnsupported.
+	//
+	// An error fails the handshake with KindRejected, which wraps it, and with
+	// alert internal_error (80); an error that is, or wraps, a tls.AlertError
+	// has that alert instead, such as 112 for unrecognized_name (std: always
+	// internal_error). MaxBlindingDelay applies. When there is no certificate
+	// at all the error is of KindConfig.
+	//
+	// The ClientHelloInfo has the same content with every provider. Its Conn
+	// is the transport, which the hook must leave alone. Its Context ends with
+	// the handshake. A hook that goes on after that does not keep Close,
+	// Handshake or the timeout waiting, and its result is dropped (std:
+	// Handshake waits for the hook). Hooks of one configuration are called
+	// from many goroutines at once.
 	GetCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
-	// GetConfigForClient, if not nil, is called for every handshake and may
-	// block; a nil configuration means this one.
+	// GetConfigForClient, if not nil, is called once in every handshake,
+	// before GetCertificate and by the same rules. A nil configuration means
+	// this one. Another one is validated and checked against the provider's
+	// features; what is wrong with it fails the handshake with that error and
+	// alert internal_error.
+	//
+	// From then on everything that the chosen configuration says holds and
+	// nothing of this one does: versions, certificates with its
+	// GetCertificate, client authentication, tickets, hooks, blinding and
+	// HandshakeTimeout, which counts from the beginning of the handshake. The
+	// chosen configuration's own GetConfigForClient is not called. A
+	// configuration that is returned must not be modified any more; native
+	// contexts are kept for those that come again.
 	GetConfigForClient func(*tls.ClientHelloInfo) (*ServerConfig, error)
 
 	// ClientAuth says whether clients are asked for a certificate; the zero

@@ -3,8 +3,10 @@ package tlstest
 import (
 	"bytes"
 	"context"
+	"crypto"
 	"crypto/tls"
 	"errors"
+	"io"
 	"net"
 	"slices"
 	"strings"
@@ -29,6 +31,7 @@ const (
 // each connection; what they choose by is tested with the certificates.
 func (s *suite) testSelection(t *testing.T) {
 	t.Run("order of the list", s.testCertificateOrder)
+	t.Run("fields of a certificate", s.testCertificateFields)
 	t.Run("client hello", s.testClientHelloInfo)
 	t.Run("client hello in pieces", s.testFragmentedHello)
 	t.Run("bad client hello", s.testBadHello)
@@ -37,6 +40,7 @@ func (s *suite) testSelection(t *testing.T) {
 	t.Run("chosen configuration", s.testChosenConfiguration)
 	t.Run("refused configuration", s.testRefusedConfiguration)
 	t.Run("refused certificate", s.testRefusedCertificate)
+	t.Run("external signer", s.testSignerOfHook)
 	t.Run("replacement", s.testReplacement)
 	t.Run("tickets of a chosen configuration", s.testChosenTickets)
 }
@@ -78,6 +82,39 @@ func (s *suite) testCertificateOrder(t *testing.T) {
 			})
 		})
 	}
+}
+
+// testCertificateFields: what a tls.Certificate holds besides chain and key is
+// honoured or refused.
+func (s *suite) testCertificateFields(t *testing.T) {
+	timestamps, schemes := s.certs[ECDSA], s.certs[ECDSA]
+	timestamps.SignedCertificateTimestamps = [][]byte{[]byte("a timestamp")}
+	schemes.SupportedSignatureAlgorithms = []tls.SignatureScheme{tls.ECDSAWithP384AndSHA384}
+	connect := func(t *testing.T, cert tls.Certificate) *duo {
+		clientWire, serverWire := newWire(t)
+		conn, err := s.p.Server(serverWire, s.serverConfig(func(c *tlsapi.ServerConfig) { c.Certificates = []tls.Certificate{cert} }))
+		if err != nil {
+			e := s.requireKind(t, err, tlsapi.KindUnsupported)
+			assert.Equal(t, "Certificates", e.Option)
+			assert.Empty(t, serverWire.Written())
+			require.True(t, s.declares("server.certificates", "SupportedSignatureAlgorithms"), "the refusal is not declared")
+			t.Skipf("refused as declared: %v", err)
+		}
+		peer := tls.Client(clientWire, s.referenceClient(only(tls.VersionTLS13)))
+		d := &duo{session: &session{clientWire, serverWire, peer, conn}, conn: conn, peer: peer, connWire: serverWire, peerWire: clientWire}
+		d.closeWith(t)
+		return d
+	}
+	t.Run("timestamps", func(t *testing.T) {
+		d := connect(t, timestamps)
+		d.mustHandshake(t)
+		assert.Equal(t, timestamps.SignedCertificateTimestamps, d.peer.ConnectionState().SignedCertificateTimestamps)
+	})
+	t.Run("schemes", func(t *testing.T) {
+		// In TLS 1.3 the key, on P-256, has no other scheme.
+		err, _ := connect(t, schemes).handshakes()
+		require.Error(t, err)
+	})
 }
 
 // testClientHelloInfo compares what hooks see with what is on the wire.
@@ -444,6 +481,7 @@ func (s *suite) testChosenConfiguration(t *testing.T) {
 			})
 			d := s.serverDuo(t, choosing(chosen), s.referenceClient(only(version), sending(&s.clientCert)))
 			d.mustHandshake(t)
+			require.NotEmpty(t, d.conn.ConnectionState().PeerCertificates)
 			assert.Equal(t, s.clientCert.Leaf.Raw, d.conn.ConnectionState().PeerCertificates[0].Raw)
 			assert.True(t, d.conn.Info().Verified)
 
@@ -588,6 +626,81 @@ func (s *suite) testRefusedCertificate(t *testing.T) {
 			assert.Contains(t, []string{"GetCertificate", "Certificates"}, e.Option)
 			require.Error(t, peerErr)
 			requirePlainAlert(t, d.connWire, alertInternalError, alertHandshakeFailure)
+		})
+	}
+}
+
+// slowSigner is an external signer that does what a test says.
+type slowSigner struct {
+	crypto.Signer
+	sign func() error
+}
+
+func (s slowSigner) Sign(random io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	if err := s.sign(); err != nil {
+		return nil, err
+	}
+	return s.Signer.Sign(random, digest, opts)
+}
+
+// testSignerOfHook: a hook's certificate may have an external signer where a
+// configured one may, and the signer may block and fail.
+func (s *suite) testSignerOfHook(t *testing.T) {
+	s.need(t, tlsapi.ServerGetCertificate)
+	for _, kind := range []KeyType{ECDSA, RSA} {
+		config := func(sign func() error) *tlsapi.ServerConfig {
+			cert := s.certs[kind]
+			cert.PrivateKey = slowSigner{cert.PrivateKey.(crypto.Signer), sign}
+			return s.serverConfig(func(c *tlsapi.ServerConfig) {
+				c.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &cert, nil }
+			})
+		}
+		t.Run(kind.String(), func(t *testing.T) {
+			eachVersion(t, func(t *testing.T, version uint16) {
+				if !s.supported(tlsapi.ServerExternalSigner) {
+					d := s.serverDuo(t, config(func() error { return nil }), s.referenceClient(only(version)))
+					err, _ := d.handshakes()
+					e := s.requireKind(t, err, tlsapi.KindUnsupported)
+					assert.Equal(t, "GetCertificate", e.Option)
+					requirePlainAlert(t, d.connWire, alertInternalError)
+					return
+				}
+				t.Run("signs", func(t *testing.T) {
+					var calls atomic.Int32
+					d := s.serverDuo(t, config(func() error { calls.Add(1); return nil }), s.referenceClient(only(version)))
+					d.mustHandshake(t)
+					d.mustEcho(t)
+					assert.EqualValues(t, 1, calls.Load())
+					assert.Equal(t, s.certs[kind].Certificate[0], d.peer.ConnectionState().PeerCertificates[0].Raw)
+				})
+				t.Run("fails", func(t *testing.T) {
+					errDevice := errors.New("the device is gone")
+					d := s.serverDuo(t, config(func() error { return errDevice }), s.referenceClient(only(version)))
+					err, peerErr := d.handshakes()
+					require.Error(t, peerErr)
+					require.Error(t, err)
+					if s.declares("server.external-signer", "only the error's text") {
+						require.ErrorContains(t, err, errDevice.Error())
+						return
+					}
+					s.requireKind(t, err, tlsapi.KindRejected)
+					require.ErrorIs(t, err, errDevice)
+				})
+				t.Run("blocks", func(t *testing.T) {
+					if s.declares("server.get-certificate", "a hook that blocks keeps the handshake") {
+						t.Skipf("declared: %s", s.cells[tlsapi.ServerGetCertificate].Note)
+					}
+					entered, release := make(chan struct{}), make(chan struct{})
+					t.Cleanup(func() { close(release) })
+					d := s.serverDuo(t, config(func() error { close(entered); <-release; return nil }), s.referenceClient(only(version)))
+					go d.peer.Handshake()
+					done := make(chan error, 1)
+					go func() { done <- d.conn.Handshake() }()
+					<-entered
+					require.NoError(t, within(t, "Close", d.conn.Close))
+					s.requireKind(t, result(t, "Handshake", done), tlsapi.KindClosed)
+				})
+			})
 		})
 	}
 }

@@ -90,6 +90,25 @@ func settings(change func(*tlsapi.Settings)) faulty {
 func client(change func(*tlsapi.ClientConfig)) faulty { return faulty{client: change} }
 func server(change func(*tlsapi.ServerConfig)) faulty { return faulty{server: change} }
 
+// choosing changes what GetConfigForClient returns.
+func choosing(change func(first, chosen *tlsapi.ServerConfig)) faulty {
+	return server(func(c *tlsapi.ServerConfig) {
+		hook := c.GetConfigForClient
+		if hook == nil {
+			return
+		}
+		c.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tlsapi.ServerConfig, error) {
+			chosen, err := hook(hello)
+			if chosen != nil {
+				copied := *chosen
+				change(c, &copied)
+				chosen = &copied
+			}
+			return chosen, err
+		}
+	})
+}
+
 // overConn makes connections whose methods a fault replaces.
 func overConn(wrap func(tlsapi.Conn) tlsapi.Conn) faulty { return faulty{conn: wrap} }
 
@@ -272,6 +291,20 @@ var faults = map[string]struct {
 	"first certificate only": {"server-certificates", server(func(c *tlsapi.ServerConfig) {
 		if len(c.Certificates) > 1 {
 			c.Certificates = c.Certificates[:1]
+		}
+	})},
+	"asks no certificate hook":   {"selection", server(func(c *tlsapi.ServerConfig) { c.GetCertificate = nil })},
+	"asks no configuration hook": {"selection", server(func(c *tlsapi.ServerConfig) { c.GetConfigForClient = nil })},
+	"lists certificates backwards": {"selection", server(func(c *tlsapi.ServerConfig) {
+		c.Certificates = slices.Clone(c.Certificates)
+		slices.Reverse(c.Certificates)
+	})},
+	"forgets what the chosen configuration asks of clients": {"selection", choosing(func(first, chosen *tlsapi.ServerConfig) {
+		chosen.ClientAuth = tls.NoClientCert
+	})},
+	"mixes the first configuration into the chosen one": {"selection", choosing(func(first, chosen *tlsapi.ServerConfig) {
+		if chosen.ALPN == nil {
+			chosen.ALPN = first.ALPN
 		}
 	})},
 	"reversed protocols": {"alpn", server(func(c *tlsapi.ServerConfig) {

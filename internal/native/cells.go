@@ -32,6 +32,9 @@ func (m Matrix) Cells() []tlsapi.FeatureSupport {
 	return cells
 }
 
+// CertificateNote is about the fields of a tls.Certificate.
+const CertificateNote = "certificates with SignedCertificateTimestamps or SupportedSignatureAlgorithms are refused"
+
 // Notes on policy presets: what a library's preset has less or otherwise than
 // tlsapi.LookupPolicy.
 const (
@@ -62,6 +65,7 @@ func LibsslMatrix() Matrix {
 		tlsapi.ServerALPNStrict, tlsapi.ServerCurves, tlsapi.ServerVersions, tlsapi.ServerCipherSuites,
 		tlsapi.ServerSignatureSchemes, tlsapi.ServerSessionTicketsOff, tlsapi.ServerKeyLog, tlsapi.ServerCloseWrite,
 		tlsapi.ServerExporter, tlsapi.ServerAlerts)
+	m.Set(tlsapi.Native, CertificateNote, tlsapi.ClientCertificate, tlsapi.ServerCertificates)
 	m.Set(tlsapi.Emulated, PresetNote, tlsapi.ClientPolicyPreset, tlsapi.ServerPolicyPreset)
 	m.Set(tlsapi.Emulated, stateMachine,
 		tlsapi.ClientHandshakeTimeout, tlsapi.ServerHandshakeTimeout,

@@ -477,6 +477,14 @@ func rawOf(certs []*x509.Certificate, raw func(*x509.Certificate) []byte) [][]by
 // that the key belongs to the leaf. So the key itself is only touched when a
 // context is made.
 func (c *contextBuilder) certificate(name string, cert *tls.Certificate) {
+	switch {
+	case len(cert.SignedCertificateTimestamps) > 0:
+		c.fail(tlsapi.UnsupportedError(c.provider.ProviderName, name, "SignedCertificateTimestamps are not sent beside a certificate; have them put into it"))
+		return
+	case cert.SupportedSignatureAlgorithms != nil:
+		c.fail(tlsapi.UnsupportedError(c.provider.ProviderName, name, "SupportedSignatureAlgorithms cannot be set for one certificate; set SignatureSchemes"))
+		return
+	}
 	h := sha256.New()
 	for _, der := range cert.Certificate {
 		h.Write(binary.BigEndian.AppendUint32(nil, uint32(len(der))))
