@@ -19,8 +19,6 @@ func matrix(able native.Abilities) native.Matrix {
 	m.Set(tlsapi.Native, m[tlsapi.ClientSessionCache].Note+"; tickets of TLS 1.3 that come after CloseWrite are dropped",
 		tlsapi.ClientSessionCache)
 	m.Set(tlsapi.Native, "", tlsapi.ClientExternalSigner, tlsapi.ServerExternalSigner)
-	m.SetPSKs()
-	m.SetRevocation()
 	m.Set(tlsapi.Emulated, "TLS 1.2 suites exactly; the TLS 1.3 suites are always all three, in one of the library's two orders, which the processor decides: another choice of them is refused; a server follows the client's order among them",
 		tlsapi.ClientCipherSuites, tlsapi.ServerCipherSuites)
 	m.Set(tlsapi.Native, "the library has neither X448 nor SecP256r1MLKEM768 nor SecP384r1MLKEM1024",
@@ -41,7 +39,6 @@ func matrix(able native.Abilities) native.Matrix {
 			tlsapi.ClientSecondKeyShareOn)
 	}
 	m.Set(tlsapi.Unsupported, "the library has imported PSKs (RFC 9258) only", tlsapi.ClientPSKExternal, tlsapi.ServerPSKExternal)
-	m.Set(tlsapi.Native, "", tlsapi.ClientPSKImported, tlsapi.ServerPSKImported)
 	if !able.Has(native.AbilityImportedPSKs) {
 		m.Set(tlsapi.Unsupported, "the library at hand has no PSKs of TLS 1.3", tlsapi.ClientPSKImported, tlsapi.ServerPSKImported)
 	}

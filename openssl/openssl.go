@@ -16,10 +16,6 @@ var Provider tlsapi.Provider = native.New(&native.Provider{
 
 func matrix(able native.Abilities) native.Matrix {
 	m := native.LibsslMatrix()
-	m.Set(tlsapi.Unsupported, "a private key must be in memory: the library's handshake cannot wait for an external signer",
-		tlsapi.ClientExternalSigner, tlsapi.ServerExternalSigner)
-	m.SetPSKs()
-	m.SetRevocation()
 	if !able.Has(native.AbilityMLKEM) {
 		m.Set(tlsapi.Native, "the library at hand has no post-quantum group: X25519MLKEM768, SecP256r1MLKEM768 and SecP384r1MLKEM1024 are refused",
 			tlsapi.ClientCurves, tlsapi.ServerCurves)
@@ -34,7 +30,6 @@ func matrix(able native.Abilities) native.Matrix {
 	m.Set(tlsapi.Native, "with TLS 1.2, OpenSSL 3.0 takes at most about 900 bytes of label and context",
 		tlsapi.ClientExporter, tlsapi.ServerExporter)
 	m.Set(tlsapi.Native, "one PSK: the library's client can offer no more", tlsapi.ClientPSKExternal)
-	m.Set(tlsapi.Native, "", tlsapi.ServerPSKExternal)
 	m.Set(tlsapi.Unsupported, "the library has external PSKs (RFC 8446) only: no importer of RFC 9258",
 		tlsapi.ClientPSKImported, tlsapi.ServerPSKImported)
 	return m

@@ -25,7 +25,6 @@ var Provider tlsapi.Provider = native.New(&native.Provider{
 
 func matrix(able native.Abilities) native.Matrix {
 	m := native.LibsslMatrix()
-	m.SetRevocation()
 	m.Set(tlsapi.Emulated, exactNote, tlsapi.ClientCipherSuites, tlsapi.ServerCipherSuites,
 		tlsapi.ClientCurves, tlsapi.ServerCurves)
 	m.Set(tlsapi.Emulated, exactNote+"; "+oldNote, tlsapi.ClientVersions, tlsapi.ServerVersions)
@@ -61,7 +60,6 @@ func matrix(able native.Abilities) native.Matrix {
 		"servers that choose the cipher suite before the PSK find one of SHA-384 only with a policy that has no other suites, such as rfc9151; no sessions beside PSKs",
 		tlsapi.ClientPSKExternal)
 	m.Set(tlsapi.Native, "TLS 1.3 with psk_dhe_ke; no session tickets beside PSKs", tlsapi.ServerPSKExternal)
-	m.Set(tlsapi.Native, "", tlsapi.ClientRequirePSK, tlsapi.ServerRequirePSK)
 	m.Set(tlsapi.Unsupported, "the library has external PSKs only (RFC 8446), no imported ones (RFC 9258)",
 		tlsapi.ClientPSKImported, tlsapi.ServerPSKImported)
 	m.Set(tlsapi.Unsupported, "the library has no PSK cipher suites of TLS 1.2", tlsapi.ClientPSKTLS12, tlsapi.ServerPSKTLS12)

@@ -326,9 +326,10 @@ var faults = map[string]struct {
 			p.CipherSuites = append(p.CipherSuites, tls.TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA)
 		})
 	})},
-	"no key log":        {"key-log", settings(func(s *tlsapi.Settings) { s.KeyLogWriter = nil })},
-	"ignores PSKs":      {"options", settings(func(s *tlsapi.Settings) { s.PSKs, s.RequirePSK = nil, false })},
-	"ignores the cache": {"session-tickets", client(func(c *tlsapi.ClientConfig) { c.SessionCache = nil })},
+	"no key log":                 {"key-log", settings(func(s *tlsapi.Settings) { s.KeyLogWriter = nil })},
+	"ignores PSKs":               {"options", settings(func(s *tlsapi.Settings) { s.PSKs, s.RequirePSK = nil, false })},
+	"ignores the cache":          {"resumption", client(func(c *tlsapi.ClientConfig) { c.SessionCache = nil })},
+	"ignores the cache, tickets": {"session-tickets", client(func(c *tlsapi.ClientConfig) { c.SessionCache = nil })},
 	"uses sessions twice": {"session-tickets", client(func(c *tlsapi.ClientConfig) {
 		if c.SessionCache != nil {
 			c.SessionCache = putsBack{c.SessionCache}

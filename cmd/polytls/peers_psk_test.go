@@ -58,7 +58,7 @@ func TestServeOpenSSLClientWithPSK(t *testing.T) {
 			t.Run(hash.String(), func(t *testing.T) {
 				s := startServer(t, "--provider", p.Name(), "--psk", "other:"+strings.Repeat("7f", 32), "--psk", c.ours, "--require-psk")
 				cmd := exec.CommandContext(peerContext(t), program, append([]string{"s_client", "-connect", s.address, "-tls1_3"}, c.openssl...)...)
-				output, err := dialogue(t, cmd, "hello over TLS", "\nhello over TLS")
+				output, err := dialogue(t, cmd, "hello over TLS", "hello over TLS")
 				require.NoError(t, err, output)
 				assert.Contains(t, output, "no peer certificate available")
 				assert.Contains(t, output, "Reused, TLSv1.3")
@@ -128,7 +128,7 @@ func TestServeOpenSSLClientWithTLS12PSK(t *testing.T) {
 					"--psk", pskIdentity+":"+pskSecret, "--require-psk")
 				cmd := exec.CommandContext(peerContext(t), program, "s_client", "-connect", s.address, "-tls1_2", "-cipher", suite,
 					"-psk_identity", pskIdentity, "-psk", pskSecret)
-				output, err := dialogue(t, cmd, "hello over TLS", "\nhello over TLS")
+				output, err := dialogue(t, cmd, "hello over TLS", "hello over TLS")
 				require.NoError(t, err, output)
 				assert.Contains(t, output, "no peer certificate available")
 				assert.Contains(t, output, "Cipher is "+suite)

@@ -47,13 +47,12 @@ const (
 // Set.
 func LibsslMatrix() Matrix {
 	const (
-		notYet       = "not implemented yet"
 		stateMachine = "done by the state machine around the library"
 		noSessions   = "neither kept nor resumed by configurations with PSKs"
 		noTickets    = "a ticket is for one server name; none is issued or accepted by configurations that ask clients for certificates or have PSKs: their handshakes are always full"
 		named        = "only s2n has named policies; others take intermediate and modern"
 		cacheSize    = "the cache around the library; a place for each context, not for each configuration"
-		memory       = "a private key must be in memory: external signers are " + notYet
+		memory       = "a private key must be in memory: the library's handshake cannot wait for an external signer"
 	)
 	m := make(Matrix)
 	m.Set(tlsapi.Native, "",
@@ -84,26 +83,13 @@ func LibsslMatrix() Matrix {
 		tlsapi.ServerGetCertificate)
 	m.Set(tlsapi.Emulated, "called with the ClientHello before the library gets it; a ClientHello that crypto/tls does not take is refused; the GetConfigForClient of the chosen configuration is not called",
 		tlsapi.ServerGetConfig)
-	m.Set(tlsapi.Unsupported, notYet,
-		tlsapi.ClientPSKExternal, tlsapi.ServerPSKExternal, tlsapi.ClientPSKImported, tlsapi.ServerPSKImported,
-		tlsapi.ClientPSKTLS12, tlsapi.ServerPSKTLS12, tlsapi.ClientRequirePSK, tlsapi.ServerRequirePSK,
-		tlsapi.ClientOCSP, tlsapi.ServerOCSP, tlsapi.ClientRevocationLists, tlsapi.ServerRevocationLists)
-	return m
-}
-
-// SetPSKs says that the library has PSKs of TLS 1.2 and can require PSKs.
-func (m Matrix) SetPSKs() {
+	m.Set(tlsapi.Native, "", tlsapi.ClientOCSP, tlsapi.ServerOCSP, tlsapi.ClientRequirePSK, tlsapi.ServerRequirePSK,
+		tlsapi.ClientPSKExternal, tlsapi.ServerPSKExternal, tlsapi.ClientPSKImported, tlsapi.ServerPSKImported)
+	m.Set(tlsapi.Native, "lists for a part of the certificates (delta lists, those with an issuing distribution point, indirect ones) count as missing",
+		tlsapi.ClientRevocationLists, tlsapi.ServerRevocationLists)
 	const suites = "ECDHE_PSK suites only: ChaCha20-Poly1305, and CBC behind it unless CipherSuites or SecurityPolicy is set; where TLS 1.3 is enabled and no PSK is required, its certificates go first"
 	m.Set(tlsapi.Native, "one PSK, as in the protocol; "+suites, tlsapi.ClientPSKTLS12)
 	m.Set(tlsapi.Native, "no fallback to certificates for an unknown identity, which comes after the choice of the suite; "+suites,
 		tlsapi.ServerPSKTLS12)
-	m.Set(tlsapi.Native, "", tlsapi.ClientRequirePSK, tlsapi.ServerRequirePSK)
-}
-
-// SetRevocation says that the library staples OCSP responses and checks
-// revocation lists.
-func (m Matrix) SetRevocation() {
-	m.Set(tlsapi.Native, "", tlsapi.ClientOCSP, tlsapi.ServerOCSP)
-	m.Set(tlsapi.Native, "lists for a part of the certificates (delta lists, those with an issuing distribution point, indirect ones) count as missing",
-		tlsapi.ClientRevocationLists, tlsapi.ServerRevocationLists)
+	return m
 }
