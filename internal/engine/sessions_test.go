@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"math/big"
@@ -26,57 +27,71 @@ func exampleSession(authenticated time.Time, verified ...[]byte) *session {
 	}
 }
 
+const exampleKey = "provider:key"
+
+// sealed ends a body, right or wrong, as marshal does.
+func sealed(body []byte) []byte {
+	digest := sessionDigest(exampleKey, body)
+	return append(bytes.Clone(body), digest[:]...)
+}
+
 func TestSessionForm(t *testing.T) {
 	want := exampleSession(time.Unix(1_700_000_000, 0), []byte("leaf"), []byte("root"))
-	raw := want.marshal("key")
+	raw := want.marshal(exampleKey)
 	assert.Equal(t, len(raw), cap(raw), "one allocation, of the right size")
-	got, ok := parseSession("key", raw)
+	got, ok := parseSession(exampleKey, raw)
 	require.True(t, ok)
 	assert.Equal(t, want, got)
+	_, ok = parseSession("another key", raw)
+	assert.False(t, ok)
 
+	body := raw[:len(raw)-sha256.Size]
+	require.Equal(t, raw, sealed(body))
 	for n := range raw {
-		_, ok := parseSession("key", raw[:n])
+		_, ok := parseSession(exampleKey, raw[:n])
+		assert.False(t, ok, "cut after %d bytes", n)
+		changed := bytes.Clone(raw)
+		changed[n] ^= 1
+		_, ok = parseSession(exampleKey, changed)
+		assert.False(t, ok, "byte %d changed", n)
+	}
+	for n := range body {
+		_, ok := parseSession(exampleKey, sealed(body[:n]))
 		assert.False(t, ok, "cut after %d bytes", n)
 	}
-	_, ok = parseSession("key", append(bytes.Clone(raw), 0))
+	_, ok = parseSession(exampleKey, sealed(append(bytes.Clone(body), 0)))
 	assert.False(t, ok, "a byte too many")
-	for i := range raw {
-		changed := bytes.Clone(raw)
-		changed[i] ^= 0x80
-		// What still parses has the same bounds.
-		if s, ok := parseSession("key", changed); ok {
-			assert.LessOrEqual(t, len(s.marshal("key")), len(raw))
-		}
-	}
 }
 
 func TestSessionBounds(t *testing.T) {
 	s := exampleSession(time.Now())
 	s.library = make([]byte, maxSession)
-	assert.Nil(t, s.marshal("key"), "too large to be kept")
+	assert.Nil(t, s.marshal(exampleKey), "too large to be kept")
 	s = exampleSession(time.Now())
 	for range maxSessionChain + 1 {
 		s.peerChain = append(s.peerChain, []byte("certificate"))
 	}
-	assert.Nil(t, s.marshal("key"), "too many certificates")
-	_, ok := parseSession("key", make([]byte, maxSession+1))
+	assert.Nil(t, s.marshal(exampleKey), "too many certificates")
+	_, ok := parseSession(exampleKey, make([]byte, maxSession+1))
 	assert.False(t, ok)
 	s = exampleSession(time.Now())
 	s.library = nil
-	_, ok = parseSession("key", s.marshal("key"))
+	_, ok = parseSession(exampleKey, s.marshal(exampleKey))
 	assert.False(t, ok, "without the library's session")
 	s = exampleSession(time.Now())
 	s.version = tls.VersionTLS11
-	_, ok = parseSession("key", s.marshal("key"))
+	_, ok = parseSession(exampleKey, s.marshal(exampleKey))
 	assert.False(t, ok, "of a version that is never negotiated")
 }
 
 func FuzzParseSession(f *testing.F) {
-	f.Add(exampleSession(time.Unix(1_700_000_000, 0), []byte("leaf")).marshal("key"))
+	raw := exampleSession(time.Unix(1_700_000_000, 0), []byte("leaf")).marshal(exampleKey)
+	f.Add(raw[:len(raw)-sha256.Size])
 	f.Add([]byte{sessionFormat})
-	f.Fuzz(func(t *testing.T, raw []byte) {
-		if s, ok := parseSession("key", raw); ok {
-			assert.Equal(t, raw, s.marshal("key"), "one form for one session")
+	f.Fuzz(func(t *testing.T, body []byte) {
+		raw := sealed(body)
+		if s, ok := parseSession(exampleKey, raw); ok {
+			assert.Equal(t, raw, s.marshal(exampleKey), "one form for one session")
 		}
 	})
 }
