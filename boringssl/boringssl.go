@@ -19,6 +19,7 @@ func matrix(able native.Abilities) native.Matrix {
 	m.SetSessions()
 	m.Set(tlsapi.Native, m[tlsapi.ClientSessionCache].Note+"; tickets of TLS 1.3 that come after CloseWrite are dropped",
 		tlsapi.ClientSessionCache)
+	m.Set(tlsapi.Native, "", tlsapi.ClientExternalSigner, tlsapi.ServerExternalSigner)
 	m.SetPSKs()
 	m.SetRevocation()
 	m.Set(tlsapi.Emulated, "TLS 1.2 suites exactly; the TLS 1.3 suites are always all three, in one of the library's two orders, which the processor decides: another choice of them is refused; a server follows the client's order among them",

@@ -17,6 +17,8 @@ var Provider tlsapi.Provider = native.New(&native.Provider{
 func matrix(able native.Abilities) native.Matrix {
 	m := native.LibsslMatrix()
 	m.SetSessions()
+	m.Set(tlsapi.Unsupported, "a private key must be in memory: the library's handshake cannot wait for an external signer",
+		tlsapi.ClientExternalSigner, tlsapi.ServerExternalSigner)
 	m.SetPSKs()
 	m.SetRevocation()
 	if !able.Has(native.AbilityMLKEM) {

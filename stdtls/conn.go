@@ -46,6 +46,11 @@ type conn struct {
 	outcome   atomic.Pointer[error]
 	timer     *time.Timer
 	startTime time.Time
+	// handshakeCtx is done when the handshake is to end, and signerErr is the
+	// error of the private key. Both belong to the goroutine that runs the
+	// handshake.
+	handshakeCtx context.Context
+	signerErr    *tlsapi.Error
 	// ending is done when the handshake is to end early; end does it.
 	ending context.Context
 	end    context.CancelFunc
@@ -89,6 +94,15 @@ func newClientConn(inner net.Conn, config *tlsapi.ClientConfig) (*conn, error) {
 	c := newConn(inner, true, &config.Settings, plan.verifier)
 	standard := plan.standard.Clone()
 	standard.VerifyConnection = c.verify
+	if choose := standard.GetClientCertificate; choose != nil {
+		standard.GetClientCertificate = func(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			cert, err := choose(request)
+			if err != nil {
+				return nil, err
+			}
+			return c.withSigner(cert), nil
+		}
+	}
 	if config.SessionCache != nil {
 		c.sessions = &sessions{cache: config.SessionCache, key: plan.sessionKey, chainsUntil: c.chainsUntil}
 		standard.SessionTicketsDisabled, standard.ClientSessionCache = false, c.sessions
@@ -134,7 +148,7 @@ func (c *conn) configForClient(plan *serverPlan, hello *tls.ClientHelloInfo) (*t
 	}
 	standard := plan.standard.Clone()
 	standard.VerifyConnection = c.verify
-	standard.Certificates = []tls.Certificate{*cert}
+	standard.Certificates = []tls.Certificate{*c.withSigner(cert)}
 	standard.NextProtos = negotiableALPN(plan.config, hello.SupportedProtos)
 	if !plan.config.SessionTicketsDisabled {
 		newTicketer(plan.config.SessionTicketKeys, binding, hello.ServerName, c.chainsUntil).into(standard)
@@ -273,6 +287,7 @@ func (c *conn) tryHandshake(ctx context.Context) *tlsapi.Error {
 	defer cancel()
 	defer context.AfterFunc(c.ending, cancel)()
 
+	c.handshakeCtx = handshakeCtx
 	c.startTime = time.Now()
 	c.startTimer(c.settings.HandshakeTimeout)
 	e := c.outcomeOf(ctx, handshakeCtx, c.tls.HandshakeContext(handshakeCtx))
@@ -299,6 +314,9 @@ func (c *conn) outcomeOf(ctx, handshakeCtx context.Context, err error) *tlsapi.E
 			return ended(ctx.Err())
 		}
 		return closed(opHandshake)
+	}
+	if c.signerErr != nil {
+		err = c.signerErr
 	}
 	e := classify(opHandshake, err)
 	if c.isClosed() && errors.As(err, new(*transportError)) {

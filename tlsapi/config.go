@@ -77,9 +77,16 @@ type Settings struct {
 	// may wait.
 	MaxBlindingDelay time.Duration
 
-	// ConfigCacheSize is the most native contexts that the provider keeps for
-	// configurations like this one. Zero means 64; a negative value turns the
-	// cache off.
+	// ConfigCacheSize is the most native contexts (SSL_CTX, s2n_config) that
+	// the provider keeps for configurations with this size. Making one is
+	// expensive, trust anchors above all; configurations whose contents are
+	// the same share one, whatever their addresses, which hooks do not count
+	// for. Clients and servers are kept apart, and so are sizes: a
+	// configuration drives out only those that state the same size, the one
+	// that was not used for the longest time first. Zero means 64; a negative
+	// value keeps none, so that every connection makes its own. A context
+	// lives on for as long as a connection uses it. See CachingProvider for
+	// counts.
 	ConfigCacheSize int
 
 	// HandshakeTimeout is the longest time that a handshake may take; past it

@@ -5,10 +5,9 @@ import (
 	"crypto/tls"
 	"encoding/binary"
 	"encoding/hex"
-	"fmt"
 	"hash"
-	"reflect"
 	"strings"
+	"unsafe"
 )
 
 // Digest identifies the configuration: two connections may stand in for each
@@ -18,14 +17,19 @@ import (
 // key, functions, interfaces and writers by instance. The system's trust
 // anchors count as one value, as they are loaded once per process.
 //
-// Instances are told apart by their address, so a digest must not be kept
-// longer than the configuration. It is not stable across processes and
-// versions. Secrets are part of it, but cannot be found out from it unless they
-// can be guessed.
+// Instances are told apart by their address, which may come to belong to
+// another one when the configuration is gone: a pool must keep the
+// configuration for as long as it keeps the digest. A function value that is
+// made anew each time, such as a method value, is another instance each time.
+// The digest is not stable across processes and versions. Secrets are part of
+// it, but cannot be found out from it unless they can be guessed.
 func (c *ClientConfig) Digest() [32]byte {
 	d := newDigest("client")
 	d.clientIdentity(c)
-	d.field("SessionTicketsDisabled", c.SessionTicketsDisabled)
+	if c.Certificate != nil {
+		d.certificateDetails(c.Certificate)
+	}
+	d.flag("SessionTicketsDisabled", c.SessionTicketsDisabled)
 	d.instance("SessionCache", c.SessionCache)
 	d.behaviour(&c.Settings)
 	return d.sum()
@@ -36,11 +40,17 @@ func (c *ServerConfig) Digest() [32]byte {
 	d := newDigest("server")
 	d.protocol(&c.Settings)
 	d.serverIdentity(c)
+	for i := range c.Certificates {
+		d.certificateDetails(&c.Certificates[i])
+	}
 	d.instance("GetCertificate", c.GetCertificate)
 	d.instance("GetConfigForClient", c.GetConfigForClient)
-	d.field("ALPNStrict", c.ALPNStrict)
-	d.field("SessionTicketsDisabled", c.SessionTicketsDisabled)
-	d.field("SessionTicketKeys", c.SessionTicketKeys)
+	d.flag("ALPNStrict", c.ALPNStrict)
+	d.flag("SessionTicketsDisabled", c.SessionTicketsDisabled)
+	d.number("SessionTicketKeys", len(c.SessionTicketKeys))
+	for i := range c.SessionTicketKeys {
+		d.bytes("key", c.SessionTicketKeys[i][:])
+	}
 	d.behaviour(&c.Settings)
 	return d.sum()
 }
@@ -51,7 +61,7 @@ func (c *ServerConfig) Digest() [32]byte {
 // hooks are. It is stable across processes.
 func (c *ClientConfig) SessionKey(provider string) string {
 	d := newDigest("session")
-	d.field("provider", provider)
+	d.bytes("provider", []byte(provider))
 	d.clientIdentity(c)
 	sum := d.sum()
 	return provider + ":" + hex.EncodeToString(sum[:])
@@ -61,7 +71,9 @@ func (c *ClientConfig) SessionKey(provider string) string {
 // authentication with its CAs and revocation lists, certificates, protocol
 // parameters and PSKs. Providers derive ticket keys from SessionTicketKeys
 // together with it. Where certificates are chosen for each connection,
-// Certificates must hold the chosen ones. It is stable across processes.
+// Certificates must hold the chosen ones. A stapled OCSP response is no part of
+// it: it is renewed more often than tickets expire. It is stable across
+// processes.
 func (c *ServerConfig) TicketBinding() [32]byte {
 	d := newDigest("ticket")
 	d.protocol(&c.Settings)
@@ -69,63 +81,68 @@ func (c *ServerConfig) TicketBinding() [32]byte {
 	return d.sum()
 }
 
-// digest collects named values; a value cannot run into the next.
-type digest struct{ h hash.Hash }
+// digest collects named values; a value cannot run into the next. What goes
+// into it is written out byte by byte, so that processes which share ticket
+// keys agree whatever Go version built them.
+type digest struct {
+	h       hash.Hash
+	scratch []byte
+}
 
-func newDigest(purpose string) digest {
-	d := digest{sha256.New()}
+func newDigest(purpose string) *digest {
+	d := &digest{h: sha256.New(), scratch: make([]byte, 0, 64)}
 	d.bytes("polytls digest 1", []byte(purpose))
 	return d
 }
 
-func (d digest) sum() [32]byte { return [32]byte(d.h.Sum(nil)) }
+func (d *digest) sum() [32]byte { return [32]byte(d.h.Sum(nil)) }
 
 // clientIdentity is what a session of a client depends on.
-func (d digest) clientIdentity(c *ClientConfig) {
+func (d *digest) clientIdentity(c *ClientConfig) {
 	d.protocol(&c.Settings)
-	d.field("ServerName", strings.ToLower(c.ServerName))
-	d.field("AlternativeName", strings.ToLower(c.AlternativeName))
-	d.field("InsecureSkipVerify", c.InsecureSkipVerify)
-	d.field("SkipHostnameVerification", c.SkipHostnameVerification)
+	d.bytes("ServerName", []byte(strings.ToLower(c.ServerName)))
+	d.bytes("AlternativeName", []byte(strings.ToLower(c.AlternativeName)))
+	d.flag("InsecureSkipVerify", c.InsecureSkipVerify)
+	d.flag("SkipHostnameVerification", c.SkipHostnameVerification)
 	d.pool("RootCAs", c.RootCAs)
-	d.field("SecondKeyShare", c.SecondKeyShare)
-	d.field("Certificate", c.Certificate != nil)
+	d.number("SecondKeyShare", int(c.SecondKeyShare))
+	d.flag("Certificate", c.Certificate != nil)
 	if c.Certificate != nil {
 		d.certificate(c.Certificate)
 	}
 }
 
 // serverIdentity is what a ticket of a server depends on, besides protocol.
-func (d digest) serverIdentity(c *ServerConfig) {
-	d.field("Certificates", len(c.Certificates))
+func (d *digest) serverIdentity(c *ServerConfig) {
+	d.number("Certificates", len(c.Certificates))
 	for i := range c.Certificates {
 		d.certificate(&c.Certificates[i])
 	}
-	d.field("ClientAuth", c.ClientAuth)
+	d.number("ClientAuth", int(c.ClientAuth))
 	d.pool("ClientCAs", c.ClientCAs)
 }
 
 // protocol is what the negotiation and the verification depend on.
-func (d digest) protocol(s *Settings) {
-	d.field("MinVersion", s.MinVersion)
-	d.field("MaxVersion", s.MaxVersion)
-	d.field("CipherSuites", s.CipherSuites)
-	d.field("Curves", s.Curves)
-	d.field("SignatureSchemes", s.SignatureSchemes)
-	d.field("SecurityPolicy", s.SecurityPolicy)
-	d.field("ALPN", len(s.ALPN))
+func (d *digest) protocol(s *Settings) {
+	d.number("MinVersion", int(s.MinVersion))
+	d.number("MaxVersion", int(s.MaxVersion))
+	numbers(d, "CipherSuites", s.CipherSuites)
+	numbers(d, "Curves", s.Curves)
+	numbers(d, "SignatureSchemes", s.SignatureSchemes)
+	d.bytes("SecurityPolicy", []byte(s.SecurityPolicy))
+	d.number("ALPN", len(s.ALPN))
 	for _, p := range s.ALPN {
 		d.bytes("protocol", []byte(p))
 	}
-	d.field("PSKs", len(s.PSKs))
+	d.number("PSKs", len(s.PSKs))
 	for _, p := range s.PSKs {
 		d.bytes("identity", p.Identity)
 		d.bytes("secret", p.Secret)
-		d.field("hash", p.Hash)
-		d.field("kind", p.Kind)
+		d.number("hash", int(p.Hash))
+		d.number("kind", int(p.Kind))
 	}
-	d.field("RequirePSK", s.RequirePSK)
-	d.field("RevocationLists", len(s.RevocationLists))
+	d.flag("RequirePSK", s.RequirePSK)
+	d.number("RevocationLists", len(s.RevocationLists))
 	for _, list := range s.RevocationLists {
 		if list != nil {
 			d.bytes("list", list.Raw)
@@ -134,83 +151,82 @@ func (d digest) protocol(s *Settings) {
 }
 
 // behaviour is the rest of the settings.
-func (d digest) behaviour(s *Settings) {
-	d.field("MaxBlindingDelay", s.MaxBlindingDelay)
-	d.field("ConfigCacheSize", s.ConfigCacheSize)
-	d.field("HandshakeTimeout", s.HandshakeTimeout)
+func (d *digest) behaviour(s *Settings) {
+	d.number("MaxBlindingDelay", int(s.MaxBlindingDelay))
+	d.number("ConfigCacheSize", s.ConfigCacheSize)
+	d.number("HandshakeTimeout", int(s.HandshakeTimeout))
 	d.instance("KeyLogWriter", s.KeyLogWriter)
 	d.instance("VerifyConnection", s.VerifyConnection)
 	d.instance("HandshakeComplete", s.HandshakeComplete)
 	d.instance("HandshakeFailed", s.HandshakeFailed)
 }
 
-func (d digest) certificate(c *tls.Certificate) {
-	d.field("chain", len(c.Certificate))
+// certificate is what makes the peer trust this end. The private key belongs to
+// the leaf, as Validate has checked.
+func (d *digest) certificate(c *tls.Certificate) {
+	d.number("chain", len(c.Certificate))
 	for _, der := range c.Certificate {
 		d.bytes("certificate", der)
 	}
-	// The key belongs to the leaf, which Validate has checked; where it lives
-	// decides who signs.
-	d.field("external", externalSigner(c.PrivateKey))
-	if externalSigner(c.PrivateKey) {
+	numbers(d, "SupportedSignatureAlgorithms", c.SupportedSignatureAlgorithms)
+}
+
+// certificateDetails is the rest of a certificate: who signs with it, and what
+// is sent along.
+func (d *digest) certificateDetails(c *tls.Certificate) {
+	external := externalSigner(c.PrivateKey)
+	d.flag("external", external)
+	if external {
 		d.instance("signer", c.PrivateKey)
 	}
-	d.field("SupportedSignatureAlgorithms", c.SupportedSignatureAlgorithms)
 	d.bytes("OCSPStaple", c.OCSPStaple)
-	d.field("SignedCertificateTimestamps", len(c.SignedCertificateTimestamps))
+	d.number("SignedCertificateTimestamps", len(c.SignedCertificateTimestamps))
 	for _, sct := range c.SignedCertificateTimestamps {
 		d.bytes("timestamp", sct)
 	}
 }
 
-func (d digest) pool(name string, p *CertPool) {
+func (d *digest) pool(name string, p *CertPool) {
 	sum := p.Digest()
-	d.field(name, p != nil)
+	d.flag(name, p != nil)
 	d.bytes(name, sum[:])
 }
 
-// field adds a value without pointers in it; nil lists differ from empty ones.
-func (d digest) field(name string, value any) {
-	v := reflect.ValueOf(value)
-	if v.Kind() == reflect.Slice && v.IsNil() {
-		d.bytes(name, []byte("nil"))
-		return
-	}
-	d.bytes(name, fmt.Appendf(nil, "%#v", value))
-}
-
-// instance adds the address of what a function, an interface or a pointer
-// refers to, or its value where it is none.
-func (d digest) instance(name string, value any) {
-	v := reflect.ValueOf(value)
-	switch {
-	case !v.IsValid():
-		d.bytes(name, nil)
-	case v.Kind() == reflect.Func:
-		// The closure's address: Pointer would be that of its code, which all
-		// closures of one function literal share.
-		d.bytes(name, fmt.Appendf(nil, "func %#x", closure(v)))
-	case v.Kind() == reflect.Pointer || v.Kind() == reflect.Map || v.Kind() == reflect.Chan || v.Kind() == reflect.UnsafePointer:
-		d.bytes(name, fmt.Appendf(nil, "%s %#x", v.Type(), v.Pointer()))
-	default:
-		d.bytes(name, fmt.Appendf(nil, "%s %#v", v.Type(), value))
+// numbers adds a list; nil, which leaves the choice to the library, differs from
+// an empty one.
+func numbers[T ~uint16](d *digest, name string, list []T) {
+	d.flag(name, list != nil)
+	d.number(name, len(list))
+	for _, v := range list {
+		d.number(name, int(v))
 	}
 }
 
-func (d digest) bytes(name string, value []byte) {
-	head := binary.BigEndian.AppendUint64(nil, uint64(len(name)))
-	head = binary.BigEndian.AppendUint64(head, uint64(len(value)))
-	d.h.Write(head)
-	d.h.Write([]byte(name))
+func (d *digest) flag(name string, value bool) {
+	if value {
+		d.number(name, 1)
+	} else {
+		d.number(name, 0)
+	}
+}
+
+func (d *digest) number(name string, value int) {
+	d.bytes(name, binary.BigEndian.AppendUint64(make([]byte, 0, 8), uint64(value)))
+}
+
+// instance adds the identity of a function or of what an interface holds: the
+// addresses of its type and of its value, which are the two words of an
+// interface. For a function the second is its closure: reflection would give
+// the code that all closures of one function literal share.
+func (d *digest) instance(name string, value any) {
+	words := (*[2]uintptr)(unsafe.Pointer(&value))
+	d.number(name, int(words[0]))
+	d.number(name, int(words[1]))
+}
+
+func (d *digest) bytes(name string, value []byte) {
+	d.scratch = binary.BigEndian.AppendUint64(d.scratch[:0], uint64(len(name)))
+	d.scratch = binary.BigEndian.AppendUint64(d.scratch, uint64(len(value)))
+	d.h.Write(append(d.scratch, name...))
 	d.h.Write(value)
-}
-
-// closure returns the address of a function value's closure.
-func closure(v reflect.Value) uintptr {
-	if v.IsNil() {
-		return 0
-	}
-	holder := reflect.New(v.Type())
-	holder.Elem().Set(v)
-	return *(*uintptr)(holder.UnsafePointer())
 }

@@ -2,6 +2,7 @@ package tlsapi_test
 
 import (
 	"crypto/tls"
+	"fmt"
 	"reflect"
 	"testing"
 
@@ -92,6 +93,75 @@ func TestDigestTellsContentsApart(t *testing.T) {
 	upper := base()
 	upper.ServerName = "X.Example"
 	assert.Equal(t, base().SessionKey("a"), upper.SessionKey("a"))
+}
+
+// The fields inside of an option count like the option.
+func TestEveryFieldOfAnOptionIsInTheDigest(t *testing.T) {
+	client := func(c *tlsapi.ClientConfig) [32]byte { return c.Digest() }
+	seen := make(map[[32]byte]string)
+	add := func(name string, config *tlsapi.ClientConfig) {
+		sum := client(config)
+		assert.Empty(t, seen[sum], "%s makes the same digest", name)
+		seen[sum] = name
+	}
+	add("a PSK", &tlsapi.ClientConfig{Settings: tlsapi.Settings{PSKs: make([]tlsapi.PSK, 1)}})
+	for _, name := range fieldNames(reflect.TypeFor[tlsapi.PSK]()) {
+		psks := make([]tlsapi.PSK, 1)
+		setField(t, reflect.ValueOf(&psks[0]).Elem().FieldByName(name), name)
+		add(name, &tlsapi.ClientConfig{Settings: tlsapi.Settings{PSKs: psks}})
+	}
+	add("a certificate", &tlsapi.ClientConfig{Certificate: new(tls.Certificate)})
+	for _, name := range fieldNames(reflect.TypeFor[tls.Certificate]()) {
+		cert := new(tls.Certificate)
+		switch name {
+		case "Leaf": // parsed from Certificate
+			continue
+		case "PrivateKey":
+			// A key in memory is that of the leaf; one elsewhere is an instance.
+			for i := range 2 {
+				cert := &tls.Certificate{PrivateKey: signer{func() int { return i }}}
+				add("a signer", &tlsapi.ClientConfig{Certificate: cert})
+			}
+			continue
+		}
+		setField(t, reflect.ValueOf(cert).Elem().FieldByName(name), name)
+		add(name, &tlsapi.ClientConfig{Certificate: cert})
+	}
+}
+
+// signer is told apart by what it holds, not by its type.
+type signer struct{ call func() int }
+
+// What is renewed while tickets live, and what differs between the processes
+// that share ticket keys, is no part of the binding.
+func TestTicketBindingOutlivesStaples(t *testing.T) {
+	ca := tlstest.NewAuthority(t, tlstest.Spec{CommonName: "CA"})
+	cert := ca.Leaf(t, tlstest.Spec{DNSNames: []string{"x.example"}})
+	config := &tlsapi.ServerConfig{Certificates: []tls.Certificate{cert}}
+	stapled := cert
+	stapled.OCSPStaple = []byte("staple")
+	external := cert
+	external.PrivateKey = signer{}
+	for _, c := range []tls.Certificate{stapled, external} {
+		other := &tlsapi.ServerConfig{Certificates: []tls.Certificate{c}}
+		assert.Equal(t, config.TicketBinding(), other.TicketBinding())
+		assert.NotEqual(t, config.Digest(), other.Digest())
+	}
+	own := ca.Leaf(t, tlstest.Spec{DNSNames: []string{"x.example"}})
+	assert.NotEqual(t, config.TicketBinding(), (&tlsapi.ServerConfig{Certificates: []tls.Certificate{own}}).TicketBinding())
+}
+
+// Processes of other Go versions that share ticket keys must agree.
+func TestDigestsAreStable(t *testing.T) {
+	settings := tlsapi.Settings{
+		MinVersion: tls.VersionTLS13, Curves: []tlsapi.CurveID{tlsapi.X25519}, ALPN: []string{"h2"},
+		PSKs: []tlsapi.PSK{{Identity: []byte("i"), Secret: []byte("s"), Hash: tlsapi.PSKSHA384}},
+	}
+	server := &tlsapi.ServerConfig{Settings: settings, ClientAuth: tls.RequestClientCert,
+		Certificates: []tls.Certificate{{Certificate: [][]byte{{1, 2, 3}}}}}
+	client := &tlsapi.ClientConfig{Settings: settings, ServerName: "x.example", InsecureSkipVerify: true}
+	assert.Equal(t, "c699cc7c40937ed73aef4bcbf0f88a29a8239bcc7fcdcc16f3083bae4f672308", fmt.Sprintf("%x", server.TicketBinding()))
+	assert.Equal(t, "p:fd916a43da1658963cbb0b4b4b4194bc3bf7ef1e0b5edf05d4a02b060e9d20d5", client.SessionKey("p"))
 }
 
 func TestLRUSessionCache(t *testing.T) {

@@ -35,8 +35,11 @@ const (
 	// PSKImported is an external PSK imported by RFC 9258. It does not
 	// interoperate with PSKExternal.
 	PSKImported
-	// PSKTLS12 is a PSK for the PSK cipher suites of TLS 1.2 (RFC 4279,
-	// RFC 5489).
+	// PSKTLS12 is a PSK for the ECDHE_PSK cipher suites of TLS 1.2 (RFC 4279,
+	// RFC 5489, RFC 7905), which come before all others when there is one. It
+	// does not count in TLS 1.3, which is ruled out where nothing else can
+	// authenticate: with RequirePSK, and on a server without certificates.
+	// Identities have at most 128 bytes, none of them zero.
 	PSKTLS12
 )
 
@@ -61,7 +64,9 @@ type PSK struct {
 	Identity []byte
 	// Secret has at least 16 bytes and is not all zero.
 	Secret []byte
-	// Hash counts for PSKExternal and PSKImported.
+	// Hash counts for PSKExternal, where the cipher suite must have it, and for
+	// PSKImported, where the key is derived with it and any suite fits. Both
+	// ends need the same.
 	Hash PSKHash
 	Kind PSKKind
 }

@@ -1,6 +1,7 @@
 package tlsapi
 
 import (
+	"fmt"
 	"slices"
 	"sync"
 
@@ -79,5 +80,5 @@ func (c *lruSessionCache) Put(key string, session []byte) {
 // String tells nothing of the sessions: fmt would print them.
 func (c *lruSessionCache) String() string { return "session cache" }
 
-// GoString is String.
-func (c *lruSessionCache) GoString() string { return c.String() }
+// Format makes every verb print String.
+func (c *lruSessionCache) Format(f fmt.State, _ rune) { fmt.Fprint(f, c.String()) }

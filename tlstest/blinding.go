@@ -326,7 +326,8 @@ func (s *suite) testBlindingRecordSizes(t *testing.T) {
 
 // testBlindedMany lets many connections fail at once.
 func (s *suite) testBlindedMany(t *testing.T) {
-	const connections, limit = 300, 100
+	record(t)
+	const connections, limit = 1000, 100
 	former := tlsapi.SetBlindedConnectionLimit(0)
 	t.Cleanup(func() {
 		// What waits for an hour ends here.

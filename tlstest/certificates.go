@@ -75,33 +75,6 @@ func (s *suite) testCertificateByKeyType(t *testing.T) {
 	}
 }
 
-func (s *suite) testExternalSigner(t *testing.T) {
-	t.Run("client", func(t *testing.T) {
-		s.need(t, tlsapi.ClientExternalSigner)
-		eachVersion(t, func(t *testing.T, version uint16) {
-			config := s.clientConfig(func(c *tlsapi.ClientConfig) { c.Certificate = withSigner(s.clientCert) })
-			d := s.clientDuo(t, config, s.referenceServer(only(version), func(c *tls.Config) {
-				c.ClientAuth, c.ClientCAs = tls.RequireAndVerifyClientCert, X509Pool(s.ca)
-			}))
-			d.mustHandshake(t)
-			d.mustEcho(t)
-		})
-	})
-	t.Run("server", func(t *testing.T) {
-		s.need(t, tlsapi.ServerExternalSigner)
-		for _, kind := range []KeyType{ECDSA, RSA} {
-			t.Run(kind.String(), func(t *testing.T) {
-				eachVersion(t, func(t *testing.T, version uint16) {
-					config := s.serverConfig(func(c *tlsapi.ServerConfig) { c.Certificates = []tls.Certificate{*withSigner(s.certs[kind])} })
-					d := s.serverDuo(t, config, s.referenceClient(only(version)))
-					d.mustHandshake(t)
-					d.mustEcho(t)
-				})
-			})
-		}
-	})
-}
-
 func (s *suite) testGetCertificate(t *testing.T) {
 	s.need(t, tlsapi.ServerGetCertificate)
 	other := s.ca.Leaf(t, Spec{DNSNames: []string{"other.example"}})

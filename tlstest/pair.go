@@ -44,6 +44,11 @@ func runPair(t *testing.T, c, v *suite) {
 	t.Run("close", func(t *testing.T) {
 		eachVersion(t, func(t *testing.T, version uint16) { pairClose(t, c, v, version) })
 	})
+	t.Run("resumption", func(t *testing.T) {
+		c.need(t, tlsapi.ClientSessionCache, tlsapi.ClientCertificate)
+		v.need(t, tlsapi.ServerSessionTickets, tlsapi.ServerClientAuth)
+		eachVersion(t, func(t *testing.T, version uint16) { pairResumption(t, c, v, version) })
+	})
 	t.Run("close at once", func(t *testing.T) {
 		eachVersion(t, func(t *testing.T, version uint16) { pairCloseAtOnce(t, c, v, version) })
 	})
@@ -84,11 +89,9 @@ func newPair(t *testing.T, c, v *suite, version uint16, changeClient func(*tlsap
 	clientWire, serverWire := newWire(t)
 	clientConn, err := c.p.Client(clientWire, clientConfig)
 	c.acceptRefusal(t, err, clientConfig.Features(), values...)
-	c.coverage.use(clientConfig.Features())
 	t.Cleanup(func() { clientConn.Close() })
 	serverConn, err := v.p.Server(serverWire, serverConfig)
 	v.acceptRefusal(t, err, serverConfig.Features(), values...)
-	v.coverage.use(serverConfig.Features())
 	t.Cleanup(func() { serverConn.Close() })
 	return &pairing{&session{clientWire, serverWire, clientConn, serverConn}, clientConn, serverConn}
 }

@@ -5,8 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/asn1"
-	"errors"
+	"math/big"
 	"testing"
 	"time"
 
@@ -21,87 +20,118 @@ const (
 	alertCertificateUnknown tls.AlertError = 46
 )
 
-// Extensions of revocation lists that say that a list is not complete (RFC 5280
-// sections 5.2.4 and 5.2.5), and one that nobody knows.
-var (
-	oidDeltaCRLIndicator        = asn1.ObjectIdentifier{2, 5, 29, 27}
-	oidIssuingDistributionPoint = asn1.ObjectIdentifier{2, 5, 29, 28}
-	oidUnknown                  = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 99999, 1}
-)
+// testRevocation checks chains of three with revocation lists, in both roles.
+func (s *suite) testRevocation(t *testing.T) {
+	eachRole(t, func(t *testing.T, r role) {
+		s.need(t, r.feature("revocation-lists"))
+		if r == server {
+			s.need(t, tlsapi.ServerClientAuth, tlsapi.ServerClientCAs)
+		}
+		for _, c := range newRevocationParties(t).cases(t) {
+			t.Run(c.name, func(t *testing.T) {
+				eachVersion(t, func(t *testing.T, version uint16) { s.revoke(t, r, version, c) })
+			})
+		}
+		t.Run("lists are part of the configuration", func(t *testing.T) { s.testRevocationIsolation(t, r) })
+	})
+}
 
-// revocationCase is a chain that a peer sends and what the lists make of it.
+// revocationParties are a chain of three, and an authority that differs from its
+// root only by the key.
+type revocationParties struct {
+	root, intermediate, impostor *Authority
+	leaf                         tls.Certificate
+}
+
+func newRevocationParties(t *testing.T) *revocationParties {
+	t.Helper()
+	p := &revocationParties{
+		root:     NewAuthority(t, Spec{CommonName: "Revocation Root"}),
+		impostor: NewAuthority(t, Spec{CommonName: "Revocation Root"}),
+	}
+	p.intermediate = p.root.Intermediate(t, Spec{CommonName: "Revocation Intermediate"})
+	p.leaf = p.intermediate.Leaf(t, validSpec(ECDSA))
+	return p
+}
+
+// revocationCase is what lists make of a chain; kind zero means accepted.
 type revocationCase struct {
-	name  string
-	lists []*x509.RevocationList
-	kind  tlsapi.Kind // 0: accepted
-	// anchors are the root by default, cert the leaf under the intermediate.
-	anchors *tlsapi.CertPool
-	cert    tls.Certificate
+	name    string
+	chain   tls.Certificate
+	anchors []*Authority
+	lists   []*x509.RevocationList
+	kind    tlsapi.Kind
 }
 
-// revocationCases returns the cases of a root, an intermediate and a leaf.
-func revocationCases(t *testing.T) []revocationCase {
-	root := NewAuthority(t, Spec{CommonName: "Revocation Root"})
-	intermediate := root.Intermediate(t, Spec{CommonName: "Revocation Intermediate"})
-	leaf := intermediate.Leaf(t, validSpec(ECDSA))
-	impostor := NewAuthority(t, Spec{CommonName: "Revocation Intermediate"})
-	silent := root.Intermediate(t, Spec{CommonName: "No Lists", KeyUsage: x509.KeyUsageCertSign})
+func (p *revocationParties) cases(t *testing.T) []revocationCase {
+	t.Helper()
+	now := time.Now()
+	var never time.Time
+	current := func(a *Authority, revoked ...*x509.Certificate) *x509.RevocationList {
+		return a.RevocationList(t, never, never, revoked...)
+	}
+	roots, goodRoot, goodIntermediate := []*Authority{p.root}, current(p.root), current(p.intermediate)
+	revokedLeaf := current(p.intermediate, p.leaf.Leaf)
+	expired := p.intermediate.RevocationList(t, now.Add(-2*time.Hour), now.Add(-time.Hour))
+	expiredRevoking := p.intermediate.RevocationList(t, now.Add(-2*time.Hour), now.Add(-time.Hour), p.leaf.Leaf)
+	early := p.intermediate.RevocationList(t, now.Add(time.Hour), now.Add(2*time.Hour))
+	otherSerial := p.intermediate.Leaf(t, validSpec(ECDSA))
+	sameSerial := validSpec(ECDSA)
+	sameSerial.Serial = p.leaf.Leaf.SerialNumber
+	foreign := p.root.Leaf(t, sameSerial)
+	direct := p.root.Leaf(t, validSpec(ECDSA))
+	silent := p.root.Intermediate(t, Spec{CommonName: "No Lists", KeyUsage: x509.KeyUsageCertSign})
 	silentLeaf := silent.Leaf(t, validSpec(ECDSA))
+	newer := p.intermediate.RevocationList(t, now.Add(-2*time.Hour), now.Add(2*time.Hour), p.leaf.Leaf)
+	older := p.intermediate.RevocationList(t, now.Add(-3*time.Hour), now.Add(2*time.Hour))
+	// with returns a current list of the intermediate with an extension.
+	with := func(critical bool, value []byte, id ...int) *x509.RevocationList {
+		return p.list(t, &x509.RevocationList{ExtraExtensions: []pkix.Extension{{Id: id, Critical: critical, Value: value}}})
+	}
+	list := func(lists ...*x509.RevocationList) []*x509.RevocationList { return lists }
 
-	var none time.Time
-	hour := func(n int) time.Time { return time.Now().Add(time.Duration(n) * time.Hour) }
-	ofRoot, ofIntermediate := root.RevocationList(t, none, none), intermediate.RevocationList(t, none, none)
-	lists := func(l ...*x509.RevocationList) []*x509.RevocationList { return l }
-	anchor := func(c *x509.Certificate) *tlsapi.CertPool {
-		pool := tlsapi.NewCertPool()
-		pool.AddCert(c)
-		return pool
+	return []revocationCase{
+		{"no lists, no check", p.leaf, roots, nil, 0},
+		{"nothing revoked", p.leaf, roots, list(goodRoot, goodIntermediate), 0},
+		{"in any order", p.leaf, roots, list(goodIntermediate, goodRoot), 0},
+		{"leaf revoked", p.leaf, roots, list(goodRoot, revokedLeaf), tlsapi.KindRevoked},
+		{"intermediate revoked", p.leaf, roots, list(current(p.root, p.intermediate.Certificate), goodIntermediate), tlsapi.KindRevoked},
+		{"another leaf revoked", p.leaf, roots, list(goodRoot, current(p.intermediate, otherSerial.Leaf)), 0},
+		{"the serial number revoked by another issuer", p.leaf, roots, list(current(p.root, foreign.Leaf), goodIntermediate), 0},
+		{"leaf's list missing", p.leaf, roots, list(goodRoot), tlsapi.KindRevocationUnknown},
+		{"intermediate's list missing", p.leaf, roots, list(goodIntermediate), tlsapi.KindRevocationUnknown},
+		{"another authority's lists", p.leaf, roots, list(current(NewAuthority(t, Spec{CommonName: "Another CA"}))), tlsapi.KindRevocationUnknown},
+		{"expired", p.leaf, roots, list(goodRoot, expired), tlsapi.KindRevocationUnknown},
+		{"expired and a current one", p.leaf, roots, list(goodRoot, expired, goodIntermediate), 0},
+		{"not yet valid", p.leaf, roots, list(goodRoot, early), tlsapi.KindRevocationUnknown},
+		{"not yet valid and a current one", p.leaf, roots, list(goodRoot, early, goodIntermediate), 0},
+		{"expired, with the leaf revoked", p.leaf, roots, list(goodRoot, expiredRevoking), tlsapi.KindRevocationUnknown},
+		{"signed by an impostor", p.leaf, roots, list(current(p.impostor), goodIntermediate), tlsapi.KindRevocationUnknown},
+		{"revoked by an impostor", p.leaf, roots, list(goodRoot, current(p.impostor, p.intermediate.Certificate), goodIntermediate), 0},
+		{"signature changed", p.leaf, roots, list(goodRoot, p.withBadSignature(t)), tlsapi.KindRevocationUnknown},
+		{"the newest counts", p.leaf, roots, list(goodRoot, newer, older), tlsapi.KindRevoked},
+		{"leaf revoked, root's list missing", p.leaf, roots, list(revokedLeaf), tlsapi.KindRevoked},
+		{"issuer may not", silentLeaf, roots, list(goodRoot, current(allowedToList(silent))), tlsapi.KindRevocationUnknown},
+		{"unknown critical extension", p.leaf, roots, list(goodRoot, with(true, []byte{5, 0}, 1, 3, 6, 1, 4, 1, 99999, 1)), tlsapi.KindRevocationUnknown},
+		{"unknown extension", p.leaf, roots, list(goodRoot, with(false, []byte{5, 0}, 1, 3, 6, 1, 4, 1, 99999, 1)), 0},
+		// Lists that do not hold everything (RFC 5280 sections 5.2.4, 5.2.5).
+		{"delta list", p.leaf, roots, list(goodRoot, with(true, []byte{2, 1, 1}, 2, 5, 29, 27)), tlsapi.KindRevocationUnknown},
+		{"issuing distribution point", p.leaf, roots, list(goodRoot, with(true, []byte{0x30, 3, 0x81, 1, 0xff}, 2, 5, 29, 28)), tlsapi.KindRevocationUnknown},
+		{"leaf of the root", direct, roots, list(goodRoot), 0},
+		{"leaf of the root, revoked", direct, roots, list(current(p.root, direct.Leaf)), tlsapi.KindRevoked},
+		// An anchor is trusted by itself: nobody is asked about it.
+		{"intermediate as anchor", p.leaf, []*Authority{p.intermediate}, list(goodIntermediate), 0},
+		{"intermediate as anchor beside the root", p.leaf, []*Authority{p.root, p.intermediate}, list(goodIntermediate), 0},
+		{"leaf as anchor", p.leaf, []*Authority{Issuer(p.leaf)}, list(goodRoot), 0},
+		{"many entries", p.leaf, roots, list(goodRoot, p.withManyEntries(t, p.leaf.Leaf.SerialNumber)), tlsapi.KindRevoked},
 	}
-	both := anchor(root.Certificate)
-	both.AddCert(intermediate.Certificate)
-	cases := []revocationCase{
-		{name: "nothing revoked", lists: lists(ofRoot, ofIntermediate)},
-		{name: "another certificate revoked", lists: lists(ofRoot, intermediate.RevocationList(t, none, none, silentLeaf.Leaf))},
-		{name: "leaf revoked", lists: lists(ofRoot, intermediate.RevocationList(t, none, none, leaf.Leaf)), kind: tlsapi.KindRevoked},
-		{name: "intermediate revoked", lists: lists(root.RevocationList(t, none, none, intermediate.Certificate), ofIntermediate), kind: tlsapi.KindRevoked},
-		{name: "leaf revoked, root's list missing", lists: lists(intermediate.RevocationList(t, none, none, leaf.Leaf)), kind: tlsapi.KindRevoked},
-		{name: "same serial of another issuer", lists: lists(root.RevocationList(t, none, none, leaf.Leaf), ofIntermediate)},
-		{name: "leaf's list missing", lists: lists(ofRoot), kind: tlsapi.KindRevocationUnknown},
-		{name: "intermediate's list missing", lists: lists(ofIntermediate), kind: tlsapi.KindRevocationUnknown},
-		{name: "expired", lists: lists(ofRoot, intermediate.RevocationList(t, hour(-4), hour(-2))), kind: tlsapi.KindRevocationUnknown},
-		{name: "not yet valid", lists: lists(ofRoot, intermediate.RevocationList(t, hour(2), hour(4))), kind: tlsapi.KindRevocationUnknown},
-		{name: "expired and current", lists: lists(ofRoot, intermediate.RevocationList(t, hour(-4), hour(-2), leaf.Leaf), ofIntermediate)},
-		{name: "the newest counts", lists: lists(ofRoot, intermediate.RevocationList(t, hour(-2), hour(2), leaf.Leaf), intermediate.RevocationList(t, hour(-3), hour(2))), kind: tlsapi.KindRevoked},
-		{name: "forged", lists: lists(ofRoot, impostor.RevocationList(t, none, none)), kind: tlsapi.KindRevocationUnknown},
-		{name: "issuer may not", cert: silentLeaf, lists: lists(ofRoot, allowedToList(silent).RevocationList(t, none, none)), kind: tlsapi.KindRevocationUnknown},
-		{name: "unknown critical extension", lists: lists(ofRoot, intermediate.list(t, pkix.Extension{Id: oidUnknown, Critical: true, Value: []byte{5, 0}})), kind: tlsapi.KindRevocationUnknown},
-		{name: "unknown extension", lists: lists(ofRoot, intermediate.list(t, pkix.Extension{Id: oidUnknown, Value: []byte{5, 0}}))},
-		{name: "delta list", lists: lists(ofRoot, intermediate.list(t, pkix.Extension{Id: oidDeltaCRLIndicator, Critical: true, Value: []byte{2, 1, 1}})), kind: tlsapi.KindRevocationUnknown},
-		{name: "issuing distribution point", lists: lists(ofRoot, intermediate.list(t, pkix.Extension{Id: oidIssuingDistributionPoint, Critical: true, Value: []byte{0x30, 3, 0x81, 1, 0xff}})), kind: tlsapi.KindRevocationUnknown},
-		{name: "intermediate is the anchor", anchors: anchor(intermediate.Certificate), lists: lists(ofIntermediate)},
-		{name: "intermediate is an anchor beside the root", anchors: both, lists: lists(ofIntermediate)},
-		{name: "leaf is the anchor", anchors: anchor(leaf.Leaf), lists: lists(ofRoot)},
-	}
-	for i := range cases {
-		if cases[i].anchors == nil {
-			cases[i].anchors = Pool(root)
-		}
-		if cases[i].cert.Leaf == nil {
-			cases[i].cert = leaf
-		}
-	}
-	return cases
 }
 
-// list returns a current, empty list with an extension.
-func (a *Authority) list(t *testing.T, extension pkix.Extension) *x509.RevocationList {
-	template := &x509.RevocationList{
-		Number: randomSerial(), ThisUpdate: time.Now().Add(-time.Hour), NextUpdate: time.Now().Add(time.Hour),
-		ExtraExtensions: []pkix.Extension{extension},
-	}
-	der, err := x509.CreateRevocationList(rand.Reader, template, a.Certificate, a.Key)
-	require.NoError(t, err)
-	list, err := x509.ParseRevocationList(der)
+func (p *revocationParties) withBadSignature(t *testing.T) *x509.RevocationList {
+	t.Helper()
+	raw := append([]byte(nil), p.intermediate.RevocationList(t, time.Time{}, time.Time{}).Raw...)
+	raw[len(raw)-1] ^= 1
+	list, err := x509.ParseRevocationList(raw)
 	require.NoError(t, err)
 	return list
 }
@@ -114,48 +144,60 @@ func allowedToList(a *Authority) *Authority {
 	return &Authority{Certificate: &changed, Key: a.Key}
 }
 
-// testRevocationLists tests a verifying client and a verifying server against
-// the reference.
-func (s *suite) testRevocationLists(t *testing.T) {
-	cases := revocationCases(t)
-	eachRoleAndVersion(t, func(t *testing.T, r role, version uint16) {
-		s.need(t, r.feature("revocation-lists"))
-		for _, x := range cases {
-			t.Run(x.name, func(t *testing.T) { s.testRevocationCase(t, r, version, x) })
+func (p *revocationParties) withManyEntries(t *testing.T, last *big.Int) *x509.RevocationList {
+	t.Helper()
+	template := new(x509.RevocationList)
+	for i := range 2000 {
+		serial := big.NewInt(int64(i + 1))
+		if i == 1500 {
+			serial = last
 		}
-	})
+		template.RevokedCertificateEntries = append(template.RevokedCertificateEntries,
+			x509.RevocationListEntry{SerialNumber: serial, RevocationTime: time.Now().Add(-time.Hour)})
+	}
+	return p.list(t, template)
 }
 
-func (s *suite) testRevocationCase(t *testing.T, r role, version uint16, x revocationCase) {
+// list signs a list of the intermediate that is current.
+func (p *revocationParties) list(t *testing.T, template *x509.RevocationList) *x509.RevocationList {
+	t.Helper()
+	template.Number, template.ThisUpdate, template.NextUpdate = big.NewInt(1), time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
+	der, err := x509.CreateRevocationList(rand.Reader, template, p.intermediate.Certificate, p.intermediate.Key)
+	require.NoError(t, err)
+	list, err := x509.ParseRevocationList(der)
+	require.NoError(t, err)
+	return list
+}
+
+func (s *suite) revoke(t *testing.T, r role, version uint16, c revocationCase) {
 	var d *duo
 	if r == client {
-		d = s.clientDuo(t, s.clientConfig(func(c *tlsapi.ClientConfig) { c.RootCAs, c.RevocationLists = x.anchors, x.lists }),
-			s.referenceServer(only(version), func(c *tls.Config) { c.Certificates = []tls.Certificate{x.cert} }))
+		d = s.clientDuo(t, s.clientConfig(func(config *tlsapi.ClientConfig) {
+			config.RootCAs, config.RevocationLists = Pool(c.anchors...), c.lists
+		}), s.referenceServer(only(version), func(config *tls.Config) { config.Certificates = []tls.Certificate{c.chain} }))
 	} else {
-		d = s.serverDuo(t, s.serverConfig(func(c *tlsapi.ServerConfig) {
-			c.ClientAuth, c.ClientCAs, c.RevocationLists = tls.RequireAndVerifyClientCert, x.anchors, x.lists
-		}), s.referenceClient(only(version), func(c *tls.Config) {
-			// Whatever issuers the server names.
-			c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &x.cert, nil }
-		}))
+		d = s.serverDuo(t, s.serverConfig(func(config *tlsapi.ServerConfig) {
+			config.ClientAuth, config.ClientCAs, config.RevocationLists = tls.RequireAndVerifyClientCert, Pool(c.anchors...), c.lists
+		}), s.referenceClient(only(version), sending(&c.chain)))
 	}
-	connErr, peerErr := d.handshakes()
-	if x.kind == 0 {
-		require.NoError(t, errors.Join(connErr, peerErr))
+	if c.kind == 0 {
+		d.mustHandshake(t)
 		d.mustEcho(t)
 		assert.True(t, d.conn.Info().Verified)
 		return
 	}
-	s.requireKind(t, connErr, x.kind)
+	err, peerErr := d.handshakes()
+	s.requireKind(t, err, c.kind)
+	assert.False(t, d.conn.Info().Verified)
 	if r == client {
-		requireNoLastFlight(t, d.connWire.Written(), version)
+		requireNoLastFlight(t, d.clientWire.Written(), version)
 	} else if version == tls.VersionTLS13 {
 		// The client has finished before the server looks at its certificate.
 		require.NoError(t, peerErr)
 		_, peerErr = d.peer.Read(make([]byte, 1))
 	}
 	alert := alertCertificateUnknown
-	if x.kind == tlsapi.KindRevoked {
+	if c.kind == tlsapi.KindRevoked {
 		alert = alertCertificateRevoked
 	}
 	if s.declares(string(r)+".revocation-lists", "bad_certificate") {
@@ -164,37 +206,40 @@ func (s *suite) testRevocationCase(t *testing.T, r role, version uint16, x revoc
 	s.requireAlertSeen(t, r, certificateStage(version), peerErr, alert)
 }
 
-// testOCSPStapling tests that a stapled response gets through.
-func (s *suite) testOCSPStapling(t *testing.T) {
-	staple := []byte("what a responder has said of the certificate")
-	with := func(cert tls.Certificate) tls.Certificate {
-		cert.OCSPStaple = staple
-		return cert
-	}
-	t.Run("client", func(t *testing.T) {
-		s.need(t, tlsapi.ClientOCSP)
-		eachVersion(t, func(t *testing.T, version uint16) {
-			for _, want := range [][]byte{staple, nil} {
-				cert := s.certs[ECDSA]
-				cert.OCSPStaple = want
-				d := s.clientDuo(t, s.clientConfig(), s.referenceServer(only(version), func(c *tls.Config) { c.Certificates = []tls.Certificate{cert} }))
-				d.mustHandshake(t)
-				assert.Equal(t, want, d.conn.ConnectionState().OCSPResponse)
+// testRevocationIsolation tests that a list which comes later counts, although
+// contexts are shared and sessions kept.
+func (s *suite) testRevocationIsolation(t *testing.T, r role) {
+	p := newRevocationParties(t)
+	good := []*x509.RevocationList{p.root.RevocationList(t, time.Time{}, time.Time{}), p.intermediate.RevocationList(t, time.Time{}, time.Time{})}
+	bad := []*x509.RevocationList{good[0], p.intermediate.RevocationList(t, time.Time{}, time.Time{}, p.leaf.Leaf)}
+	eachVersion(t, func(t *testing.T, version uint16) {
+		cache := tlsapi.NewLRUSessionCache(0)
+		connect := func(lists []*x509.RevocationList) (*duo, error) {
+			var d *duo
+			if r == client {
+				d = s.clientDuo(t, s.clientConfig(func(c *tlsapi.ClientConfig) {
+					c.RootCAs, c.RevocationLists = Pool(p.root), lists
+					if s.supported(tlsapi.ClientSessionCache) {
+						c.SessionCache = cache
+					}
+				}), promiscuousServer(version, p.leaf))
+			} else {
+				d = s.serverDuo(t, s.serverConfig(func(c *tlsapi.ServerConfig) {
+					c.ClientAuth, c.ClientCAs, c.RevocationLists = tls.RequireAndVerifyClientCert, Pool(p.root), lists
+				}), s.referenceClient(only(version), sending(&p.leaf)))
+			}
+			err, _ := d.handshakes()
+			if err == nil {
 				d.mustEcho(t)
 			}
-		})
-	})
-	t.Run("server", func(t *testing.T) {
-		s.need(t, tlsapi.ServerOCSP)
-		eachVersion(t, func(t *testing.T, version uint16) {
-			for _, kind := range []KeyType{ECDSA, RSA} {
-				for _, cert := range []tls.Certificate{with(s.certs[kind]), s.certs[kind]} {
-					d := s.serverDuo(t, s.serverConfig(func(c *tlsapi.ServerConfig) { c.Certificates = []tls.Certificate{cert} }), s.referenceClient(only(version)))
-					d.mustHandshake(t)
-					assert.Equal(t, cert.OCSPStaple, d.peer.ConnectionState().OCSPResponse)
-					d.mustEcho(t)
-				}
-			}
-		})
+			return d, err
+		}
+		for range 2 {
+			_, err := connect(good)
+			require.NoError(t, err)
+			d, err := connect(bad)
+			s.requireKind(t, err, tlsapi.KindRevoked)
+			assert.False(t, d.conn.Info().Resumed)
+		}
 	})
 }

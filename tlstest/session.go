@@ -48,6 +48,7 @@ type duo struct {
 // test hangs.
 func newWire(t *testing.T) (clientWire, serverWire *Transport) {
 	t.Helper()
+	record(t)
 	clientWire, serverWire = Pipe()
 	watchdog := time.AfterFunc(patience, func() { clientWire.Break(errHung) })
 	t.Cleanup(func() {
@@ -75,7 +76,6 @@ func (s *suite) clientDuo(t *testing.T, config *tlsapi.ClientConfig, reference *
 	clientWire, serverWire := newWire(t)
 	conn, err := s.p.Client(clientWire, config)
 	s.acceptRefusal(t, err, config.Features(), values...)
-	s.coverage.use(config.Features())
 	peer := tls.Server(serverWire, reference)
 	d := &duo{
 		session: &session{clientWire, serverWire, conn, peer},
@@ -91,7 +91,6 @@ func (s *suite) serverDuo(t *testing.T, config *tlsapi.ServerConfig, reference *
 	clientWire, serverWire := newWire(t)
 	conn, err := s.p.Server(serverWire, config)
 	s.acceptRefusal(t, err, config.Features(), values...)
-	s.coverage.use(config.Features())
 	peer := tls.Client(clientWire, reference)
 	d := &duo{
 		session: &session{clientWire, serverWire, peer, conn},
@@ -320,7 +319,6 @@ func certificateStage(version uint16) stage { return version == tls.VersionTLS13
 func (s *suite) requireAlertSeen(t *testing.T, r role, when stage, peerErr error, alerts ...tls.AlertError) {
 	t.Helper()
 	require.Error(t, peerErr)
-	s.coverage.add(r.feature("alerts"))
 	text := peerErr.Error()
 	for _, a := range alerts {
 		if strings.Contains(text, "remote error: "+a.Error()) {

@@ -25,6 +25,7 @@ func (s *suite) testSystemRoots(t *testing.T) {
 		s.testKnownSystemRoots(t, dir)
 		return
 	}
+	record(t)
 	dir := t.TempDir()
 	system := NewAuthority(t, Spec{CommonName: "System CA"})
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "roots.pem"), system.PEM(), 0o600))

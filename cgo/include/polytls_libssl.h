@@ -2523,6 +2523,10 @@ static struct polytls_result libssl_failed(struct libssl_conn *conn, int ssl_err
      * its alert tells whose fault it is. */
     return libssl_set_failure(conn, POLYTLS_FAIL_PROTOCOL, 0, SSL_alert_desc_string_long(conn->alert_sent));
   }
+  /* BoringSSL of 2023 has no reason for some malformed messages, but an alert. */
+  if (error.code == 0 && conn->alert_sent >= 0 && conn->alert_sent != SSL_AD_INTERNAL_ERROR) {
+    return libssl_set_failure(conn, POLYTLS_FAIL_PROTOCOL, 0, error.text);
+  }
   if (ssl_error != SSL_ERROR_SSL || error.code == 0) {
     return libssl_set_failure(conn, POLYTLS_FAIL_INTERNAL, error.code, error.text);
   }

@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/binary"
@@ -39,7 +41,7 @@ func (c *Conn) offerSession() {
 		return
 	}
 	raw := s.Cache.Get(s.Key)
-	session, ok := parseSession(raw)
+	session, ok := parseSession(s.Key, raw)
 	if !ok || !s.usable(session, time.Now()) {
 		return
 	}
@@ -149,7 +151,7 @@ func (c *Conn) takeSessions() [][]byte {
 	var kept [][]byte
 	for _, library := range sessions {
 		s := session{f.Version, c.authenticated, f.PeerChain, f.VerifiedChain, f.OCSPResponse, library}
-		if raw := s.marshal(); raw != nil {
+		if raw := s.marshal(c.options.Sessions.Key); raw != nil {
 			kept = append(kept, raw)
 		}
 		clear(library)
@@ -186,9 +188,10 @@ const (
 )
 
 // marshal returns the session in one allocation, as it is secret, or nil when it
-// is too large to be kept.
-func (s *session) marshal() []byte {
-	size := 1 + 2 + 8 + 4*3 + len(s.ocspResponse) + len(s.library)
+// is too large to be kept. A digest at the end binds it to the key: a cache that
+// mistakes one session for another must not undo the verification.
+func (s *session) marshal(key string) []byte {
+	size := 1 + 2 + 8 + 4*3 + len(s.ocspResponse) + len(s.library) + sha256.Size
 	for _, chain := range [][][]byte{s.peerChain, s.verifiedChain} {
 		for _, der := range chain {
 			size += 3 + len(der)
@@ -207,7 +210,18 @@ func (s *session) marshal() []byte {
 	b = appendChain(b, s.peerChain)
 	b = appendChain(b, s.verifiedChain)
 	b = appendBytes(b, s.ocspResponse)
-	return appendBytes(b, s.library)
+	b = appendBytes(b, s.library)
+	digest := sessionDigest(key, b)
+	return append(b, digest[:]...)
+}
+
+func sessionDigest(key string, body []byte) [sha256.Size]byte {
+	h := sha256.New()
+	// The length keeps key and body apart.
+	h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(key))))
+	h.Write([]byte(key))
+	h.Write(body)
+	return [sha256.Size]byte(h.Sum(nil))
 }
 
 // appendBytes appends bytes with a length of three bytes.
@@ -228,13 +242,17 @@ func appendChain(b []byte, chain [][]byte) []byte {
 	return b
 }
 
-// parseSession reads what marshal has made; false for anything else. The result
-// refers to raw.
-func parseSession(raw []byte) (*session, bool) {
-	if len(raw) > maxSession {
+// parseSession reads what marshal has made for the key; false for anything else.
+// The result refers to raw.
+func parseSession(key string, raw []byte) (*session, bool) {
+	if len(raw) > maxSession || len(raw) < sha256.Size {
 		return nil, false
 	}
-	b := cryptobyte.String(raw)
+	body := raw[:len(raw)-sha256.Size]
+	if digest := sessionDigest(key, body); !bytes.Equal(digest[:], raw[len(body):]) {
+		return nil, false
+	}
+	b := cryptobyte.String(body)
 	var s session
 	var format uint8
 	var authenticated uint64

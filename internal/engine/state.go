@@ -17,6 +17,10 @@ func (c *Conn) gatherFacts() {
 		return
 	}
 	c.facts = c.engine.Facts()
+	if !c.options.Client {
+		// Libraries also tell the one that the server has sent.
+		c.facts.OCSPResponse = nil
+	}
 	c.restoreFacts()
 	c.factsDone = c.handshakeDone.Load()
 	c.state = nil

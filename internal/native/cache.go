@@ -6,16 +6,25 @@ import (
 	"sync"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
+	"github.com/polytls/polytls/tlsapi"
 )
 
-// cacheSize is the most contexts that a provider keeps.
-const cacheSize = 64
+// defaultCacheSize is what zero means in Settings.ConfigCacheSize.
+const defaultCacheSize = 64
 
 // contextCache keeps native contexts by the digest of everything that reached
 // them. A context is built once, also when many ask for it at the same time.
 type contextCache struct {
-	mu  sync.Mutex
-	lru *simplelru.LRU[[32]byte, *cacheEntry]
+	mu      sync.Mutex
+	classes map[cacheClass]*simplelru.LRU[[32]byte, *cacheEntry]
+	counts  [2]tlsapi.ConfigCacheStatistics
+}
+
+// cacheClass are the contexts that compete for places: a configuration with a
+// small size must not empty the cache of the others.
+type cacheClass struct {
+	role role
+	size int
 }
 
 type cacheEntry struct {
@@ -26,21 +35,25 @@ type cacheEntry struct {
 
 // get returns a context that the caller releases.
 func (c *contextCache) get(b *contextBuilder) (*context, error) {
+	if b.cacheSize < 0 {
+		c.mu.Lock()
+		c.counts[b.role].Misses++
+		c.mu.Unlock()
+		return b.build()
+	}
 	key := b.digest()
 	for {
 		c.mu.Lock()
-		if c.lru == nil {
-			// The size is a positive constant: the constructor cannot fail.
-			c.lru, _ = simplelru.NewLRU(cacheSize, func(_ [32]byte, e *cacheEntry) {
-				if e.ctx != nil {
-					e.ctx.release()
-				}
-			})
-		}
-		entry, ok := c.lru.Get(key)
-		if !ok {
+		lru := c.class(b)
+		entry, ok := lru.Get(key)
+		if ok {
+			c.counts[b.role].Hits++
+		} else {
+			c.counts[b.role].Misses++
 			entry = &cacheEntry{}
-			c.lru.Add(key, entry)
+			if lru.Add(key, entry) {
+				c.counts[b.role].Evictions++
+			}
 		}
 		c.mu.Unlock()
 
@@ -50,9 +63,9 @@ func (c *contextCache) get(b *contextBuilder) (*context, error) {
 			c.mu.Lock()
 			defer c.mu.Unlock()
 			entry.ctx, entry.err = ctx, err
-			if current, ok := c.lru.Peek(key); ok && current == entry {
+			if current, ok := lru.Peek(key); ok && current == entry {
 				if err != nil {
-					c.lru.Remove(key)
+					lru.Remove(key)
 				}
 			} else if ctx != nil {
 				// Evicted while it was being built: the cache's reference
@@ -74,6 +87,46 @@ func (c *contextCache) get(b *contextBuilder) (*context, error) {
 		}
 		// Evicted and freed between the two locks: ask again.
 	}
+}
+
+// class returns the cache that the builder's context belongs to. It is called
+// with the lock held.
+func (c *contextCache) class(b *contextBuilder) *simplelru.LRU[[32]byte, *cacheEntry] {
+	class := cacheClass{b.role, b.cacheSize}
+	if class.size == 0 {
+		class.size = defaultCacheSize
+	}
+	lru, ok := c.classes[class]
+	if !ok {
+		// The size is positive: the constructor cannot fail.
+		lru, _ = simplelru.NewLRU(class.size, func(_ [32]byte, e *cacheEntry) {
+			if e.ctx != nil {
+				e.ctx.release()
+			}
+		})
+		if c.classes == nil {
+			c.classes = make(map[cacheClass]*simplelru.LRU[[32]byte, *cacheEntry])
+		}
+		c.classes[class] = lru
+	}
+	return lru
+}
+
+func (c *contextCache) statistics(r role) tlsapi.ConfigCacheStatistics {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	counts := c.counts[r]
+	for class, lru := range c.classes {
+		if class.role == r {
+			counts.Entries += lru.Len()
+		}
+	}
+	return counts
+}
+
+// ConfigCacheStatistics implements tlsapi.CachingProvider.
+func (p *Provider) ConfigCacheStatistics() (forClients, forServers tlsapi.ConfigCacheStatistics) {
+	return p.contexts.statistics(client), p.contexts.statistics(server)
 }
 
 // digest identifies the context that the instructions make.

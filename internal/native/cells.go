@@ -60,7 +60,7 @@ func LibsslMatrix() Matrix {
 		stateMachine = "done by the state machine around the library"
 		sessions     = "sessions are never resumed: no ticket is issued, offered or accepted"
 		named        = "only s2n has named policies; others take intermediate and modern"
-		cacheSize    = "the cache keeps 64 contexts; its size cannot be set yet"
+		cacheSize    = "the cache around the library; a place for each context, not for each configuration"
 		memory       = "a private key must be in memory: external signers are " + notYet
 	)
 	m := make(Matrix)
@@ -83,7 +83,7 @@ func LibsslMatrix() Matrix {
 		tlsapi.ClientVerifyConnection, tlsapi.ServerVerifyConnection)
 	m.Set(tlsapi.Unsupported, memory, tlsapi.ClientExternalSigner, tlsapi.ServerExternalSigner)
 	m.Set(tlsapi.Unsupported, named, tlsapi.ClientPolicyNamed, tlsapi.ServerPolicyNamed)
-	m.Set(tlsapi.Unsupported, cacheSize, tlsapi.ClientConfigCache, tlsapi.ServerConfigCache)
+	m.Set(tlsapi.Emulated, cacheSize, tlsapi.ClientConfigCache, tlsapi.ServerConfigCache)
 	m.Set(tlsapi.Unsupported, sessions, tlsapi.ClientSessionCache, tlsapi.ServerSessionTickets, tlsapi.ServerSessionTicketKeys)
 	m.Set(tlsapi.Emulated, "chosen from the ClientHello, which is read before the library gets it", tlsapi.ServerCertificatesByName)
 	m.Set(tlsapi.Emulated, "called with the ClientHello before the library gets it; a ClientHello that crypto/tls does not take is refused",

@@ -5,6 +5,7 @@ package native
 
 import (
 	"crypto"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/binary"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"github.com/polytls/polytls/internal/blinding"
+	"github.com/polytls/polytls/internal/checked"
 	"github.com/polytls/polytls/internal/engine"
 	"github.com/polytls/polytls/tlsapi"
 )
@@ -45,6 +47,8 @@ type Provider struct {
 	initOnce sync.Once
 	initErr  error
 	contexts contextCache
+	clients  checked.Configs[tlsapi.ClientConfig]
+	servers  checked.Configs[tlsapi.ServerConfig]
 	vetted   vettedConfigs
 }
 
@@ -100,8 +104,11 @@ func (p *Provider) supports(f tlsapi.Feature) bool {
 
 // Client returns the client end of a connection.
 func (p *Provider) Client(transport net.Conn, config *tlsapi.ClientConfig) (tlsapi.Conn, error) {
-	if err := p.check(transport, config.Validate(), config != nil, func() []tlsapi.FeatureUse { return config.Features() }); err != nil {
+	if err := p.check(transport); err != nil {
 		return nil, err
+	}
+	if err := p.clients.Check(config, func() error { return p.checkClient(config) }); err != nil {
+		return nil, p.named(err)
 	}
 	c := &contextBuilder{provider: p, role: client}
 	c.settings(&config.Settings)
@@ -138,8 +145,11 @@ func (p *Provider) Client(transport net.Conn, config *tlsapi.ClientConfig) (tlsa
 
 // Server returns the server end of a connection.
 func (p *Provider) Server(transport net.Conn, config *tlsapi.ServerConfig) (tlsapi.Conn, error) {
-	if err := p.check(transport, config.Validate(), config != nil, func() []tlsapi.FeatureUse { return config.Features() }); err != nil {
+	if err := p.check(transport); err != nil {
 		return nil, err
+	}
+	if err := p.servers.Check(config, func() error { return p.checkServer(config) }); err != nil {
+		return nil, p.named(err)
 	}
 	if selects(config) {
 		if err := p.vet(config); err != nil {
@@ -156,8 +166,16 @@ func (p *Provider) Server(transport net.Conn, config *tlsapi.ServerConfig) (tlsa
 	return engine.New(transport, conn, p.serverOptions(config)), nil
 }
 
-// checkServer refuses what is wrong with every provider and what this one does
+// checkClient refuses what is wrong with every provider and what this one does
 // not have.
+func (p *Provider) checkClient(config *tlsapi.ClientConfig) error {
+	if err := config.Validate(); err != nil {
+		return err
+	}
+	return tlsapi.CheckFeatures(p, config.Features())
+}
+
+// checkServer is the same for a server.
 func (p *Provider) checkServer(config *tlsapi.ServerConfig) error {
 	if err := config.Validate(); err != nil {
 		return err
@@ -193,21 +211,15 @@ func (p *Provider) serverOptions(config *tlsapi.ServerConfig) engine.Options {
 	return o
 }
 
-// check does what comes before any work on a configuration.
-func (p *Provider) check(transport net.Conn, invalid error, present bool, features func() []tlsapi.FeatureUse) error {
+// check does what comes before any look at a configuration.
+func (p *Provider) check(transport net.Conn) error {
 	if err := p.Available(); err != nil {
 		return err
 	}
 	if transport == nil {
 		return p.named(tlsapi.ConfigError("", "the transport is nil"))
 	}
-	if invalid != nil {
-		return p.named(invalid)
-	}
-	if !present {
-		return p.named(tlsapi.ConfigError("", "the configuration is nil"))
-	}
-	return tlsapi.CheckFeatures(p, features())
+	return nil
 }
 
 // newConn makes a native connection of the context that the instructions make.
@@ -298,8 +310,10 @@ func splitName(name string) (dns string, ip netip.Addr) {
 // contextBuilder collects the instructions that make a native context. What
 // reaches the library is part of the context's identity by construction.
 type contextBuilder struct {
-	provider     *Provider
-	role         role
+	provider *Provider
+	role     role
+	// cacheSize is Settings.ConfigCacheSize, which does not reach the library.
+	cacheSize    int
 	instructions []instruction
 	// signer is that of the certificate when its private key is not among the
 	// instructions. It is the connection's and no part of the identity.
@@ -320,10 +334,22 @@ type instruction struct {
 	// name is the option's name for errors.
 	name string
 	data []byte
-	// expand, if not nil, gives the data of many calls; data is then a digest
-	// of them all and only part of the identity.
+	// expand, if not nil, gives the data of any number of calls; data is then a
+	// digest of them all and only part of the identity.
 	expand func() ([][]byte, error)
+	// secret data is wiped: what expand gives when it has reached the library,
+	// data with the builder.
 	secret bool
+}
+
+// wipe clears what expand has given.
+func (i *instruction) wipe(values [][]byte) {
+	if !i.secret || i.expand == nil {
+		return
+	}
+	for _, v := range values {
+		clear(v)
+	}
 }
 
 func (c *contextBuilder) set(option int, name string, data []byte) {
@@ -348,6 +374,7 @@ func (c *contextBuilder) fail(err error) {
 
 // settings adds the shared options.
 func (c *contextBuilder) settings(s *tlsapi.Settings) {
+	c.cacheSize = s.ConfigCacheSize
 	if c.provider.Policy != nil {
 		name, err := c.provider.Policy(s)
 		if err != nil {
@@ -445,8 +472,10 @@ func rawOf(certs []*x509.Certificate, raw func(*x509.Certificate) []byte) [][]by
 	return out
 }
 
-// certificate adds a certificate with its key in PKCS #8 form, or without one
-// when the key has an external signer.
+// certificate adds a certificate with its key, or without one when the key has an
+// external signer. The chain stands for both in the identity: Validate has found
+// that the key belongs to the leaf. So the key itself is only touched when a
+// context is made.
 func (c *contextBuilder) certificate(name string, cert *tls.Certificate) {
 	switch {
 	case len(cert.SignedCertificateTimestamps) > 0:
@@ -456,12 +485,32 @@ func (c *contextBuilder) certificate(name string, cert *tls.Certificate) {
 		c.fail(tlsapi.UnsupportedError(c.provider.ProviderName, name, "SupportedSignatureAlgorithms cannot be set for one certificate; set SignatureSchemes"))
 		return
 	}
+	h := sha256.New()
+	for _, der := range cert.Certificate {
+		h.Write(binary.BigEndian.AppendUint32(nil, uint32(len(der))))
+		h.Write(der)
+	}
+	identity := h.Sum(nil)
+	if c.signer = externalSigner(cert.PrivateKey); c.signer != nil {
+		identity = append(identity, 1)
+	}
+	c.instructions = append(c.instructions, instruction{option: optCertificate, name: name, data: identity, secret: true, expand: func() ([][]byte, error) {
+		data, err := keyAndChain(name, cert)
+		return [][]byte{data}, err
+	}})
+	if c.role == server && len(cert.OCSPStaple) > 0 {
+		c.set(optOCSPResponse, name, cert.OCSPStaple)
+	}
+}
+
+// keyAndChain is a certificate as the library takes it, with the key in PKCS #8
+// form or, when it has an external signer, without.
+func keyAndChain(name string, cert *tls.Certificate) ([]byte, error) {
 	var key []byte
-	if c.signer = externalSigner(cert.PrivateKey); c.signer == nil {
+	if externalSigner(cert.PrivateKey) == nil {
 		var err error
 		if key, err = x509.MarshalPKCS8PrivateKey(cert.PrivateKey); err != nil {
-			c.fail(tlsapi.ConfigError(name, "the private key cannot be given to the library: its type is %T", cert.PrivateKey))
-			return
+			return nil, tlsapi.ConfigError(name, "the private key cannot be given to the library: its type is %T", cert.PrivateKey)
 		}
 	}
 	size := 4 + len(key)
@@ -475,13 +524,10 @@ func (c *contextBuilder) certificate(name string, cert *tls.Certificate) {
 	for _, der := range cert.Certificate {
 		data = append(binary.BigEndian.AppendUint32(data, uint32(len(der))), der...)
 	}
-	c.instructions = append(c.instructions, instruction{option: optCertificate, name: name, data: data, secret: true})
-	if c.role == server && len(cert.OCSPStaple) > 0 {
-		c.set(optOCSPResponse, name, cert.OCSPStaple)
-	}
+	return data, nil
 }
 
-// wipe clears the keys.
+// wipe clears the secrets.
 func (c *contextBuilder) wipe() {
 	for _, i := range c.instructions {
 		if i.secret {

@@ -139,9 +139,11 @@ func (b *contextBuilder) build() (*context, error) {
 			if res := C.ctx_set(lib.c, c, C.int(i.option), bytePointer(v), C.size_t(len(v))); res.status != C.POLYTLS_OK {
 				err := ctx.fault(res, i.name)
 				ctx.release()
+				i.wipe(values)
 				return nil, err
 			}
 		}
+		i.wipe(values)
 	}
 	if res := C.ctx_finish(lib.c, c); res.status != C.POLYTLS_OK {
 		name := ""

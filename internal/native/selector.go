@@ -309,7 +309,7 @@ func (p *Provider) chooseConfig(config *tlsapi.ServerConfig, hello *tls.ClientHe
 	if chosen == nil || chosen == config {
 		return config, nil
 	}
-	if err := p.checkServer(chosen); err != nil {
+	if err := p.servers.Check(chosen, func() error { return p.checkServer(chosen) }); err != nil {
 		return nil, err
 	}
 	return chosen, nil

@@ -1,0 +1,93 @@
+package checked
+
+import (
+	"errors"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/polytls/polytls/tlsapi"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func count[C any](c *Configs[C]) int {
+	n := 0
+	c.passed.Range(func(any, any) bool { n++; return true })
+	return n
+}
+
+var global tlsapi.ClientConfig
+
+func TestChecksOnce(t *testing.T) {
+	var configs Configs[tlsapi.ClientConfig]
+	calls := 0
+	pass := func() error { calls++; return nil }
+	inside := struct {
+		before int
+		config tlsapi.ClientConfig
+	}{}
+	for _, config := range []*tlsapi.ClientConfig{{}, {ServerName: "a"}, &inside.config, &global} {
+		calls = 0
+		for range 3 {
+			require.NoError(t, configs.Check(config, pass))
+		}
+		assert.Equal(t, 1, calls)
+		config.ALPN = []string{"h2"}
+		require.NoError(t, configs.Check(config, pass))
+		assert.Equal(t, 2, calls, "a field was set")
+		config.InsecureSkipVerify = true
+		require.NoError(t, configs.Check(config, pass))
+		assert.Equal(t, 3, calls, "a field was set")
+		copied := *config
+		require.NoError(t, configs.Check(&copied, pass))
+		assert.Equal(t, 4, calls, "a copy is another configuration")
+	}
+	calls = 0
+	require.NoError(t, configs.Check(nil, pass))
+	require.NoError(t, configs.Check(nil, pass))
+	assert.Equal(t, 2, calls)
+}
+
+func TestFailuresAreNotRemembered(t *testing.T) {
+	var configs Configs[tlsapi.ServerConfig]
+	config := new(tlsapi.ServerConfig)
+	failed := errors.New("failed")
+	for range 2 {
+		require.Equal(t, failed, configs.Check(config, func() error { return failed }))
+	}
+	require.NoError(t, configs.Check(config, func() error { return nil }))
+	require.NoError(t, configs.Check(config, func() error { return failed }))
+	config.ALPNStrict = true
+	require.Equal(t, failed, configs.Check(config, func() error { return failed }))
+}
+
+func TestForgetsWhatIsGone(t *testing.T) {
+	var configs Configs[tlsapi.ServerConfig]
+	for range 100 {
+		config := new(tlsapi.ServerConfig)
+		// A hook that refers to its configuration must not keep it alive.
+		config.HandshakeFailed = func(error) { _ = config }
+		require.NoError(t, configs.Check(config, func() error { return nil }))
+	}
+	require.Eventually(t, func() bool {
+		runtime.GC()
+		return count(&configs) < 5
+	}, 10*time.Second, 10*time.Millisecond)
+}
+
+func TestManyAtOnce(t *testing.T) {
+	var configs Configs[tlsapi.ServerConfig]
+	config := new(tlsapi.ServerConfig)
+	var group sync.WaitGroup
+	for range 8 {
+		group.Go(func() {
+			for range 1000 {
+				assert.NoError(t, configs.Check(config, func() error { return nil }))
+			}
+		})
+	}
+	group.Wait()
+	assert.Equal(t, 1, count(&configs))
+}
