@@ -15,6 +15,8 @@
  *   - It does not check that a server's ALPN answer was offered.
  *   - It sends nearly no alerts. As long as this end writes plaintext, one is
  *     sent in its place.
+ *   - It takes the first PSK whose identity it knows, whatever the hash, and
+ *     encrypts tickets with a key at random. Both are decided here.
  */
 #if defined(POLYTLS_HAVE_S2N) && defined(__has_include)
 #if __has_include("polytls_s2n_probe.h")
@@ -99,12 +101,13 @@ const struct polytls_library *polytls_s2n_library(void) {
 /* s2n keeps no more ticket keys, and chooses among those that it may encrypt
  * with at random. So the first is given such a time of introduction that it
  * encrypts for decades, the others one that lets them only decrypt. The margin
- * is for clocks that are set back. */
+ * is for clocks that are set back. The sum of both is the lifetime that a ticket
+ * of TLS 1.2 tells, which clients may take for a signed number of seconds. */
 #define MAX_TICKET_KEYS 48
 #define TICKET_KEY_NAME_SIZE 16
 #define SECONDS_A_DAY 86400
 #define TICKET_KEY_ENCRYPTS ((uint64_t)20 * 365 * SECONDS_A_DAY)
-#define TICKET_KEY_DECRYPTS ((uint64_t)50 * 365 * SECONDS_A_DAY)
+#define TICKET_KEY_DECRYPTS ((uint64_t)40 * 365 * SECONDS_A_DAY)
 /* The first bytes of a session in our form: when it ends, in seconds (eight
  * bytes). What s2n makes of it follows. */
 #define SESSION_HEADER_SIZE 8
@@ -183,7 +186,7 @@ struct connection {
   int alpn_refused;
   int done;
   int close_notify_sent;
-  /* The client has answered the server's hello. */
+  /* The client has answered the server's hello, up to its Finished. */
   int second_flight;
   /* The connection's end: status CLOSED or FAILED, 0 before it. It is told by
    * the next step when it came behind data. */
@@ -1796,15 +1799,16 @@ static int keep_tls12_session(struct connection *conn) {
     return 1;
   }
   int lifetime = s2n_connection_get_session_ticket_lifetime_hint(conn->s2n);
-  int len = lifetime < 0 ? 0 : s2n_connection_get_session_length(conn->s2n);
+  int len = s2n_connection_get_session_length(conn->s2n);
   if (len <= 0) {
     return 1;
   }
   uint8_t *session = malloc((size_t)len);
   int kept = 0;
   if (session != NULL && s2n_connection_get_session(conn->s2n, session, (size_t)len) == len) {
-    /* RFC 5077: zero says nothing about the lifetime. */
-    kept = append_session(conn, session, (size_t)len, lifetime == 0 ? MAX_SESSION_LIFETIME : (uint32_t)lifetime);
+    /* RFC 5077: zero says nothing about the lifetime. What is negative is too
+     * large for an int. */
+    kept = append_session(conn, session, (size_t)len, lifetime <= 0 ? MAX_SESSION_LIFETIME : (uint32_t)lifetime);
   }
   if (session != NULL) {
     OPENSSL_cleanse(session, (size_t)len);
@@ -2250,7 +2254,8 @@ static struct polytls_result handshake(struct polytls_conn *base) {
     drop_output(conn, out_end);
     return fail(conn, POLYTLS_FAIL_PROTOCOL, ALERT_HANDSHAKE_FAILURE, "the handshake would be signed with SHA-1 or MD5");
   }
-  if (grown && conn->verification == ACCEPTED) {
+  /* What waits for a client's signature has not come to ChangeCipherSpec. */
+  if (grown && conn->verification == ACCEPTED && wait != FOR_SIGNATURE) {
     conn->second_flight = 1;
   }
   /* on_client_hello has decided for the first ClientHello; what a second one

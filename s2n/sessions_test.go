@@ -230,3 +230,25 @@ func TestFirstTicketKeyEncrypts(t *testing.T) {
 		}
 	})
 }
+
+// TestEndsResumeWithEachOther tests what both ends of the library make of the
+// lifetimes that one of them tells.
+func TestEndsResumeWithEachOther(t *testing.T) {
+	needLibrary(t)
+	f := newSessionFixture(t)
+	eachVersion(t, func(t *testing.T, version uint16) {
+		config := f.client(tlsapi.NewLRUSessionCache(0), func(c *tlsapi.ClientConfig) { c.MinVersion, c.MaxVersion = version, version })
+		for i := range 3 {
+			c, s := pipe(t)
+			client, err := s2n.Provider.Client(c, config)
+			require.NoError(t, err)
+			server, err := s2n.Provider.Server(s, &tlsapi.ServerConfig{Certificates: []tls.Certificate{f.leaf}})
+			require.NoError(t, err)
+			exchange(t, client, server)
+			assert.Equal(t, i > 0, client.Info().Resumed)
+			assert.Equal(t, i > 0, server.Info().Resumed)
+			assert.True(t, client.Info().Verified)
+			assert.NotEmpty(t, client.ConnectionState().PeerCertificates)
+		}
+	})
+}

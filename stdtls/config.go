@@ -1,6 +1,7 @@
 package stdtls
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
@@ -328,9 +329,9 @@ func serverVerifier(c *tlsapi.ServerConfig) (*verifier, error) {
 
 // chooseCertificate asks the hook, then chooses among the certificates of the
 // configuration. It returns the TicketBinding, too.
-func (p *serverPlan) chooseCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, [32]byte, error) {
+func (p *serverPlan) chooseCertificate(handshake context.Context, hello *tls.ClientHelloInfo) (*tls.Certificate, [32]byte, error) {
 	if p.config.GetCertificate != nil {
-		cert, err := p.config.GetCertificate(hello)
+		cert, err := waitForHook(handshake, func() (*tls.Certificate, error) { return p.config.GetCertificate(hello) })
 		if err != nil {
 			return nil, [32]byte{}, rejected(alertInternalError, fmt.Errorf("GetCertificate: %w", err))
 		}

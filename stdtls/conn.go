@@ -131,7 +131,8 @@ func newServerConn(inner net.Conn, config *tlsapi.ServerConfig) (*conn, error) {
 func (c *conn) configForClient(plan *serverPlan, hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	hello.Conn = c.inner
 	if plan.config.GetConfigForClient != nil {
-		chosen, err := plan.config.GetConfigForClient(hello)
+		base := plan.config
+		chosen, err := waitForHook(hello.Context(), func() (*tlsapi.ServerConfig, error) { return base.GetConfigForClient(hello) })
 		if err != nil {
 			return nil, rejected(alertInternalError, fmt.Errorf("GetConfigForClient: %w", err))
 		}
@@ -142,7 +143,7 @@ func (c *conn) configForClient(plan *serverPlan, hello *tls.ClientHelloInfo) (*t
 			c.adopt(plan)
 		}
 	}
-	cert, binding, err := plan.chooseCertificate(hello)
+	cert, binding, err := plan.chooseCertificate(hello.Context(), hello)
 	if err != nil {
 		return nil, err
 	}

@@ -36,7 +36,7 @@ const (
 	noteServerVerify = "in TLS 1.3 crypto/tls has sent the server's flight, Finished included, before the hook runs; the connection is usable only after it"
 	noteRevocation   = "checked by crypto/x509 outside of crypto/tls, with alert bad_certificate; lists with an issuing distribution point or another unknown critical extension count as missing"
 	noteSigner       = "of a signer that fails only the error's text is passed on"
-	noteHook         = "the alert for an error is always internal_error; a hook that blocks keeps the handshake from returning until it looks at the ClientHelloInfo's context"
+	noteHook         = "the alert for an error is always internal_error"
 )
 
 var (

@@ -56,22 +56,22 @@ func TestHookCertificatesAreKept(t *testing.T) {
 	config := &tlsapi.ServerConfig{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &leaf, nil }}
 	plan, err := serverPlanOf(config)
 	require.NoError(t, err)
-	cert, a, err := plan.chooseCertificate(&tls.ClientHelloInfo{})
+	cert, a, err := plan.chooseCertificate(t.Context(), &tls.ClientHelloInfo{})
 	require.NoError(t, err)
 	require.Same(t, &leaf, cert)
 	want := *config
 	want.Certificates = []tls.Certificate{leaf}
 	require.Equal(t, want.TicketBinding(), a)
 	require.Equal(t, 1, plan.chosen.known.Len())
-	_, again, err := plan.chooseCertificate(&tls.ClientHelloInfo{})
+	_, again, err := plan.chooseCertificate(t.Context(), &tls.ClientHelloInfo{})
 	require.NoError(t, err)
 	require.Equal(t, a, again)
 
 	leaf = other
-	_, b, err := plan.chooseCertificate(&tls.ClientHelloInfo{})
+	_, b, err := plan.chooseCertificate(t.Context(), &tls.ClientHelloInfo{})
 	require.NoError(t, err)
 	require.NotEqual(t, a, b)
 	leaf.PrivateKey = nil
-	_, _, err = plan.chooseCertificate(&tls.ClientHelloInfo{})
+	_, _, err = plan.chooseCertificate(t.Context(), &tls.ClientHelloInfo{})
 	require.ErrorIs(t, err, tlsapi.KindConfig)
 }

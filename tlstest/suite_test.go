@@ -316,7 +316,7 @@ var faults = map[string]struct {
 	})},
 	"no key log":               {"key-log", settings(func(s *tlsapi.Settings) { s.KeyLogWriter = nil })},
 	"ignores PSKs":             {"options", settings(func(s *tlsapi.Settings) { s.PSKs, s.RequirePSK = nil, false })},
-	"ignores the cache":        {"options", client(func(c *tlsapi.ClientConfig) { c.SessionCache = nil })},
+	"ignores the cache":        {"resumption", client(func(c *tlsapi.ClientConfig) { c.SessionCache = nil })},
 	"declares less than it is": {"options", faulty{cells: unsupported(tlsapi.ClientALPN)}},
 	"sends before it refuses": {"options", faulty{refusal: func(err error, transport net.Conn) error {
 		transport.Write([]byte{0})
