@@ -2693,6 +2693,12 @@ static struct polytls_result libssl_handshake(struct polytls_conn *head) {
         break;
 #endif
       default:
+#ifdef OPENSSL_IS_BORINGSSL
+        /* The library sends no alert for a signer that has failed. */
+        if (conn->alert_sent < 0 && ERR_GET_REASON(ERR_peek_error()) == SSL_R_PRIVATE_KEY_OPERATION_FAILED) {
+          (void)SSL_send_fatal_alert(conn->ssl, SSL_AD_INTERNAL_ERROR);
+        }
+#endif
         result = libssl_failed(conn, error);
         break;
     }
