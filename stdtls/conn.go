@@ -312,6 +312,9 @@ func (c *conn) outcomeOf(ctx, handshakeCtx context.Context, err error) *tlsapi.E
 	}
 	if handshakeCtx.Err() != nil && errors.Is(err, handshakeCtx.Err()) {
 		if ctx.Err() != nil {
+			// crypto/tls does so, too, unless its handshake has ended at the
+			// same time.
+			_ = c.transport.Close()
 			return ended(ctx.Err())
 		}
 		return closed(opHandshake)
