@@ -97,6 +97,9 @@ type Conn struct {
 	keyShares                []tlsapi.CurveID
 	helloRetry               bool
 
+	// complete is set when the engine has completed its handshake: its facts do
+	// not change any more.
+	complete  bool
 	facts     Facts
 	factsDone bool
 	state     *tls.ConnectionState
@@ -210,6 +213,7 @@ func (c *Conn) handshake(ctx *limitedContext) error {
 			return ClosedError(c.options.Provider, "handshake")
 		}
 		res := c.engine.Handshake()
+		c.complete = c.complete || res.Status == OK
 		text := c.engine.ErrorText()
 		keys := c.engine.TakeKeyLog()
 		if res.Status == Failed && res.Failure != FailPeerAlert {
@@ -350,7 +354,8 @@ func (c *Conn) checkALPN() error {
 		return nil
 	}
 	c.mu.Lock()
-	alpn := c.engine.Facts().ALPN
+	c.gatherFacts()
+	alpn := c.facts.ALPN
 	c.mu.Unlock()
 	if alpn != "" {
 		return nil
@@ -712,6 +717,7 @@ func (c *Conn) readHellos() {
 	c.keyShares = keyShares(c.clientHello.message)
 	c.helloRetry = isHelloRetry(c.serverHello.message)
 	c.clientHello, c.serverHello = helloReader{}, helloReader{}
+	c.state = nil
 }
 
 // enter and leave keep the engine alive during a call.
