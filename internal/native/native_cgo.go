@@ -7,6 +7,23 @@ package native
 #include <stdlib.h>
 #include "polytls_native.h"
 
+// No function of the table keeps a pointer to Go memory or calls into Go.
+#cgo noescape ctx_set
+#cgo nocallback ctx_set
+#cgo noescape conn_set
+#cgo nocallback conn_set
+#cgo nocallback conn_handshake
+#cgo noescape conn_read
+#cgo nocallback conn_read
+#cgo noescape conn_write
+#cgo nocallback conn_write
+#cgo nocallback conn_close_notify
+#cgo noescape conn_query
+#cgo nocallback conn_query
+#cgo noescape conn_facts
+#cgo nocallback conn_facts
+#cgo nocallback conn_free
+
 // Calls through the table. The results come back by value.
 static const char *lib_version(const struct polytls_library *l) { return l->version(); }
 static struct polytls_result lib_init(const struct polytls_library *l, char *text) { return l->init(text); }
@@ -35,6 +52,28 @@ static struct polytls_result conn_close_notify(const struct polytls_library *l, 
 static struct polytls_result conn_query(const struct polytls_library *l, struct polytls_conn *c, int what, uint8_t *p, size_t n) {
   return l->query(c, what, p, n);
 }
+// Asks for everything that is known of a connection: the answers in the order of
+// this list, each behind its size (uint32). Returns the size of it all, which was
+// written as far as it fits.
+static size_t conn_facts(const struct polytls_library *l, struct polytls_conn *c, uint8_t *p, size_t n) {
+  static const int all[] = {POLYTLS_GET_VERSION, POLYTLS_GET_CIPHER_SUITE, POLYTLS_GET_GROUP, POLYTLS_GET_ALPN,
+    POLYTLS_GET_SERVER_NAME, POLYTLS_GET_PEER_CHAIN, POLYTLS_GET_VERIFIED_CHAIN, POLYTLS_GET_SIGNATURE_SCHEME,
+    POLYTLS_GET_RESUMED, POLYTLS_GET_HELLO_RETRY, POLYTLS_GET_OCSP_RESPONSE, POLYTLS_GET_PSK_IDENTITY};
+  size_t used = 0;
+  for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
+    size_t room = used + 4 < n ? n - used - 4 : 0;
+    struct polytls_result r = l->query(c, all[i], room > 0 ? p + used + 4 : NULL, room);
+    size_t size = r.status == POLYTLS_OK ? r.n : 0;
+    if (used + 4 <= n) {
+      p[used] = (uint8_t)(size >> 24);
+      p[used + 1] = (uint8_t)(size >> 16);
+      p[used + 2] = (uint8_t)(size >> 8);
+      p[used + 3] = (uint8_t)size;
+    }
+    used += 4 + size;
+  }
+  return used;
+}
 static void conn_free(const struct polytls_library *l, struct polytls_conn *c, uint8_t *spare) {
   free(spare);
   l->conn_free(c);
@@ -49,6 +88,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"unsafe"
 
@@ -366,21 +406,48 @@ func (n *conn) TakeSessions() [][]byte {
 	return sessions
 }
 
-// Facts asks for everything that is known of the connection.
+// Facts asks for everything that is known of the connection, in one call.
 func (n *conn) Facts() engine.Facts {
+	b := n.facts()
+	next := func() []byte {
+		// The sizes are conn_facts' own.
+		size := 4 + int(binary.BigEndian.Uint32(b))
+		answer := b[4:size:size]
+		b = b[size:]
+		if len(answer) == 0 {
+			return nil
+		}
+		return answer
+	}
 	return engine.Facts{
-		Version:         n.uint16(C.POLYTLS_GET_VERSION),
-		CipherSuite:     n.uint16(C.POLYTLS_GET_CIPHER_SUITE),
-		Group:           tlsapi.CurveID(n.uint16(C.POLYTLS_GET_GROUP)),
-		ALPN:            string(n.query(C.POLYTLS_GET_ALPN, nil)),
-		ServerName:      string(n.query(C.POLYTLS_GET_SERVER_NAME, nil)),
-		PeerChain:       n.chain(C.POLYTLS_GET_PEER_CHAIN),
-		VerifiedChain:   n.chain(C.POLYTLS_GET_VERIFIED_CHAIN),
-		SignatureScheme: n.uint16(C.POLYTLS_GET_SIGNATURE_SCHEME),
-		Resumed:         n.bool(C.POLYTLS_GET_RESUMED),
-		HelloRetry:      n.bool(C.POLYTLS_GET_HELLO_RETRY),
-		OCSPResponse:    n.query(C.POLYTLS_GET_OCSP_RESPONSE, nil),
-		PSKIdentity:     n.query(C.POLYTLS_GET_PSK_IDENTITY, nil),
+		Version:         wireUint16(next()),
+		CipherSuite:     wireUint16(next()),
+		Group:           tlsapi.CurveID(wireUint16(next())),
+		ALPN:            string(next()),
+		ServerName:      string(next()),
+		PeerChain:       chain(next()),
+		VerifiedChain:   chain(next()),
+		SignatureScheme: wireUint16(next()),
+		Resumed:         wireBool(next()),
+		HelloRetry:      wireBool(next()),
+		OCSPResponse:    next(),
+		PSKIdentity:     next(),
+	}
+}
+
+// factsBuffers hold the answer of conn_facts for a moment; only what it takes is
+// kept.
+var factsBuffers = sync.Pool{New: func() any { return new([8192]byte) }}
+
+func (n *conn) facts() []byte {
+	pooled := factsBuffers.Get().(*[8192]byte)
+	defer factsBuffers.Put(pooled)
+	for buf := pooled[:]; ; {
+		size := int(C.conn_facts(n.library.c, n.c, bytePointer(buf), C.size_t(len(buf))))
+		if size <= len(buf) {
+			return bytes.Clone(buf[:size])
+		}
+		buf = make([]byte, size)
 	}
 }
 
@@ -431,21 +498,17 @@ func (n *conn) query(what C.int, buf []byte) []byte {
 	}
 }
 
-func (n *conn) uint16(what C.int) uint16 {
-	if b := n.query(what, make([]byte, 2)); len(b) == 2 {
+func wireUint16(b []byte) uint16 {
+	if len(b) == 2 {
 		return binary.BigEndian.Uint16(b)
 	}
 	return 0
 }
 
-func (n *conn) bool(what C.int) bool {
-	b := n.query(what, make([]byte, 1))
-	return len(b) == 1 && b[0] != 0
-}
+func wireBool(b []byte) bool { return len(b) == 1 && b[0] != 0 }
 
-func (n *conn) chain(what C.int) [][]byte {
+func chain(b []byte) [][]byte {
 	var chain [][]byte
-	b := n.query(what, make([]byte, 4096))
 	for len(b) >= 4 {
 		size := binary.BigEndian.Uint32(b)
 		if uint64(size) > uint64(len(b)-4) {

@@ -119,7 +119,11 @@ func (s *selector) Read(p []byte) engine.Result {
 	if s.Engine == nil {
 		return notYet
 	}
-	return s.feed(func() engine.Result { return s.Engine.Read(p) })
+	res := s.feed(func() engine.Result { return s.Engine.Read(p) })
+	if len(s.replay) > 0 {
+		res.Flags |= engine.FlagPending
+	}
+	return res
 }
 
 // notYet is what cannot happen: the state machine reads, writes and exports

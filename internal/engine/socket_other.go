@@ -1,0 +1,12 @@
+//go:build !unix
+
+package engine
+
+import "net"
+
+// socket does not exist on systems without the calls of Unix.
+type socket struct{}
+
+func newSocket(net.Conn) *socket { return nil }
+
+func (*socket) tryWrite([]byte) int { return 0 }
