@@ -221,6 +221,12 @@ struct libssl_conn {
   const struct libssl_psk *psk;
   int psk_missing;         /* a PSK is required, and there is none */
   int certificate_message; /* a Certificate message was sent or received */
+#ifndef OPENSSL_IS_BORINGSSL
+  int name_changed;  /* the second ClientHello has another name than the first */
+  int hello_seen;    /* a server has seen a ClientHello */
+  uint8_t *sni;      /* its server_name extension, malloc memory, until the end of the handshake */
+  size_t sni_len;
+#endif
 #ifdef OPENSSL_IS_BORINGSSL
   struct libssl_signer signer;
   uint8_t *certificates; /* body of the peer's Certificate message, for a while */
@@ -1982,6 +1988,67 @@ static struct polytls_result libssl_finish_alpn(struct libssl_ctx *ctx) {
   return libssl_result(POLYTLS_OK);
 }
 
+#ifndef OPENSSL_IS_BORINGSSL
+/* Reports whether a ClientHello asks for the same name as the one before the
+ * HelloRetryRequest (RFC 8446 section 4.1.2), by which configuration, certificate
+ * and session id context were chosen: OpenSSL would take the second name for the
+ * connection's. Returns 1; 0 for another name; -1 when memory ran out. */
+static int libssl_keeps_name(struct libssl_conn *conn, const uint8_t *name, size_t len) {
+  if (conn->hello_seen) {
+    return len == conn->sni_len && (len == 0 || memcmp(name, conn->sni, len) == 0);
+  }
+  if (len > 0) {
+    conn->sni = malloc(len);
+    if (conn->sni == NULL) {
+      return -1;
+    }
+    memcpy(conn->sni, name, len);
+  }
+  conn->sni_len = len;
+  conn->hello_seen = 1;
+  return 1;
+}
+
+static void libssl_forget_name(struct libssl_conn *conn) {
+  free(conn->sni);
+  conn->sni = NULL;
+  conn->sni_len = 0;
+}
+
+/* Looks at a ClientHello before the library does. */
+static int libssl_client_hello(SSL *ssl, int *alert, void *argument) {
+  (void)argument;
+  struct libssl_conn *conn = SSL_get_app_data(ssl);
+  const unsigned char *name = NULL;
+  size_t len = 0;
+  *alert = SSL_AD_INTERNAL_ERROR;
+  if (conn == NULL) {
+    return SSL_CLIENT_HELLO_ERROR;
+  }
+  if (SSL_client_hello_get0_ext(ssl, TLSEXT_TYPE_server_name, &name, &len) != 1) {
+    len = 0;
+  }
+  int kept = libssl_keeps_name(conn, name, len);
+  if (kept != 1) {
+    if (kept == 0) {
+      *alert = SSL_AD_ILLEGAL_PARAMETER;
+      conn->name_changed = 1;
+    }
+    return SSL_CLIENT_HELLO_ERROR;
+  }
+  if (conn->ctx->tickets && !libssl_bind_sessions(ssl, conn->ctx, name, len)) {
+    return SSL_CLIENT_HELLO_ERROR;
+  }
+  if (!libssl_choose_psk(conn, ssl)) {
+    if (conn->psk_missing) {
+      *alert = SSL_AD_UNKNOWN_PSK_IDENTITY;
+    }
+    return SSL_CLIENT_HELLO_ERROR;
+  }
+  return SSL_CLIENT_HELLO_SUCCESS;
+}
+#endif
+
 static struct polytls_result libssl_finish_verification(struct libssl_ctx *ctx) {
   int mode = SSL_VERIFY_PEER;
   if (ctx->role == POLYTLS_CLIENT) {
@@ -1997,6 +2064,11 @@ static struct polytls_result libssl_finish_verification(struct libssl_ctx *ctx) 
   /* The second argument is no callback: libssl_verify decides, also for a client
    * that verifies nothing. */
   SSL_CTX_set_verify(ctx->ssl_ctx, mode, NULL);
+#ifndef OPENSSL_IS_BORINGSSL
+  if (ctx->role == POLYTLS_SERVER) {
+    SSL_CTX_set_client_hello_cb(ctx->ssl_ctx, libssl_client_hello, NULL);
+  }
+#endif
   if (ctx->ca_names != NULL) {
     if (ctx->role != POLYTLS_SERVER) {
       return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_CONFIG, 0, "only servers send the names of CAs");
@@ -2066,25 +2138,6 @@ static int libssl_ticket_key_callback(SSL *ssl, unsigned char *name, unsigned ch
                    : EVP_DecryptInit_ex(cipher, EVP_aes_256_cbc(), NULL, key->encryption, iv);
   return ok == 1 ? chosen : -1;
 }
-
-#ifndef OPENSSL_IS_BORINGSSL
-/* Looks at the ClientHello of a server with tickets. Servers with PSKs have
- * none. */
-static int libssl_ticket_client_hello(SSL *ssl, int *alert, void *argument) {
-  (void)argument;
-  struct libssl_conn *conn = SSL_get_app_data(ssl);
-  const unsigned char *name = NULL;
-  size_t len = 0;
-  if (SSL_client_hello_get0_ext(ssl, TLSEXT_TYPE_server_name, &name, &len) != 1) {
-    len = 0;
-  }
-  if (conn != NULL && libssl_bind_sessions(ssl, conn->ctx, name, len)) {
-    return SSL_CLIENT_HELLO_SUCCESS;
-  }
-  *alert = SSL_AD_INTERNAL_ERROR;
-  return SSL_CLIENT_HELLO_ERROR;
-}
-#endif
 
 /* Copies a session that a client may resume into conn->sessions. One that cannot
  * be copied is not kept: the connection does not need it. */
@@ -2156,12 +2209,11 @@ static struct polytls_result libssl_finish_tickets(struct libssl_ctx *ctx) {
   if (ctx->ticket_key_count == 0) {
     return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_CONFIG, 0, "a server with session tickets needs a ticket key");
   }
-#ifdef OPENSSL_IS_BORINGSSL
   /* Sessions are bound in libssl_client_hello. */
+#ifdef OPENSSL_IS_BORINGSSL
   int ok = SSL_CTX_set_tlsext_ticket_key_cb(ctx->ssl_ctx, libssl_ticket_key_callback) == 1;
 #else
   int ok = SSL_CTX_set_tlsext_ticket_key_evp_cb(ctx->ssl_ctx, libssl_ticket_key_callback) == 1;
-  SSL_CTX_set_client_hello_cb(ctx->ssl_ctx, libssl_ticket_client_hello, NULL);
 #endif
   if (!ok) {
     return libssl_ctx_library_failure(ctx, POLYTLS_FAIL_INTERNAL, "the ticket keys cannot be set");
@@ -2238,6 +2290,8 @@ static void libssl_conn_free(struct polytls_conn *head) {
 #ifdef OPENSSL_IS_BORINGSSL
   libssl_forget_certificates(conn);
   libssl_signer_free(&conn->signer);
+#else
+  libssl_forget_name(conn);
 #endif
   polytls_conn_secrets_free(&conn->head);
   free(conn->held);
@@ -2518,6 +2572,12 @@ static struct polytls_result libssl_failed(struct libssl_conn *conn, int ssl_err
     return libssl_set_failure(conn, POLYTLS_FAIL_INTERNAL, error.code, "the external signer gave no usable signature");
   }
 #endif
+#ifndef OPENSSL_IS_BORINGSSL
+  if (conn->name_changed) {
+    return libssl_set_failure(conn, POLYTLS_FAIL_PROTOCOL, error.code,
+                              "the client asks for another name in its second ClientHello");
+  }
+#endif
   if (conn->psk_missing) {
     const char *text = conn->failure_text[0] != 0 ? conn->failure_text : "the server answers with a certificate";
     return libssl_set_failure(conn, POLYTLS_FAIL_NO_PSK, error.code, text);
@@ -2531,10 +2591,6 @@ static struct polytls_result libssl_failed(struct libssl_conn *conn, int ssl_err
     /* BoringSSL of 2023 refuses some malformed ClientHellos without a reason;
      * its alert tells whose fault it is. */
     return libssl_set_failure(conn, POLYTLS_FAIL_PROTOCOL, 0, SSL_alert_desc_string_long(conn->alert_sent));
-  }
-  /* BoringSSL of 2023 has no reason for some malformed messages, but an alert. */
-  if (error.code == 0 && conn->alert_sent >= 0 && conn->alert_sent != SSL_AD_INTERNAL_ERROR) {
-    return libssl_set_failure(conn, POLYTLS_FAIL_PROTOCOL, 0, error.text);
   }
   if (ssl_error != SSL_ERROR_SSL || error.code == 0) {
     return libssl_set_failure(conn, POLYTLS_FAIL_INTERNAL, error.code, error.text);
@@ -2639,6 +2695,7 @@ static struct polytls_result libssl_handshake_complete(struct libssl_conn *conn)
 #ifdef OPENSSL_IS_BORINGSSL
   libssl_forget_certificates(conn);
 #else
+  libssl_forget_name(conn);
   if (reused && conn->ctx->role == POLYTLS_CLIENT && version == TLS1_2_VERSION) {
     libssl_keep_renewed_ticket(conn);
   }
