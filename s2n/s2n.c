@@ -2272,6 +2272,11 @@ static struct polytls_result handshake(struct polytls_conn *base) {
       if (weak_scheme(signature_scheme(conn, conn->ctx->role))) {
         return fail(conn, POLYTLS_FAIL_PROTOCOL, ALERT_HANDSHAKE_FAILURE, "the handshake would be signed with SHA-1 or MD5");
       }
+      /* The policies allow it, few devices have it, and Go's tls has no name for it. */
+      if (signature_scheme(conn, conn->ctx->role) >> 8 == S2N_TLS_HASH_SHA224) {
+        return fail(conn, POLYTLS_FAIL_PROTOCOL, ALERT_HANDSHAKE_FAILURE,
+                    "the peer takes signatures with SHA-224 at most, for which no external signer is asked");
+      }
       return step_result(conn, POLYTLS_WANT_SIGNATURE, 0);
     case FOR_INPUT:
       return step_result(conn, POLYTLS_WANT_INPUT, 0);

@@ -62,7 +62,8 @@ func (s *Sessions) usable(session *session, now time.Time) bool {
 		return true
 	}
 	for _, list := range s.RevocationLists {
-		if !now.Before(list.NextUpdate) {
+		// One that does not say when the next comes holds for good.
+		if !list.NextUpdate.IsZero() && !now.Before(list.NextUpdate) {
 			return false
 		}
 	}
