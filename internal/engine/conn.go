@@ -761,6 +761,10 @@ func (c *Conn) sendLocked(out []byte) error {
 	}
 }
 
+// errAskTransport says that reading the socket itself told nothing: the
+// transport knows why.
+var errAskTransport = errors.New("ask the transport")
+
 // maxEmptyReads is how often a transport may return neither data nor an error.
 const maxEmptyReads = 100
 
@@ -770,11 +774,20 @@ func (c *Conn) receive(op string) error {
 	for empty := 0; ; {
 		// Who has readMu alone uses the engine's input. A Close that comes now
 		// wakes the transport's Read.
-		space := c.engine.InputSpace()
+		var space []byte
+		var n int
+		var err error
+		if c.socket != nil {
+			space, n, err = c.socket.read(c.engine)
+		}
+		if c.socket == nil || err == errAskTransport {
+			if space = c.engine.InputSpace(false); len(space) > 0 {
+				n, err = c.transport.Read(space)
+			}
+		}
 		if len(space) == 0 {
 			return &tlsapi.Error{Provider: c.options.Provider, Op: op, Kind: tlsapi.KindInternal, Err: errors.New("no memory for input")}
 		}
-		n, err := c.transport.Read(space)
 		switch {
 		case n < 0 || n > len(space):
 			// The count becomes the size of the input in native memory.
@@ -794,8 +807,8 @@ func (c *Conn) receive(op string) error {
 		c.mu.Lock()
 		if n > 0 {
 			c.incoming(space[:n])
-			c.engine.InputReceived(n)
 		}
+		c.engine.InputReceived(n)
 		closed := c.closed
 		headerErr, short := c.checkHeader()
 		c.mu.Unlock()

@@ -38,10 +38,11 @@ type Engine interface {
 	CloseNotify() Result
 
 	// InputSpace lends memory for ciphertext from the peer, valid until
-	// InputReceived. Nil means that memory ran out.
-	InputSpace() []byte
+	// InputReceived. Brief says that InputReceived follows without a wait: it
+	// may be more then. Nil means that memory ran out.
+	InputSpace(brief bool) []byte
 	// InputReceived says that the first n bytes of what InputSpace lent hold
-	// ciphertext now.
+	// ciphertext now; with 0 it takes the memory back.
 	InputReceived(n int)
 	// Input returns what was received and not yet consumed, valid until the
 	// next step.

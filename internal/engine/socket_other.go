@@ -9,4 +9,6 @@ type socket struct{}
 
 func newSocket(net.Conn) *socket { return nil }
 
+func (*socket) read(Engine) ([]byte, int, error) { return nil, 0, errAskTransport }
+
 func (*socket) tryWrite([]byte) int { return 0 }

@@ -3,13 +3,24 @@
 package engine
 
 import (
+	"io"
 	"net"
+	"os"
 	"syscall"
 )
 
-// socket is a transport whose descriptor takes what it can without waiting.
+// socket is a transport whose descriptor is read and written without waiting.
 type socket struct {
-	raw syscall.RawConn
+	transport net.Conn
+	raw       syscall.RawConn
+
+	// What read and readOnce tell each other; guarded by readMu.
+	engine Engine
+	space  []byte
+	n      int
+	err    error
+	// once is readOnce, made one time only.
+	once func(fd uintptr) bool
 }
 
 // newSocket returns nil for any other transport than a plain socket of the net
@@ -32,7 +43,45 @@ func newSocket(transport net.Conn) *socket {
 	if err != nil {
 		return nil
 	}
-	return &socket{raw: raw}
+	s := &socket{transport: transport, raw: raw}
+	s.once = s.readOnce
+	return s
+}
+
+// read reads as the transport would, and borrows memory from the engine only when
+// there is something to read. The caller has readMu and ends the loan.
+func (s *socket) read(engine Engine) (space []byte, n int, err error) {
+	s.engine, s.space, s.n, s.err = engine, nil, 0, nil
+	if s.raw.Read(s.once) != nil {
+		// A deadline, or the socket is closed.
+		return nil, 0, errAskTransport
+	}
+	return s.space, s.n, s.err
+}
+
+func (s *socket) readOnce(fd uintptr) bool {
+	s.space = s.engine.InputSpace(true)
+	if len(s.space) == 0 {
+		return true
+	}
+	for {
+		n, err := syscall.Read(int(fd), s.space)
+		switch {
+		case err == syscall.EINTR:
+			continue
+		case err == syscall.EAGAIN:
+			s.engine.InputReceived(0)
+			return false
+		case err != nil:
+			s.err = &net.OpError{Op: "read", Net: s.transport.LocalAddr().Network(), Source: s.transport.LocalAddr(),
+				Addr: s.transport.RemoteAddr(), Err: os.NewSyscallError("read", err)}
+		case n == 0:
+			s.err = io.EOF
+		default:
+			s.n = n
+		}
+		return true
+	}
 }
 
 // tryWrite writes what the socket takes at once, and returns how much that was.

@@ -99,8 +99,6 @@ import (
 )
 
 const (
-	// inputSize holds one TLS record of the largest size and some more.
-	inputSize = C.POLYTLS_MAX_RECORD
 	// outputLimit bounds the ciphertext that a step makes before it is sent:
 	// four records.
 	outputLimit = 4 * C.POLYTLS_MAX_RECORD
@@ -238,12 +236,6 @@ type conn struct {
 	signature *signature
 }
 
-// buffer is malloc memory, or nothing.
-type buffer struct {
-	p   *C.uint8_t
-	cap C.size_t
-}
-
 // newConn makes a connection and applies its options.
 func (ctx *context) newConn(options []instruction, signer crypto.Signer) (*conn, error) {
 	var c *C.struct_polytls_conn
@@ -278,7 +270,10 @@ func (n *conn) Handshake() engine.Result {
 			return result(res)
 		}
 	}
-	return result(C.conn_handshake(n.library.c, n.c))
+	n.lendOutput(&recordBuffers)
+	res := result(C.conn_handshake(n.library.c, n.c))
+	n.returnInput()
+	return res
 }
 
 // Work signs what the library wants signed.
@@ -289,27 +284,37 @@ func (n *conn) Work() func(stdcontext.Context, func(*engine.Options)) error {
 }
 
 func (n *conn) Read(p []byte) engine.Result {
-	return result(C.conn_read(n.library.c, n.c, bytePointer(p), C.size_t(len(p))))
+	res := result(C.conn_read(n.library.c, n.c, bytePointer(p), C.size_t(len(p))))
+	n.returnInput()
+	return res
 }
 
 func (n *conn) Write(p []byte) engine.Result {
+	n.lendOutput(&batchBuffers)
 	return result(C.conn_write(n.library.c, n.c, bytePointer(p), C.size_t(len(p))))
 }
 
-func (n *conn) CloseNotify() engine.Result { return result(C.conn_close_notify(n.library.c, n.c)) }
+func (n *conn) CloseNotify() engine.Result {
+	n.lendOutput(&recordBuffers)
+	return result(C.conn_close_notify(n.library.c, n.c))
+}
 
 // InputSpace lends the free end of the input buffer.
-func (n *conn) InputSpace() []byte {
+func (n *conn) InputSpace(brief bool) []byte {
 	c := n.c
 	if c.in == nil {
-		c.in = (*C.uint8_t)(C.malloc(inputSize))
-		if c.in == nil {
+		b := recordBuffers.get
+		if brief {
+			b = batchBuffers.get
+		}
+		memory := b()
+		if memory.p == nil {
 			return nil
 		}
-		c.in_cap = inputSize
+		c.in, c.in_cap, c.in_start, c.in_end = memory.p, memory.cap, 0, 0
 	}
 	free := c.in_cap - c.in_end
-	if c.in_start > 0 && free < inputSize/2 {
+	if c.in_start > 0 && free < recordBuffers.size/2 {
 		b := unsafe.Slice((*byte)(c.in), int(c.in_cap))
 		copy(b, b[c.in_start:c.in_end])
 		c.in_end -= c.in_start
@@ -319,7 +324,28 @@ func (n *conn) InputSpace() []byte {
 	return unsafe.Slice((*byte)(c.in), int(c.in_cap))[c.in_cap-free : c.in_cap]
 }
 
-func (n *conn) InputReceived(count int) { n.c.in_end += C.size_t(count) }
+func (n *conn) InputReceived(count int) {
+	n.c.in_end += C.size_t(count)
+	n.returnInput()
+}
+
+// returnInput gives the input buffer back when it is empty: a connection that
+// waits holds none.
+func (n *conn) returnInput() {
+	c := n.c
+	if c.in != nil && c.in_start == c.in_end {
+		giveBack(buffer{c.in, c.in_cap})
+		c.in, c.in_cap, c.in_start, c.in_end = nil, 0, 0, 0
+	}
+}
+
+// lendOutput gives the next step an output buffer if there is none.
+func (n *conn) lendOutput(pool *bufferPool) {
+	if c := n.c; c.out == nil {
+		b := pool.get()
+		c.out, c.out_cap = b.p, b.cap
+	}
+}
 
 func (n *conn) Input() []byte {
 	if n.c.in == nil {
@@ -335,16 +361,11 @@ func (n *conn) HasOutput() bool { return n.c.out_end > 0 }
 func (n *conn) TakeOutput() []byte {
 	c := n.c
 	if c.out_end == 0 {
-		// All is sent. One buffer is kept, the larger: the next step finds
-		// room without a reallocation, and an idle connection holds no second.
-		if n.spare.cap > c.out_cap {
-			c.out, n.spare.p = n.spare.p, c.out
-			c.out_cap, n.spare.cap = n.spare.cap, c.out_cap
-		}
-		if n.spare.p != nil {
-			C.free(unsafe.Pointer(n.spare.p))
-			*n.spare = buffer{}
-		}
+		// All is sent: an idle connection holds no buffer.
+		giveBack(*n.spare)
+		giveBack(buffer{c.out, c.out_cap})
+		*n.spare = buffer{}
+		c.out, c.out_cap = nil, 0
 		return nil
 	}
 	out, length, capacity := c.out, c.out_end, c.out_cap
@@ -478,7 +499,12 @@ func (n *conn) Export(label string, context []byte, length int) ([]byte, engine.
 // Free releases the connection and the lent memory.
 func (n *conn) Free() {
 	n.cleanup.Stop()
-	C.conn_free(n.library.c, n.c, n.spare.p)
+	c := n.c
+	for _, b := range []buffer{{c.in, c.in_cap}, {c.out, c.out_cap}, *n.spare} {
+		giveBack(b)
+	}
+	c.in, c.out = nil, nil
+	C.conn_free(n.library.c, c, nil)
 	n.c, n.spare = nil, nil
 }
 
