@@ -15,8 +15,9 @@ import (
 )
 
 const (
-	// patience is how long a case may take before its transport is broken.
-	patience = 30 * time.Second
+	// patience is how long a case may take before its transport is broken: some
+	// make hundreds of connections, and share the machine with other groups.
+	patience = 90 * time.Second
 	// promptly is how long an operation may take that must not wait for
 	// anything. It leaves room for a busy machine.
 	promptly = 5 * time.Second

@@ -95,6 +95,7 @@ import (
 	// The headers are part of this package's build key.
 	_ "github.com/polytls/polytls/cgo/include"
 	"github.com/polytls/polytls/internal/engine"
+	"github.com/polytls/polytls/internal/forgotten"
 	"github.com/polytls/polytls/tlsapi"
 )
 
@@ -252,15 +253,20 @@ func (ctx *context) newConn(options []instruction, signer crypto.Signer) (*conn,
 	}
 	n := &conn{library: ctx.library, c: c, spare: &buffer{}, signer: signer}
 	// The net under connections that nobody closes.
-	n.cleanup = runtime.AddCleanup(n, func(f forgotten) { C.conn_free(f.library.c, f.c, f.spare.p) },
-		forgotten{ctx.library, c, n.spare})
+	n.cleanup = runtime.AddCleanup(n, left.free, left{ctx.library, c, n.spare})
 	return n, nil
 }
 
-type forgotten struct {
+// left is what a connection leaves that nobody has closed.
+type left struct {
 	library *library
 	c       *C.struct_polytls_conn
 	spare   *buffer
+}
+
+func (l left) free() {
+	C.conn_free(l.library.c, l.c, l.spare.p)
+	forgotten.Add()
 }
 
 func (n *conn) Handshake() engine.Result {
