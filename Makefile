@@ -11,6 +11,9 @@ REQUIRE := POLYTLS_REQUIRE_PEERS=1 POLYTLS_REQUIRE_PROVIDERS="$(LIBS)"
 BENCH_OUT ?= bin/bench
 BENCH_FLAGS ?=
 
+PROVIDERS ?= $(LIBS) std
+BOGO_FLAGS ?=
+
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 ACTIONLINT := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 
@@ -49,6 +52,10 @@ race: native test-tools ## Run the Go tests under the race detector
 .PHONY: asan
 asan: native ## Run the Go tests under AddressSanitizer
 	$(REQUIRE) $(GO) test -asan -timeout 30m ./...
+
+.PHONY: bogo
+bogo: native ## Let BoringSSL's test runner judge the providers (PROVIDERS="openssl std", BOGO_FLAGS=--race)
+	scripts/bogo.sh $(BOGO_FLAGS) $(PROVIDERS)
 
 .PHONY: bench
 bench: native ## Compare the providers on this machine (BENCH_FLAGS=--quick, BENCH_OUT=bin/bench)

@@ -57,8 +57,8 @@ PROVIDERS=${PROVIDERS:-openssl boringssl s2n std}
 WORKERS=${WORKERS:-$(nproc 2>/dev/null || echo 2)}
 OUT=$ROOT/bin/bogo
 
-# unpack_runner FILE DIR takes the runner out of the tarball; unpacking the whole
-# source would take ten times as long.
+# unpack_runner FILE DIR takes the runner out of the tarball; the rest of the
+# source is not needed.
 unpack_runner() {
   local strip
   mkdir -p "$2"
@@ -85,7 +85,8 @@ runner_source() {
     [ "$S_VERSION" = "${VERSION:=$S_VERSION}" ] || continue
     if [ "$S_KIND" = archive ]; then
       fetch_archive boringssl || { note bogo "$REASON"; continue; }
-      step bogo "unpack the runner from $S_FILE" unpack_runner_job "$CACHE/downloads/$S_FILE" "$WORK/src"
+      note bogo "unpack the runner from $S_FILE"
+      unpack_runner "$CACHE/downloads/$S_FILE" "$WORK/src"
     else
       fetch_git boringssl "$WORK/src" || { note bogo "$REASON"; continue; }
     fi
@@ -95,16 +96,6 @@ runner_source() {
   done < <(lock_lines boringssl)
   die "no source of BoringSSL's test runner can be had; BOGO_SRC names a folder with one"
 }
-
-# unpack_runner_job is for step, whose jobs know the functions of scripts/native
-# only.
-step() {
-  local what=$2
-  shift 2
-  note bogo "$what"
-  "$@"
-}
-unpack_runner_job() { unpack_runner "$@"; }
 
 mkdir -p "$CACHE/logs" "$OUT"
 WORK=$(mktemp -d "$CACHE/bogo-work.XXXXXX")
@@ -140,9 +131,9 @@ for provider in $PROVIDERS; do
     tail -n 20 "$OUT/$provider.log" >&2
     die "$provider: the runner did not run"
   fi
-  IFS=/ read -r bad skipped done _ total <<<"$counts"
+  IFS=/ read -r bad skipped ended _ total <<<"$counts"
   ms=$(($(now_ms) - start))
-  printf '%-10s %8d %8d %14d %9d %4d s\n' "$provider" $((done - bad - skipped)) "$bad" "$skipped" $((total - done)) $((ms / 1000))
+  printf '%-10s %8d %8d %14d %9d %4d s\n' "$provider" $((ended - bad - skipped)) "$bad" "$skipped" $((total - ended)) $((ms / 1000))
   if [ -n "$failed" ]; then
     status=1
     tr '\b' '\n' <"$OUT/$provider.log" | sed -n -E 's/^.*FAILED \((.*)\)$/  failed: \1/p' | sort | head -n 50

@@ -178,6 +178,12 @@ func (s *suite) testExporter(t *testing.T) {
 				assert.Equal(t, want, got)
 			}
 		}
+		// A label of no bytes is one, too.
+		got, err := d.conn.ExportKeyingMaterial("", nil, 32)
+		require.NoError(t, err)
+		want, err := state.ExportKeyingMaterial("", nil, 32)
+		require.NoError(t, err)
+		assert.Equal(t, want, got)
 		other, err := d.conn.ExportKeyingMaterial(label+" 2", nil, 32)
 		require.NoError(t, err)
 		same, err := d.conn.ExportKeyingMaterial(label, nil, 32)

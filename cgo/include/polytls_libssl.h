@@ -1968,11 +1968,12 @@ static struct polytls_result libssl_finish_schemes(struct libssl_ctx *ctx) {
 #endif
 
 /* Acknowledges the client's server name, as RFC 6066 section 3 wants of a server
- * that heeds it; the certificate has been chosen by then. Borrows everything. */
+ * that heeds it, unless a session is resumed. Borrows everything. */
 static int libssl_acknowledge_name(SSL *ssl, int *alert, void *argument) {
   (void)alert;
   (void)argument;
-  return SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name) == NULL ? SSL_TLSEXT_ERR_NOACK : SSL_TLSEXT_ERR_OK;
+  int heeded = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name) != NULL && !SSL_session_reused(ssl);
+  return heeded ? SSL_TLSEXT_ERR_OK : SSL_TLSEXT_ERR_NOACK;
 }
 
 static struct polytls_result libssl_finish_alpn(struct libssl_ctx *ctx) {

@@ -67,12 +67,14 @@ func (c *connection) setVersions(s *tlsapi.Settings) error {
 	return nil
 }
 
-// setSchemes turns the preferences for signing and for verifying, which tlsapi
-// has one list for, into that list where the test needs one of them only.
+// setSchemes turns the preferences for signing and for verifying into tlsapi's
+// one list: what the test is about first, and behind it what the other half of
+// the handshake needs. Where the provider has no such list, -signing-prefs goes
+// to the certificate.
 func (c *connection) setSchemes(s *tlsapi.Settings, server bool) error {
 	var signing []tls.SignatureScheme
 	for _, cred := range append(slices.Clone(c.credentials), c.certificate) {
-		if cred.signingPrefs == nil {
+		if cred.signingPrefs == nil || c.schemesPerCertificate {
 			continue
 		}
 		if signing != nil {
@@ -86,17 +88,29 @@ func (c *connection) setSchemes(s *tlsapi.Settings, server bool) error {
 	case signing != nil && c.verifyPrefs != nil && !slices.Equal(signing, c.verifyPrefs):
 		return missing{"-signing-prefs beside other -verify-prefs"}
 	case signing != nil:
-		if verifies && c.verifyPrefs == nil {
-			return missing{"-signing-prefs of an end that verifies"}
-		}
 		s.SignatureSchemes = signing
-	case c.verifyPrefs != nil:
-		if signs && verifies && server {
-			return missing{"-verify-prefs of a server, which signs"}
+		if verifies && c.verifyPrefs == nil {
+			s.SignatureSchemes = union(signing, tls.PSSWithSHA256, tls.ECDSAWithP256AndSHA256, tls.PKCS1WithSHA256)
 		}
+	case c.verifyPrefs != nil:
 		s.SignatureSchemes = c.verifyPrefs
+		if signs && verifies && server {
+			// The key of the runner's default certificate is RSA.
+			s.SignatureSchemes = union(c.verifyPrefs, tls.PSSWithSHA256)
+		}
 	}
 	return nil
+}
+
+// union returns the schemes and behind them those that are not among them.
+func union(schemes []tls.SignatureScheme, more ...tls.SignatureScheme) []tls.SignatureScheme {
+	all := slices.Clone(schemes)
+	for _, scheme := range more {
+		if !slices.Contains(all, scheme) {
+			all = append(all, scheme)
+		}
+	}
+	return all
 }
 
 // verify is the hook that -verify-fail makes fail. BoringSSL's is not called for
@@ -126,16 +140,14 @@ func (c *connection) certificates() ([]tls.Certificate, error) {
 			return nil, err
 		}
 		cert.OCSPStaple = cred.ocspResponse
+		if c.schemesPerCertificate {
+			cert.SupportedSignatureAlgorithms = cred.signingPrefs
+		}
 		if cert.SignedCertificateTimestamps, err = timestampList(cred.scts); err != nil {
 			return nil, err
 		}
-		if c.useOCSPCallback {
-			switch {
-			case c.declineOCSP:
-				cert.OCSPStaple = nil
-			case !c.setOCSP:
-				return nil, missing{"-use-ocsp-callback that neither sets nor declines"}
-			}
+		if c.useOCSPCallback && c.declineOCSP {
+			cert.OCSPStaple = nil
 		}
 		certs = append(certs, cert)
 	}
@@ -146,9 +158,6 @@ func (c *connection) clientConfig(sessions tlsapi.SessionCache) (*tlsapi.ClientC
 	settings, err := c.settings(false)
 	if err != nil {
 		return nil, err
-	}
-	if c.useOCSPCallback {
-		return nil, missing{"-use-ocsp-callback of a client"}
 	}
 	if c.expectVerifyPrefs != nil {
 		return nil, missing{"-expect-peer-verify-pref of a client"}
@@ -212,9 +221,9 @@ func (c *connection) serverConfig() (*tlsapi.ServerConfig, error) {
 	if config.Certificates, err = c.certificates(); err != nil {
 		return nil, err
 	}
-	if c.expectAdvertisedALPN != nil || c.expectVerifyPrefs != nil || c.earlyCallback || c.failEarlyCallback {
+	if c.expectAdvertisedALPN != nil || c.expectVerifyPrefs != nil || c.earlyCallback || c.failEarlyCallback || c.hookFails {
 		config.GetConfigForClient = func(info *tls.ClientHelloInfo) (*tlsapi.ServerConfig, error) {
-			if c.failEarlyCallback {
+			if c.failEarlyCallback || c.hookFails {
 				return nil, errors.New("the test wants the hook to fail")
 			}
 			return nil, c.hello(info)

@@ -26,6 +26,8 @@ type test struct {
 // count for all of them.
 type connection struct {
 	async bool
+	// schemesPerCertificate is set where the provider has no SignatureSchemes.
+	schemesPerCertificate bool
 
 	// certificate is what -cert-file and its companions say before the first
 	// -new-x509-credential; credentials are those after it, which come first.
@@ -59,8 +61,8 @@ type connection struct {
 	earlyCallback     bool
 	failEarlyCallback bool
 	failCertCallback  bool
+	hookFails         bool
 	useOCSPCallback   bool
-	setOCSP           bool
 	declineOCSP       bool
 
 	implicitHandshake    bool
@@ -209,7 +211,8 @@ var switches = map[string]func(*connection){
 	"fail-early-callback":            func(c *connection) { c.failEarlyCallback = true },
 	"fail-cert-callback":             func(c *connection) { c.failCertCallback = true },
 	"use-ocsp-callback":              func(c *connection) { c.useOCSPCallback = true },
-	"set-ocsp-in-callback":           func(c *connection) { c.setOCSP = true },
+	"install-ddos-callback":          func(c *connection) { c.earlyCallback = true },
+	"fail-ddos-callback":             func(c *connection) { c.hookFails = true },
 	"decline-ocsp-callback":          func(c *connection) { c.declineOCSP = true },
 	"implicit-handshake":             func(c *connection) { c.implicitHandshake = true },
 	"handshake-twice":                func(c *connection) { c.handshakeAgain = true },
@@ -235,6 +238,8 @@ var switches = map[string]func(*connection){
 	"psk-importer-sha256": func(c *connection) { c.setPSK(func(p *tlsapi.PSK) { p.Hash = tlsapi.PSKSHA256 }) },
 	"psk-importer-sha384": func(c *connection) { c.setPSK(func(p *tlsapi.PSK) { p.Hash = tlsapi.PSKSHA384 }) },
 
+	// The certificate holds the response, whenever it is set.
+	"set-ocsp-in-callback": func(*connection) {},
 	// Clients ask for a stapled response, servers have no cache of session
 	// identifiers, and a client's certificate needs no callback.
 	"enable-ocsp-stapling":         func(*connection) {},

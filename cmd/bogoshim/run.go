@@ -14,6 +14,12 @@ import (
 
 // run makes the connections of a test one after the other.
 func (t *test) run(provider tlsapi.Provider) error {
+	for _, f := range provider.Features() {
+		if (f.Feature == tlsapi.ClientSignatureSchemes && !t.server || f.Feature == tlsapi.ServerSignatureSchemes && t.server) &&
+			f.Support == tlsapi.Unsupported {
+			t.initial.schemesPerCertificate, t.resumed.schemesPerCertificate = true, true
+		}
+	}
 	sessions := &countingCache{SessionCache: tlsapi.NewLRUSessionCache(0)}
 	for i := range t.resumeCount + 1 {
 		c := &t.initial
