@@ -70,7 +70,7 @@ unpack_runner() {
 # runner_source sets SRC to a folder with the runner. Only the newest BoringSSL of
 # the lock will do: runners of 2023 have certificates that are out of date.
 runner_source() {
-  local line folder
+  local line folder newest=
   if [ -n "${BOGO_SRC:-}" ]; then
     SRC=$BOGO_SRC
     return
@@ -82,7 +82,7 @@ runner_source() {
       SRC=$folder
       return
     fi
-    [ "$S_VERSION" = "${VERSION:=$S_VERSION}" ] || continue
+    [ "$S_VERSION" = "${newest:=$S_VERSION}" ] || continue
     if [ "$S_KIND" = archive ]; then
       fetch_archive boringssl || { note bogo "$REASON"; continue; }
       note bogo "unpack the runner from $S_FILE"
