@@ -1272,6 +1272,8 @@ static int make_s2n_connection(struct connection *conn) {
           * seconds on the thread. */
          s2n_connection_set_blinding(conn->s2n, S2N_SELF_SERVICE_BLINDING) == S2N_SUCCESS &&
          s2n_connection_set_config(conn->s2n, conn->ctx->config) == S2N_SUCCESS &&
+         /* The name chooses the certificate: the server acknowledges it. */
+         (conn->ctx->role == POLYTLS_CLIENT || s2n_connection_server_name_extension_used(conn->s2n) == S2N_SUCCESS) &&
          /* Names are checked by polytls_verify. s2n's own check comes before the
           * chain's, passes addresses as text and falls back to the common name;
           * with a callback that accepts, certificates without any name would

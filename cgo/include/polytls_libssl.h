@@ -1973,7 +1973,19 @@ static struct polytls_result libssl_finish_schemes(struct libssl_ctx *ctx) {
 
 #endif
 
+/* Acknowledges the client's server name, as RFC 6066 section 3 wants of a server
+ * that heeds it, unless a session is resumed. Borrows everything. */
+static int libssl_acknowledge_name(SSL *ssl, int *alert, void *argument) {
+  (void)alert;
+  (void)argument;
+  int heeded = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name) != NULL && !SSL_session_reused(ssl);
+  return heeded ? SSL_TLSEXT_ERR_OK : SSL_TLSEXT_ERR_NOACK;
+}
+
 static struct polytls_result libssl_finish_alpn(struct libssl_ctx *ctx) {
+  if (ctx->role == POLYTLS_SERVER) {
+    SSL_CTX_set_tlsext_servername_callback(ctx->ssl_ctx, libssl_acknowledge_name);
+  }
   if (ctx->alpn_len == 0) {
     if (ctx->alpn_strict) {
       return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_CONFIG, 0, "strict ALPN needs a list of protocols");
@@ -2560,8 +2572,21 @@ static enum polytls_failure libssl_failure_of(int reason) {
   }
 }
 
+/* What SSL_get_error says of the last call. OpenSSL keeps the level of the last
+ * warning apart from the close_notify of TLS 1.3: after a user_canceled, which
+ * JSSE sends in front of each close_notify, it knows of the close and calls it a
+ * failure without a reason. */
+static int libssl_ssl_error(const struct libssl_conn *conn, int ret) {
+  int error = SSL_get_error(conn->ssl, ret);
+  if ((error == SSL_ERROR_SYSCALL || error == SSL_ERROR_SSL) && ERR_peek_error() == 0 &&
+      (SSL_get_shutdown(conn->ssl) & SSL_RECEIVED_SHUTDOWN) != 0) {
+    return SSL_ERROR_ZERO_RETURN;
+  }
+  return error;
+}
+
 /* Reads what the failed call left in the error queue; ssl_error is what
- * SSL_get_error said of it. */
+ * libssl_ssl_error said of it. */
 static struct polytls_result libssl_failed(struct libssl_conn *conn, int ssl_error) {
   struct libssl_error error = libssl_take_error();
   if (conn->out_of_memory) {
@@ -2732,7 +2757,7 @@ static struct polytls_result libssl_handshake(struct polytls_conn *head) {
   if (ret == 1) {
     result = libssl_handshake_complete(conn);
   } else {
-    int error = SSL_get_error(conn->ssl, ret);
+    int error = libssl_ssl_error(conn, ret);
     switch (error) {
       case SSL_ERROR_WANT_READ:
         result = libssl_input_result(conn, POLYTLS_WANT_INPUT, 0);
@@ -2807,7 +2832,7 @@ static struct polytls_result libssl_read(struct polytls_conn *head, uint8_t *buf
       n += (size_t)ret;
       continue;
     }
-    int error = SSL_get_error(conn->ssl, ret);
+    int error = libssl_ssl_error(conn, ret);
     if (error == SSL_ERROR_WANT_READ) {
       break;
     }
@@ -2879,7 +2904,7 @@ static struct polytls_result libssl_write(struct polytls_conn *head, const uint8
       n += (size_t)ret;
       continue;
     }
-    int error = SSL_get_error(conn->ssl, ret);
+    int error = libssl_ssl_error(conn, ret);
     if (error == SSL_ERROR_WANT_WRITE) {
       full = 1;
       break;
@@ -2912,7 +2937,7 @@ static struct polytls_result libssl_close_notify(struct polytls_conn *head) {
     conn->close_sent = 1;
     result = libssl_step_result(conn, POLYTLS_OK, 0);
   } else {
-    int error = SSL_get_error(conn->ssl, ret);
+    int error = libssl_ssl_error(conn, ret);
     result = error == SSL_ERROR_WANT_WRITE ? libssl_step_result(conn, POLYTLS_WANT_OUTPUT, 0)
                                            : libssl_failed(conn, error);
   }
@@ -3065,8 +3090,8 @@ static struct polytls_result libssl_export(struct libssl_conn *conn, uint8_t *bu
     return libssl_fail(text, POLYTLS_FAIL_CONFIG, 0, "exporter: the request is malformed");
   }
   size_t wanted = libssl_uint16(context + context_len);
-  if (label_len == 0 || wanted == 0 || libssl_label_is_reserved(label, label_len)) {
-    return libssl_fail(text, POLYTLS_FAIL_CONFIG, 0, "exporter: the label is empty or reserved, or no bytes are wanted");
+  if (wanted == 0 || libssl_label_is_reserved(label, label_len)) {
+    return libssl_fail(text, POLYTLS_FAIL_CONFIG, 0, "exporter: the label is reserved, or no bytes are wanted");
   }
   if (wanted > len) {
     struct polytls_result result = libssl_result(POLYTLS_OK);
