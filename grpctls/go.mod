@@ -1,0 +1,5 @@
+module github.com/polytls/polytls/grpctls
+
+go 1.26.0
+
+replace github.com/polytls/polytls => ..
