@@ -175,8 +175,9 @@ func TestKubernetesSwap(t *testing.T) {
 // reported; then the next good ones are taken over.
 func TestDamage(t *testing.T) {
 	f := newFixture(t)
-	first, other := f.issue(t, "first"), f.issue(t, "other")
-	f.writePair(t, first)
+	f.writePair(t, f.issue(t, "first"))
+	// Of another type: leaves of one type share their key in tests.
+	other := f.authority.Leaf(t, tlstest.Spec{Key: tlstest.RSA, CommonName: "other"})
 	files := f.start(t)
 	whole := tlstest.CertificatePEM(other)
 	for _, c := range []struct {
