@@ -380,7 +380,10 @@ func (t *Transport) handshake(ctx context.Context, provider tlsapi.Provider, tra
 		ctx, cancel = context.WithTimeout(ctx, d)
 		defer cancel()
 	}
-	trace := httptrace.ContextClientTrace(ctx)
+	var trace *httptrace.ClientTrace
+	if reportsHandshakes {
+		trace = httptrace.ContextClientTrace(ctx)
+	}
 	if trace != nil && trace.TLSHandshakeStart != nil {
 		trace.TLSHandshakeStart()
 	}
