@@ -128,6 +128,7 @@ func (c *clientCredentials) ServerHandshake(net.Conn) (net.Conn, credentials.Aut
 
 // Info implements credentials.TransportCredentials.
 func (c *clientCredentials) Info() credentials.ProtocolInfo {
+	//lint:ignore SA1019 grpc-go takes the :authority header from it still.
 	return credentials.ProtocolInfo{SecurityProtocol: "tls", ServerName: c.config.ServerName}
 }
 

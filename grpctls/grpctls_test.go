@@ -1,5 +1,7 @@
 package grpctls_test
 
+//lint:file-ignore SA1019 The interface has them still.
+
 import (
 	"context"
 	"crypto/tls"

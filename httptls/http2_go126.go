@@ -2,6 +2,8 @@
 
 package httptls
 
+//lint:file-ignore SA1019 What replaces it begins with Go 1.27.
+
 import (
 	"context"
 	"net"
