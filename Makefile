@@ -3,7 +3,7 @@
 LIBS ?= openssl boringssl s2n
 GO ?= go
 # The modules of this repository: the core and the ones with heavier dependencies.
-MODULES := . cmd/polytls bench
+MODULES := . cmd/polytls grpctls bench
 
 # Where everything was built and installed, nothing may be skipped for want of it.
 REQUIRE := POLYTLS_REQUIRE_PEERS=1 POLYTLS_REQUIRE_PROVIDERS="$(LIBS)"
@@ -47,6 +47,7 @@ test: native test-tools ## Run all tests: scripts, builds, consumers, without cg
 	scripts/build-stages-test.sh
 	scripts/consumer-test.sh
 	CGO_ENABLED=0 $(GO) test -short $(NOCGO_PACKAGES)
+	cd grpctls && $(REQUIRE) $(GO) test -timeout 20m ./...
 	cd cmd/polytls && $(REQUIRE) $(GO) test -timeout 20m ./...
 	cd bench && $(GO) test -timeout 20m ./...
 	$(REQUIRE) $(GO) test -timeout 20m ./...
@@ -58,6 +59,7 @@ race: native ## Run the tests under the race detector where it tells something
 .PHONY: race-all
 race-all: native test-tools ## Run all Go tests under the race detector
 	cd cmd/polytls && $(REQUIRE) $(GO) test -race -timeout 30m ./...
+	cd grpctls && $(REQUIRE) $(GO) test -race -timeout 30m ./...
 	$(REQUIRE) $(GO) test -race -timeout 40m ./...
 
 .PHONY: asan

@@ -2,6 +2,8 @@
 
 package httptls
 
+//lint:file-ignore SA1019 What replaces it begins with Go 1.27.
+
 import (
 	"context"
 	"net"
@@ -14,6 +16,10 @@ import (
 
 	"github.com/polytls/polytls/tlsapi"
 )
+
+// reportsHandshakes says who calls the hooks of httptrace: net/http calls them
+// for *tls.Conn only.
+const reportsHandshakes = true
 
 // http2Connections are a pool's HTTP/2 connections. http.Transport of Go 1.26
 // speaks HTTP/2 over *tls.Conn only, but asks golang.org/x/net/http2 for a

@@ -9,6 +9,10 @@ import (
 	"github.com/polytls/polytls/tlsapi"
 )
 
+// reportsHandshakes says who calls the hooks of httptrace: net/http does, right
+// after the handshake, so that they tell its result but not its duration.
+const reportsHandshakes = false
+
 // http2Connections has nothing to do from Go 1.27 on: http.Transport speaks
 // HTTP/2 over connections with ConnectionState.
 type http2Connections struct{}

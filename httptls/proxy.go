@@ -62,8 +62,9 @@ func (t *Transport) dial(ctx context.Context, network, addr string) (net.Conn, e
 	if t.settings.DialContext != nil {
 		return t.settings.DialContext(ctx, network, addr)
 	}
-	if t.settings.Dial != nil { //nolint:staticcheck // net/http honours it still.
-		return t.settings.Dial(network, addr) //nolint:staticcheck // The same.
+	//lint:ignore SA1019 net/http honours it still.
+	if dial := t.settings.Dial; dial != nil {
+		return dial(network, addr)
 	}
 	return new(net.Dialer).DialContext(ctx, network, addr)
 }

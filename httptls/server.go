@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/polytls/polytls/tlsapi"
 )
@@ -36,8 +37,8 @@ type Server struct {
 	Provider tlsapi.Provider
 	// Config is the configuration. Nil is allowed where certificate files are
 	// given. When its ALPN is nil, the protocols that are served are offered,
-	// h2 before http/1.1. A configuration that GetConfigForClient returns
-	// counts as it is: without an ALPN list of its own there is no HTTP/2.
+	// h2 before http/1.1; so are they when a configuration that its
+	// GetConfigForClient returns has none.
 	Config *tlsapi.ServerConfig
 
 	prepared     sync.Once
@@ -86,6 +87,9 @@ func (s *Server) ServeTLS(inner net.Listener, certFile, keyFile string) error {
 	}
 	if config.ALPN == nil {
 		config.ALPN = offeredProtocols(s.http1, s.http2)
+		if hook := config.GetConfigForClient; hook != nil {
+			config.GetConfigForClient = withProtocols(hook, config.ALPN)
+		}
 	}
 	l, err := NewListener(inner, s.Provider, &config)
 	if err != nil {
@@ -129,6 +133,26 @@ func offeredProtocols(http1, http2 bool) []string {
 		alpn = append(alpn, "http/1.1")
 	}
 	return alpn
+}
+
+// withProtocols adds the protocols to what hook returns. The last result is kept,
+// as hooks return the same one again and again, which providers recognize.
+func withProtocols(hook func(*tls.ClientHelloInfo) (*tlsapi.ServerConfig, error), alpn []string) func(*tls.ClientHelloInfo) (*tlsapi.ServerConfig, error) {
+	type result struct{ of, config *tlsapi.ServerConfig }
+	var last atomic.Pointer[result]
+	return func(hello *tls.ClientHelloInfo) (*tlsapi.ServerConfig, error) {
+		chosen, err := hook(hello)
+		if err != nil || chosen == nil || chosen.ALPN != nil {
+			return chosen, err
+		}
+		if r := last.Load(); r != nil && r.of == chosen {
+			return r.config, nil
+		}
+		config := *chosen
+		config.ALPN = alpn
+		last.Store(&result{of: chosen, config: &config})
+		return &config, nil
+	}
 }
 
 // prepare sets the embedded server up, before it serves for the first time.

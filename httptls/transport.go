@@ -116,10 +116,12 @@ func (t *Transport) setUp() error {
 		base = http.DefaultTransport.(*http.Transport)
 	}
 	t.settings = base.Clone()
+	//lint:ignore SA1019 It must be refused.
+	oldDialTLS := t.settings.DialTLS
 	switch {
 	case hasTLSSettings(t.settings.TLSClientConfig):
 		return tlsapi.ConfigError("HTTP.TLSClientConfig", "it would have no effect; set Config")
-	case t.settings.DialTLSContext != nil || t.settings.DialTLS != nil: //nolint:staticcheck // It must be refused.
+	case t.settings.DialTLSContext != nil || oldDialTLS != nil:
 		return tlsapi.ConfigError("HTTP.DialTLSContext", "it would have no effect; connections are the provider's")
 	case t.Provider == nil && t.Select == nil:
 		return errNoProvider()
@@ -380,7 +382,10 @@ func (t *Transport) handshake(ctx context.Context, provider tlsapi.Provider, tra
 		ctx, cancel = context.WithTimeout(ctx, d)
 		defer cancel()
 	}
-	trace := httptrace.ContextClientTrace(ctx)
+	var trace *httptrace.ClientTrace
+	if reportsHandshakes {
+		trace = httptrace.ContextClientTrace(ctx)
+	}
 	if trace != nil && trace.TLSHandshakeStart != nil {
 		trace.TLSHandshakeStart()
 	}

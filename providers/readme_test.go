@@ -5,7 +5,9 @@ import (
 	"errors"
 	"io"
 	"log"
+	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"regexp"
 	"strings"
@@ -16,6 +18,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/polytls/polytls/boringssl"
+	"github.com/polytls/polytls/certreload"
+	"github.com/polytls/polytls/httptls"
 	"github.com/polytls/polytls/openssl"
 	"github.com/polytls/polytls/providers"
 	"github.com/polytls/polytls/s2n"
@@ -23,7 +27,8 @@ import (
 )
 
 // The code of README.md, so that it compiles. TestReadme compares the two.
-var _ = []any{readmeClient, readmeServer, readmeShares, readmePSK, readmePolicy, readmeMutual, readmeSessions, readmeBlinding}
+var _ = []any{readmeClient, readmeServer, readmeShares, readmePSK, readmePolicy, readmeMutual, readmeSessions, readmeBlinding,
+	readmeHTTPServer, readmeHTTPClient, readmeReload}
 
 func readmeClient() error {
 	provider := boringssl.Provider // or openssl, s2n, stdtls
@@ -103,6 +108,33 @@ func readmeSessions(client *tlsapi.ClientConfig, server *tlsapi.ServerConfig, ne
 func readmeBlinding(server *tlsapi.ServerConfig) {
 	server.MaxBlindingDelay = 15 * time.Second // failed handshakes are closed after 5 to 15 s, without a goroutine
 	tlsapi.SetBlindedConnectionLimit(10_000)
+}
+
+func readmeHTTPServer(mux *http.ServeMux) error {
+	srv := &httptls.Server{Provider: openssl.Provider} // an http.Server: HTTP/1.1 and HTTP/2
+	srv.Addr, srv.Handler = ":8443", mux
+	err := srv.ListenAndServeTLS("server.pem", "server-key.pem")
+	return err
+}
+
+func readmeHTTPClient(roots *tlsapi.CertPool) *http.Client {
+	client := &http.Client{Transport: &httptls.Transport{ // also through proxies
+		Provider: boringssl.Provider,
+		Config:   &tlsapi.ClientConfig{RootCAs: roots},
+	}}
+	return client
+}
+
+func readmeReload(srv *httptls.Server) error {
+	files, err := certreload.New(certreload.Options{ // watched; replaced without dropping connections
+		Certificates: []certreload.KeyPair{{CertFile: "tls.crt", KeyFile: "tls.key"}},
+		Reloaded:     func(err error) { slog.Info("certificates", "error", err) },
+	})
+	if err != nil {
+		return err
+	}
+	srv.Config = files.ServerConfig()
+	return nil
 }
 
 func TestReadme(t *testing.T) {
