@@ -8,6 +8,14 @@ MODULES := . cmd/polytls bench
 # Where everything was built and installed, nothing may be skipped for want of it.
 REQUIRE := POLYTLS_REQUIRE_PEERS=1 POLYTLS_REQUIRE_PROVIDERS="$(LIBS)"
 
+# Where the race detector, AddressSanitizer and a build without cgo can tell what
+# `make test` cannot; CONTRIBUTING.md says why.
+RACE_PACKAGES := ./internal/blinding ./internal/engine ./internal/native ./internal/selection ./tlsapi ./stdtls ./boringssl ./providers
+ASAN_PACKAGES := ./internal/engine ./internal/native ./openssl ./boringssl ./s2n
+NOCGO_PACKAGES := ./internal/engine ./internal/native ./openssl ./boringssl ./s2n ./stdtls ./providers
+# cgocheck2 looks at every pointer that is stored to C memory.
+ASAN := $(REQUIRE) GOEXPERIMENT=cgocheck2 $(GO) test -asan -timeout 40m
+
 BENCH_OUT ?= bin/bench
 BENCH_FLAGS ?=
 
@@ -35,20 +43,27 @@ test: native test-tools ## Run all tests: scripts, builds, consumers, without cg
 	scripts/build-native-test.sh
 	scripts/build-stages-test.sh
 	scripts/consumer-test.sh
-	$(GO) vet ./... && cd cmd/polytls && $(GO) vet ./...
-	CGO_ENABLED=0 $(GO) test ./...
+	CGO_ENABLED=0 $(GO) test -short $(NOCGO_PACKAGES)
 	cd cmd/polytls && $(REQUIRE) $(GO) test -timeout 20m ./...
-	cd bench && $(GO) vet ./... && $(GO) test -timeout 20m ./...
+	cd bench && $(GO) test -timeout 20m ./...
 	$(REQUIRE) $(GO) test -timeout 20m ./...
 
 .PHONY: race
-race: native test-tools ## Run the Go tests under the race detector
+race: native ## Run the tests under the race detector where it tells something
+	$(REQUIRE) $(GO) test -race -short -timeout 30m $(RACE_PACKAGES)
+
+.PHONY: race-all
+race-all: native test-tools ## Run all Go tests under the race detector
 	cd cmd/polytls && $(REQUIRE) $(GO) test -race -timeout 30m ./...
-	$(REQUIRE) $(GO) test -race -timeout 30m ./...
+	$(REQUIRE) $(GO) test -race -timeout 40m ./...
 
 .PHONY: asan
-asan: native ## Run the Go tests under AddressSanitizer
-	$(REQUIRE) $(GO) test -asan -timeout 30m ./...
+asan: native ## Run the tests of C under AddressSanitizer and cgocheck2
+	$(ASAN) -short $(ASAN_PACKAGES)
+
+.PHONY: asan-all
+asan-all: native ## Run all Go tests under AddressSanitizer and cgocheck2
+	$(ASAN) ./...
 
 .PHONY: bench
 bench: native ## Compare the providers on this machine (BENCH_FLAGS=--quick, BENCH_OUT=bin/bench)

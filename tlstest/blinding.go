@@ -25,15 +25,18 @@ func blinding(delay time.Duration) func(*tlsapi.Settings) {
 
 func (s *suite) testBlinding(t *testing.T) {
 	s.need(t, tlsapi.ClientBlinding, tlsapi.ServerBlinding)
-	t.Run("bad record", s.testBlindedRecord)
-	t.Run("bad handshake", s.testBlindedHandshake)
-	t.Run("failed verification", s.testBlindedVerification)
-	t.Run("refused by the hook", s.testBlindedHook)
-	t.Run("off", s.testBlindingOff)
-	t.Run("not blinded", s.testNotBlinded)
+	concurrently(t,
+		group{"bad record", s.testBlindedRecord},
+		group{"bad handshake", s.testBlindedHandshake},
+		group{"failed verification", s.testBlindedVerification},
+		group{"refused by the hook", s.testBlindedHook},
+		group{"off", s.testBlindingOff},
+		group{"not blinded", s.testNotBlinded},
+		group{"cancellation", s.testBlindedCancellation},
+		group{"records of every size", s.testBlindingRecordSizes},
+	)
+	// These set the limit, and count threads.
 	t.Run("close", s.testBlindedClose)
-	t.Run("cancellation", s.testBlindedCancellation)
-	t.Run("records of every size", s.testBlindingRecordSizes)
 	t.Run("many", s.testBlindedMany)
 }
 

@@ -2474,8 +2474,8 @@ static struct polytls_result libssl_step_result(struct libssl_conn *conn, enum p
   result.n = n;
   if (conn->handshake_done) {
     result.flags |= POLYTLS_FLAG_HANDSHAKE_DONE;
-    /* A failure or close that waits needs no input either. */
-    if (conn->failed || conn->closed || SSL_pending(conn->ssl) > 0) {
+    /* A failure, a close or an answer that waits needs no input either. */
+    if (conn->failed || conn->closed || conn->flush_first || SSL_pending(conn->ssl) > 0) {
       result.flags |= POLYTLS_FLAG_PENDING;
     }
   }

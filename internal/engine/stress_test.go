@@ -354,10 +354,24 @@ func TestQuickConnections(t *testing.T) {
 	})
 }
 
-// Connections that nobody closes are freed when the runtime finds them.
+// Connections that nobody closes are freed when the runtime finds them, and
+// counted; those that are closed are not.
 func TestForgottenConnections(t *testing.T) {
 	eachProvider(t, func(t *testing.T, f *fixture) {
+		collect()
+		before := tlsapi.ForgottenConnections()
+		client, server, _, _ := f.connected(t, nil)
+		require.NoError(t, client.Close())
+		require.NoError(t, server.Close())
+		pairs := uint64(0)
+		defer func() {
+			// The last ones may be on somebody's stack still.
+			counted := tlsapi.ForgottenConnections() - before
+			assert.LessOrEqual(t, counted, 2*pairs)
+			assert.Greater(t, counted, 2*pairs-10)
+		}()
 		connectionsFreed(t, func() {
+			pairs += 100
 			for range 100 {
 				wire, serverWire := tlstest.Pipe()
 				client, server := f.over(t, wire, serverWire)
@@ -366,13 +380,18 @@ func TestForgottenConnections(t *testing.T) {
 				require.NoError(t, client.Handshake())
 				require.NoError(t, <-done)
 			}
-			// Cleanups run some time after the collection.
-			for range 3 {
-				runtime.GC()
-				time.Sleep(10 * time.Millisecond)
-			}
+			collect()
 		})
 	})
+}
+
+// collect lets the garbage collector find what is forgotten. Cleanups run some
+// time after the collection.
+func collect() {
+	for range 3 {
+		runtime.GC()
+		time.Sleep(10 * time.Millisecond)
+	}
 }
 
 // A peer that takes nothing costs a bounded amount of memory and holds up
