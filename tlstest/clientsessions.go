@@ -68,6 +68,17 @@ type fixedSession struct{ session []byte }
 func (f fixedSession) Get(string) []byte  { return bytes.Clone(f.session) }
 func (f fixedSession) Put(string, []byte) {}
 
+// wipingCache is a cache that keeps its sessions elsewhere, and wipes what it was
+// given: it owns that.
+type wipingCache struct{ kept []byte }
+
+func (c *wipingCache) Get(string) []byte { return bytes.Clone(c.kept) }
+
+func (c *wipingCache) Put(_ string, session []byte) {
+	c.kept = bytes.Clone(session)
+	clear(session)
+}
+
 // resumable makes a connection of the provider's client to crypto/tls's server
 // and exchanges data, so that the client has the server's tickets.
 func (s *suite) resumable(t *testing.T, config *tlsapi.ClientConfig, reference *tls.Config) *duo {

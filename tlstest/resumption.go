@@ -662,4 +662,21 @@ func pairResumption(t *testing.T, c, v *suite, version uint16) {
 			assert.Equal(t, io.EOF, err)
 		})
 	}
+	// Not every server renews its tickets: a session that goes back to the cache
+	// is the cache's again, and the connection's facts must not be in it.
+	t.Run("cache that wipes", func(t *testing.T) {
+		cache := &wipingCache{}
+		for i := range 3 {
+			d := newPair(t, c, v, version, func(config *tlsapi.ClientConfig) {
+				clientTrust{}.apply(p, config)
+				c.fixVersion(&config.Settings, version)
+				config.SessionCache = cache
+			}, func(config *tlsapi.ServerConfig) { serverTrust{}.apply(p, config) })
+			d.mustHandshake(t)
+			d.mustEcho(t)
+			assert.Equal(t, i > 0, d.clientConn.Info().Resumed)
+			require.NotEmpty(t, d.clientConn.ConnectionState().PeerCertificates)
+			assert.Equal(t, p.servers[0][0].Certificate[0], d.clientConn.ConnectionState().PeerCertificates[0].Raw)
+		}
+	})
 }

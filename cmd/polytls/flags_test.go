@@ -227,7 +227,7 @@ func TestEveryClientFlagReachesTheConfiguration(t *testing.T) {
 	keyLog, sessions := t.TempDir()+"/keys", t.TempDir()+"/sessions"
 	var flags clientFlags
 	cmd := parse(t, flags.register,
-		"--provider", "std", "--servername", "a.example", "--insecure-skip-verify", "--skip-hostname", "--alternative-name", "192.0.2.1",
+		"--provider", "std", "--servername", "a.example", "--skip-hostname", "--alternative-name", "192.0.2.1",
 		"--ca", f.ca, "--ca", f.otherCA, "--cert", f.client, "--key", f.clientKey, "--alpn", "h2,http/1.1",
 		"--curves", "x25519mlkem768:P256", "--second-key-share", "true", "--psk", "a:b:"+strings.Repeat("11", 32)+":sha384",
 		"--psk-file", pskFile, "--psk-kind", "imported", "--require-psk", "--max-blinding-delay", "-1s",
@@ -239,7 +239,7 @@ func TestEveryClientFlagReachesTheConfiguration(t *testing.T) {
 
 	assert.Equal(t, "std", flags.provider.Name())
 	assert.Equal(t, "a.example", config.ServerName)
-	assert.True(t, config.InsecureSkipVerify)
+	assert.False(t, config.InsecureSkipVerify)
 	assert.True(t, config.SkipHostnameVerification)
 	assert.Equal(t, "192.0.2.1", config.AlternativeName)
 	roots, err := config.RootCAs.Certificates()
@@ -269,6 +269,12 @@ func TestEveryClientFlagReachesTheConfiguration(t *testing.T) {
 	assert.Equal(t, "line\n", textOf(t, keyLog))
 	require.NotNil(t, config.SessionCache)
 	assert.False(t, config.SessionTicketsDisabled)
+
+	// It goes with no revocation lists.
+	var insecure clientFlags
+	config, err = insecure.clientConfig(parse(t, insecure.register, "--provider", "std", "--insecure-skip-verify"), "a.example")
+	require.NoError(t, err)
+	assert.True(t, config.InsecureSkipVerify)
 }
 
 // A new option cannot be forgotten: every field has a flag of both commands or

@@ -34,12 +34,14 @@ func (c *Configs[C]) Check(config *C, check func() error) error {
 	if known && bytes.Equal(former.([]byte), memory) {
 		return nil
 	}
+	// Before the check: a field that is set meanwhile has not passed.
+	before := bytes.Clone(memory)
 	if err := check(); err != nil {
 		return err
 	}
 	// The copy does not keep alive what the fields point to. When that is gone,
 	// its address may stand for something else, but then the field was set.
-	c.passed.Store(key, bytes.Clone(memory))
+	c.passed.Store(key, before)
 	if !known {
 		runtime.AddCleanup(config, func(key weak.Pointer[C]) { c.passed.Delete(key) }, key)
 	}

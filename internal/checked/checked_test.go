@@ -91,3 +91,18 @@ func TestManyAtOnce(t *testing.T) {
 	group.Wait()
 	assert.Equal(t, 1, count(&configs))
 }
+
+// TestChangeDuringTheCheck tests that what is remembered is what was checked.
+func TestChangeDuringTheCheck(t *testing.T) {
+	var configs Configs[tlsapi.ServerConfig]
+	config := new(tlsapi.ServerConfig)
+	calls := 0
+	for range 2 {
+		require.NoError(t, configs.Check(config, func() error {
+			calls++
+			config.ALPNStrict = true
+			return nil
+		}))
+	}
+	assert.Equal(t, 2, calls)
+}

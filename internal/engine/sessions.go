@@ -154,7 +154,8 @@ func (c *Conn) handshakeSessions() {
 	c.offeredRaw = nil
 	c.mu.Unlock()
 	if len(sessions) == 0 && resumed && version == tls.VersionTLS12 {
-		sessions = [][]byte{raw}
+		// A copy: the cache may wipe what it owns, and c.offered refers to raw.
+		sessions = [][]byte{bytes.Clone(raw)}
 	}
 	c.putSessions(sessions)
 }

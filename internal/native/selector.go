@@ -78,7 +78,7 @@ func (s *selector) choose() engine.Result {
 		s.fail(&helloFailure{alert: alert})
 		return engine.Result{}
 	}
-	s.Engine, s.replay, s.hello = conn, s.hello.wire, helloCollector{}
+	s.Engine, s.replay, s.hello, s.choice = conn, s.hello.wire, helloCollector{}, nil
 	return engine.Result{}
 }
 
