@@ -1878,7 +1878,8 @@ static uint32_t step_flags(struct connection *conn) {
   }
   if (conn->done) {
     flags |= POLYTLS_FLAG_HANDSHAKE_DONE;
-    if (s2n_peek(conn->s2n) > 0 || conn->base.in_start < conn->base.in_end || conn->ended) {
+    /* Other steps leave `in` alone: it may be filled at the same time. */
+    if (s2n_peek(conn->s2n) > 0 || conn->ended || (conn->may_read && conn->base.in_start < conn->base.in_end)) {
       flags |= POLYTLS_FLAG_PENDING;
     }
   }
@@ -2565,7 +2566,7 @@ static struct polytls_result export_keys(struct connection *conn, uint8_t *buf, 
 static struct polytls_result query(struct polytls_conn *base, int what, uint8_t *buf, size_t len) {
   struct connection *conn = (struct connection *)base;
   struct answer a = {buf, len};
-  clear_errors();
+  begin_step(conn, 0, 0);
   /* Before that s2n tells what it hopes for. */
   int negotiated = conn->done || conn->verification == ACCEPTED;
   switch (what) {

@@ -219,12 +219,17 @@ func (c *Conn) handshake(ctx *limitedContext) error {
 	accepted := false
 	var workErr error
 	for {
+		if err := handshakeSteps.enter(ctx); err != nil {
+			return ContextError(c.options.Provider, ctx.cause())
+		}
 		c.mu.Lock()
 		if c.closed {
 			c.mu.Unlock()
+			handshakeSteps.leave()
 			return ClosedError(c.options.Provider, "handshake")
 		}
 		res := c.engine.Handshake()
+		handshakeSteps.leave()
 		c.complete = c.complete || res.Status == OK
 		text := c.engine.ErrorText()
 		keys := c.engine.TakeKeyLog()

@@ -1,0 +1,73 @@
+package engine_test
+
+import (
+	"os"
+	"os/exec"
+	"runtime"
+	"runtime/pprof"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/polytls/polytls/tlstest"
+)
+
+// threadsOf is set for the process that counts its threads: to the provider.
+const threadsOf = "POLYTLS_TEST_THREADS_OF"
+
+// Hundreds of handshakes at the same time do not multiply threads. A process of
+// its own counts, as other tests leave threads behind.
+func TestHandshakesShareThreads(t *testing.T) {
+	eachProvider(t, func(t *testing.T, f *fixture) {
+		if provider := os.Getenv(threadsOf); provider != "" {
+			if provider == f.provider.Name() {
+				countThreads(t, f)
+			}
+			return
+		}
+		test := exec.Command(os.Args[0], "-test.run=^TestHandshakesShareThreads$", "-test.v")
+		test.Env = append(os.Environ(), threadsOf+"="+f.provider.Name())
+		out, err := test.CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		_, count, ok := strings.Cut(string(out), "threads made: ")
+		require.True(t, ok, "%s", out)
+		count, _, _ = strings.Cut(count, "\n")
+		threads, err := strconv.Atoi(count)
+		require.NoError(t, err)
+		t.Logf("%d threads", threads)
+		// Besides those of the handshakes' steps: the runtime's own, and those
+		// that other steps and garbage collection keep busy for a moment.
+		assert.LessOrEqual(t, threads, runtime.GOMAXPROCS(0)+12)
+	})
+}
+
+func countThreads(t *testing.T, f *fixture) {
+	const pairs = 300
+	var wg sync.WaitGroup
+	begin := make(chan struct{})
+	for range pairs {
+		wire, serverWire := tlstest.Pipe()
+		client, server := f.over(t, wire, serverWire)
+		wg.Go(func() {
+			<-begin
+			assert.NoError(t, server.Handshake())
+			_, err := server.Write([]byte{1})
+			assert.NoError(t, err)
+		})
+		wg.Go(func() {
+			<-begin
+			assert.NoError(t, client.Handshake())
+			_, err := client.Read(make([]byte, 1))
+			assert.NoError(t, err)
+			assert.NoError(t, client.Close())
+		})
+		t.Cleanup(func() { server.Close() })
+	}
+	close(begin)
+	wg.Wait()
+	t.Logf("threads made: %d", pprof.Lookup("threadcreate").Count())
+}
