@@ -66,7 +66,7 @@ func matrix(able native.Abilities) native.Matrix {
 	m.Set(tlsapi.Emulated, "sessions of TLS 1.3, and of TLS 1.2 where that is MaxVersion: the library cannot resume them otherwise; "+
 		"without a session a ClientHello offers a PSK of random bytes, beside which alone the library asks for tickets of TLS 1.3; none beside PSKs",
 		tlsapi.ClientSessionCache)
-	m.Set(tlsapi.Native, "none with client authentication, which the library does not check again, nor beside PSKs, nor to the library's own clients of TLS 1.2", tlsapi.ServerSessionTickets)
+	m.Set(tlsapi.Native, "none with client authentication, which the library does not check again, nor beside PSKs", tlsapi.ServerSessionTickets)
 	m.Set(tlsapi.Native, "48 keys at most", tlsapi.ServerSessionTicketKeys)
 	m.Set(tlsapi.Native, "the library checks each signature against the certificate; policies with RSA key exchange are refused with an RSA signer",
 		tlsapi.ServerExternalSigner)
