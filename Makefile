@@ -19,6 +19,9 @@ ASAN := $(REQUIRE) GOEXPERIMENT=cgocheck2 $(GO) test -asan -timeout 40m
 BENCH_OUT ?= bin/bench
 BENCH_FLAGS ?=
 
+PROVIDERS ?= $(LIBS) std
+BOGO_FLAGS ?=
+
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 ACTIONLINT := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 
@@ -64,6 +67,10 @@ asan: native ## Run the tests of C under AddressSanitizer and cgocheck2
 .PHONY: asan-all
 asan-all: native ## Run all Go tests under AddressSanitizer and cgocheck2
 	$(ASAN) ./...
+
+.PHONY: bogo
+bogo: native ## Let BoringSSL's test runner judge the providers (PROVIDERS="openssl std", BOGO_FLAGS=--race)
+	scripts/bogo.sh $(BOGO_FLAGS) $(PROVIDERS)
 
 .PHONY: bench
 bench: native ## Compare the providers on this machine (BENCH_FLAGS=--quick, BENCH_OUT=bin/bench)

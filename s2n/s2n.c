@@ -1272,6 +1272,8 @@ static int make_s2n_connection(struct connection *conn) {
           * seconds on the thread. */
          s2n_connection_set_blinding(conn->s2n, S2N_SELF_SERVICE_BLINDING) == S2N_SUCCESS &&
          s2n_connection_set_config(conn->s2n, conn->ctx->config) == S2N_SUCCESS &&
+         /* The name chooses the certificate: the server acknowledges it. */
+         (conn->ctx->role == POLYTLS_CLIENT || s2n_connection_server_name_extension_used(conn->s2n) == S2N_SUCCESS) &&
          /* Names are checked by polytls_verify. s2n's own check comes before the
           * chain's, passes addresses as text and falls back to the common name;
           * with a callback that accepts, certificates without any name would
@@ -2271,6 +2273,11 @@ static struct polytls_result handshake(struct polytls_conn *base) {
       }
       if (weak_scheme(signature_scheme(conn, conn->ctx->role))) {
         return fail(conn, POLYTLS_FAIL_PROTOCOL, ALERT_HANDSHAKE_FAILURE, "the handshake would be signed with SHA-1 or MD5");
+      }
+      /* The policies allow it, few devices have it, and Go's tls has no name for it. */
+      if (signature_scheme(conn, conn->ctx->role) >> 8 == S2N_TLS_HASH_SHA224) {
+        return fail(conn, POLYTLS_FAIL_PROTOCOL, ALERT_HANDSHAKE_FAILURE,
+                    "the peer takes signatures with SHA-224 at most, for which no external signer is asked");
       }
       return step_result(conn, POLYTLS_WANT_SIGNATURE, 0);
     case FOR_INPUT:

@@ -86,3 +86,42 @@ func TestWrongSignatureDoesNotLeave(t *testing.T) {
 		require.NoError(t, c.Close())
 	})
 }
+
+// TestSignerAndSHA224 tests that a client that takes no better signatures than
+// those with SHA-224 is refused before an external signer is asked: few devices
+// have that hash.
+func TestSignerAndSHA224(t *testing.T) {
+	needLibrary(t)
+	f := newSessionFixture(t)
+	asked := false
+	cert := remote(f.leaf, func([]byte) { asked = true })
+	c, s := tlstest.Pipe()
+	const ecdsaSHA224 = 0x0303
+	c.Tamper(func(b []byte) {
+		// signature_algorithms: type, length, length of the list, list.
+		for at := 0; at+6 <= len(b); at++ {
+			size := int(b[at+2])<<8 | int(b[at+3])
+			if b[at] != 0 || b[at+1] != 13 || size < 4 || at+4+size > len(b) || int(b[at+4])<<8|int(b[at+5]) != size-2 {
+				continue
+			}
+			for i := at + 6; i < at+4+size; i += 2 {
+				b[i], b[i+1] = ecdsaSHA224>>8, ecdsaSHA224&0xff
+			}
+		}
+	})
+	conn, err := s2n.Provider.Server(s, &tlsapi.ServerConfig{Certificates: []tls.Certificate{cert},
+		Settings: tlsapi.Settings{MaxBlindingDelay: -1}})
+	require.NoError(t, err)
+	done := make(chan error, 1)
+	go func() {
+		err := conn.Handshake()
+		done <- errors.Join(err, conn.Close())
+	}()
+	client := tls.Client(c, &tls.Config{ServerName: "server.example", RootCAs: f.roots, MaxVersion: tls.VersionTLS12})
+	assert.ErrorContains(t, client.Handshake(), "handshake failure")
+	err = <-done
+	assert.ErrorIs(t, err, tlsapi.KindProtocol)
+	assert.ErrorContains(t, err, "SHA-224")
+	assert.False(t, asked)
+	require.NoError(t, c.Close())
+}

@@ -102,7 +102,8 @@ type Settings struct {
 	// list names the certificate. Lists that are out of date, have no valid
 	// signature of the issuer or hold an unknown critical extension count as
 	// missing. Nil, the default, means no check of revocation. Entries that are
-	// nil are errors.
+	// nil are errors, and so are lists where no chain is verified: with
+	// InsecureSkipVerify, and on a server without a ClientAuth that verifies.
 	RevocationLists []*x509.RevocationList
 
 	// KeyLogWriter receives the TLS secrets in NSS key log format, for
@@ -309,6 +310,9 @@ func (c *ClientConfig) Validate() error {
 			return ConfigError("SecondKeyShare", "on needs a post-quantum and a classical group in Curves")
 		}
 	}
+	if c.InsecureSkipVerify && len(c.RevocationLists) > 0 {
+		return ConfigError("RevocationLists", "they are set although InsecureSkipVerify is: no chain is verified, and nothing would be looked up in them")
+	}
 	if c.SessionTicketsDisabled && c.SessionCache != nil {
 		return ConfigError("SessionCache", "it is set although SessionTicketsDisabled is")
 	}
@@ -338,6 +342,9 @@ func (c *ServerConfig) Validate() error {
 	verifies := c.ClientAuth >= tls.VerifyClientCertIfGiven
 	if verifies && (c.ClientCAs == nil || c.ClientCAs.Empty()) {
 		return ConfigError("ClientCAs", "mode %v verifies clients and needs their CAs; the system's are trusted only when added", c.ClientAuth)
+	}
+	if len(c.RevocationLists) > 0 && !verifies {
+		return ConfigError("RevocationLists", "they are set although ClientAuth verifies no certificates: nothing would be looked up in them; set VerifyClientCertIfGiven or RequireAndVerifyClientCert")
 	}
 	if len(c.PSKs) > 0 && (c.ClientAuth == tls.RequireAnyClientCert || c.ClientAuth == tls.RequireAndVerifyClientCert) {
 		return ConfigError("PSKs", "a PSK handshake has no certificates, but ClientAuth requires one")

@@ -3,6 +3,7 @@ package tlsapi_test
 import (
 	"crypto/ecdsa"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/pem"
 	"strings"
 	"testing"
@@ -30,6 +31,7 @@ func mustDecode(t *testing.T, text []byte) *pem.Block {
 
 func TestClientValidate(t *testing.T) {
 	ca := tlstest.NewAuthority(t, tlstest.Spec{CommonName: "CA"})
+	lists := tlsapi.Settings{RevocationLists: []*x509.RevocationList{ca.RevocationList(t, time.Now(), time.Now().Add(time.Hour))}}
 	for _, c := range []struct {
 		name, option string
 		config       tlsapi.ClientConfig
@@ -50,6 +52,7 @@ func TestClientValidate(t *testing.T) {
 			ServerName: "x", SecondKeyShare: tlsapi.SecondKeyShareOn,
 			Settings: tlsapi.Settings{Curves: []tlsapi.CurveID{tlsapi.X25519, tlsapi.CurveP256}},
 		}},
+		{"revocation lists without verification", "RevocationLists", tlsapi.ClientConfig{InsecureSkipVerify: true, Settings: lists}},
 		{"cache without tickets", "SessionCache", tlsapi.ClientConfig{ServerName: "x", SessionTicketsDisabled: true, SessionCache: cache{}}},
 	} {
 		t.Run(c.name, func(t *testing.T) { requireConfigError(t, c.config.Validate(), c.option) })
@@ -91,6 +94,7 @@ func TestServerValidate(t *testing.T) {
 	ca := tlstest.NewAuthority(t, tlstest.Spec{CommonName: "CA"})
 	certs := []tls.Certificate{ca.Leaf(t, tlstest.Spec{DNSNames: []string{"x"}})}
 	psk := []tlsapi.PSK{{Identity: []byte("a"), Secret: []byte("0123456789abcdef")}}
+	lists := tlsapi.Settings{RevocationLists: []*x509.RevocationList{ca.RevocationList(t, time.Now(), time.Now().Add(time.Hour))}}
 	for _, c := range []struct {
 		name, option string
 		config       tlsapi.ServerConfig
@@ -101,6 +105,9 @@ func TestServerValidate(t *testing.T) {
 		{"no authorities", "ClientCAs", tlsapi.ServerConfig{Certificates: certs, ClientAuth: tls.RequireAndVerifyClientCert}},
 		{"empty authorities", "ClientCAs", tlsapi.ServerConfig{Certificates: certs, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: tlsapi.NewCertPool()}},
 		{"PSK with a required certificate", "PSKs", tlsapi.ServerConfig{Certificates: certs, ClientAuth: tls.RequireAnyClientCert, Settings: tlsapi.Settings{PSKs: psk}}},
+		{"revocation lists without client authentication", "RevocationLists", tlsapi.ServerConfig{Certificates: certs, Settings: lists}},
+		{"revocation lists without verification", "RevocationLists", tlsapi.ServerConfig{Certificates: certs, Settings: lists,
+			ClientAuth: tls.RequireAnyClientCert, ClientCAs: tlstest.Pool(ca)}},
 		{"strict without ALPN", "ALPNStrict", tlsapi.ServerConfig{Certificates: certs, ALPNStrict: true}},
 		{"keys without tickets", "SessionTicketKeys", tlsapi.ServerConfig{Certificates: certs, SessionTicketsDisabled: true, SessionTicketKeys: [][32]byte{{}}}},
 		{"PSK required without any", "RequirePSK", tlsapi.ServerConfig{Certificates: certs, Settings: tlsapi.Settings{RequirePSK: true}}},
@@ -117,6 +124,7 @@ func TestServerValidate(t *testing.T) {
 		"authorities":    {Certificates: certs, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: tlstest.Pool(ca)},
 		"system's roots": {Certificates: certs, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: systemOnly},
 		"request":        {Certificates: certs, ClientAuth: tls.RequestClientCert},
+		"lists":          {Certificates: certs, Settings: lists, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: tlstest.Pool(ca)},
 	} {
 		assert.NoError(t, config.Validate(), name)
 	}

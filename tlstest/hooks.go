@@ -139,16 +139,19 @@ func (s *suite) testHooks(t *testing.T) {
 		})
 		t.Run("slow verdict", func(t *testing.T) {
 			s.need(t, r.feature("handshake-timeout"))
+			var asked atomic.Bool
 			d := s.unconnected(t, r, version, func(c *tlsapi.Settings) {
 				c.HandshakeTimeout = shortly
 				c.VerifyConnection = func(tls.ConnectionState) error {
+					asked.Store(true)
 					time.Sleep(10 * shortly)
 					return nil
 				}
 			})
 			go d.peer.Handshake()
 			s.requireKind(t, within(t, "Handshake", d.conn.Handshake), tlsapi.KindTimeout)
-			if r == client {
+			// On a busy machine the time may be up before there is a flight.
+			if r == client && asked.Load() {
 				requireNoLastFlight(t, d.connWire.Written(), version)
 			}
 		})

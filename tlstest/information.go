@@ -12,6 +12,7 @@ import (
 	"github.com/polytls/polytls/tlsapi"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/crypto/cryptobyte"
 )
 
 func (s *suite) testInformation(t *testing.T) {
@@ -52,6 +53,39 @@ func (s *suite) testInformation(t *testing.T) {
 		}
 	})
 	t.Run("exporter", s.testExporter)
+	t.Run("acknowledged name", s.testAcknowledgedName)
+}
+
+// testAcknowledgedName checks that a server says that it heeds the client's name
+// (RFC 6066 section 3), where that stands on the wire in the clear.
+func (s *suite) testAcknowledgedName(t *testing.T) {
+	d := s.connected(t, server, tls.VersionTLS12)
+	records, err := ParseRecords(d.connWire.Written())
+	require.NoError(t, err)
+	extensions, ok := serverExtensions(records[0])
+	require.True(t, ok, "the first record is no ServerHello")
+	assert.Contains(t, extensions, uint16(extensionServerName))
+}
+
+// serverExtensions returns the numbers of a ServerHello's extensions.
+func serverExtensions(r Record) ([]uint16, bool) {
+	var hello, sessionID, extensions cryptobyte.String
+	message := cryptobyte.String(r.Payload)
+	// Version and random, the suite, the compression.
+	if r.Type != RecordHandshake || !message.Skip(1) || !message.ReadUint24LengthPrefixed(&hello) || !hello.Skip(2+32) ||
+		!hello.ReadUint8LengthPrefixed(&sessionID) || !hello.Skip(2+1) || !hello.ReadUint16LengthPrefixed(&extensions) {
+		return nil, false
+	}
+	var numbers []uint16
+	for !extensions.Empty() {
+		var number uint16
+		var body cryptobyte.String
+		if !extensions.ReadUint16(&number) || !extensions.ReadUint16LengthPrefixed(&body) {
+			return nil, false
+		}
+		numbers = append(numbers, number)
+	}
+	return numbers, true
 }
 
 // evenHex pads a number in hexadecimal to whole bytes.
@@ -178,6 +212,12 @@ func (s *suite) testExporter(t *testing.T) {
 				assert.Equal(t, want, got)
 			}
 		}
+		// A label of no bytes is one, too.
+		got, err := d.conn.ExportKeyingMaterial("", nil, 32)
+		require.NoError(t, err)
+		want, err := state.ExportKeyingMaterial("", nil, 32)
+		require.NoError(t, err)
+		assert.Equal(t, want, got)
 		other, err := d.conn.ExportKeyingMaterial(label+" 2", nil, 32)
 		require.NoError(t, err)
 		same, err := d.conn.ExportKeyingMaterial(label, nil, 32)

@@ -109,7 +109,9 @@ func (s *suite) serverExamples() map[string][]func(*tlsapi.ServerConfig) {
 		"SessionTicketsDisabled": set(func(c *tlsapi.ServerConfig) { c.SessionTicketsDisabled = true }),
 		"SessionTicketKeys":      set(func(c *tlsapi.ServerConfig) { c.SessionTicketKeys = [][32]byte{{1, 2, 3}} }),
 	}
-	examples["RevocationLists"] = set(func(c *tlsapi.ServerConfig) { c.RevocationLists = s.revocationLists })
+	examples["RevocationLists"] = set(func(c *tlsapi.ServerConfig) {
+		c.ClientAuth, c.ClientCAs, c.RevocationLists = tls.VerifyClientCertIfGiven, Pool(s.ca), s.revocationLists
+	})
 	for name, list := range settingExamples() {
 		for _, f := range list {
 			examples[name] = append(examples[name], func(c *tlsapi.ServerConfig) { f(&c.Settings) })

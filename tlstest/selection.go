@@ -35,6 +35,7 @@ func (s *suite) testSelection(t *testing.T) {
 	t.Run("client hello", s.testClientHelloInfo)
 	t.Run("client hello in pieces", s.testFragmentedHello)
 	t.Run("bad client hello", s.testBadHello)
+	t.Run("another name in the second client hello", s.testChangedName)
 	t.Run("blocked hook", s.testBlockedHook)
 	t.Run("failing hook", s.testFailingHook)
 	t.Run("chosen configuration", s.testChosenConfiguration)
@@ -226,6 +227,51 @@ func (s *suite) testFragmentedHello(t *testing.T) {
 			})
 		}
 	})
+}
+
+// testChangedName tests that a client cannot be chosen a configuration for by one
+// name and then be taken for a client of another: the second ClientHello, after a
+// HelloRetryRequest, must not change what the hooks have seen (RFC 8446 section
+// 4.1.2).
+func (s *suite) testChangedName(t *testing.T) {
+	s.need(t, tlsapi.ServerGetConfig)
+	const other = "admins.example"
+	require.Len(t, other, len(serverName))
+	chosen := ""
+	config := s.serverConfig(func(c *tlsapi.ServerConfig) {
+		c.Curves = []tlsapi.CurveID{tlsapi.CurveP384}
+		c.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tlsapi.ServerConfig, error) {
+			chosen = hello.ServerName
+			return nil, nil
+		}
+	})
+	// The client's one share is of a group that the server does not have.
+	offered := []tls.CurveID{tls.CurveP256, tls.CurveP384}
+	scratch, _ := newWire(t)
+	if conn, err := s.p.Server(scratch, config); errors.Is(err, errors.ErrUnsupported) {
+		config.Curves, offered = nil, []tls.CurveID{tls.X25519MLKEM768, tls.CurveP256}
+	} else {
+		require.NoError(t, err)
+		require.NoError(t, conn.Close())
+	}
+	d := s.serverDuo(t, config, s.referenceClient(only(tls.VersionTLS13), func(r *tls.Config) {
+		r.ServerName, r.InsecureSkipVerify, r.CurvePreferences = serverName, true, offered
+	}))
+	hellos := 0
+	d.peerWire.Tamper(func(b []byte) {
+		if at := bytes.Index(b, []byte(serverName)); at >= 0 {
+			if hellos++; hellos == 2 {
+				copy(b[at:], other)
+			}
+		}
+	})
+	connErr, peerErr := d.handshakes()
+	require.Error(t, connErr)
+	require.Error(t, peerErr)
+	require.Equal(t, 2, hellos, "there was no HelloRetryRequest")
+	assert.Equal(t, serverName, chosen)
+	assert.NotEqual(t, other, d.conn.Info().ServerName)
+	assert.NotEqual(t, other, d.conn.ConnectionState().ServerName)
 }
 
 // plainAlert returns the first alert in the clear of what an end has written.

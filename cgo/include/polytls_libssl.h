@@ -221,6 +221,12 @@ struct libssl_conn {
   const struct libssl_psk *psk;
   int psk_missing;         /* a PSK is required, and there is none */
   int certificate_message; /* a Certificate message was sent or received */
+#ifndef OPENSSL_IS_BORINGSSL
+  int name_changed;  /* the second ClientHello has another name than the first */
+  int hello_seen;    /* a server has seen a ClientHello */
+  uint8_t *sni;      /* its server_name extension, malloc memory, until the end of the handshake */
+  size_t sni_len;
+#endif
 #ifdef OPENSSL_IS_BORINGSSL
   struct libssl_signer signer;
   uint8_t *certificates; /* body of the peer's Certificate message, for a while */
@@ -1967,7 +1973,19 @@ static struct polytls_result libssl_finish_schemes(struct libssl_ctx *ctx) {
 
 #endif
 
+/* Acknowledges the client's server name, as RFC 6066 section 3 wants of a server
+ * that heeds it, unless a session is resumed. Borrows everything. */
+static int libssl_acknowledge_name(SSL *ssl, int *alert, void *argument) {
+  (void)alert;
+  (void)argument;
+  int heeded = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name) != NULL && !SSL_session_reused(ssl);
+  return heeded ? SSL_TLSEXT_ERR_OK : SSL_TLSEXT_ERR_NOACK;
+}
+
 static struct polytls_result libssl_finish_alpn(struct libssl_ctx *ctx) {
+  if (ctx->role == POLYTLS_SERVER) {
+    SSL_CTX_set_tlsext_servername_callback(ctx->ssl_ctx, libssl_acknowledge_name);
+  }
   if (ctx->alpn_len == 0) {
     if (ctx->alpn_strict) {
       return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_CONFIG, 0, "strict ALPN needs a list of protocols");
@@ -1981,6 +1999,67 @@ static struct polytls_result libssl_finish_alpn(struct libssl_ctx *ctx) {
   }
   return libssl_result(POLYTLS_OK);
 }
+
+#ifndef OPENSSL_IS_BORINGSSL
+/* Reports whether a ClientHello asks for the same name as the one before the
+ * HelloRetryRequest (RFC 8446 section 4.1.2), by which configuration, certificate
+ * and session id context were chosen: OpenSSL would take the second name for the
+ * connection's. Returns 1; 0 for another name; -1 when memory ran out. */
+static int libssl_keeps_name(struct libssl_conn *conn, const uint8_t *name, size_t len) {
+  if (conn->hello_seen) {
+    return len == conn->sni_len && (len == 0 || memcmp(name, conn->sni, len) == 0);
+  }
+  if (len > 0) {
+    conn->sni = malloc(len);
+    if (conn->sni == NULL) {
+      return -1;
+    }
+    memcpy(conn->sni, name, len);
+  }
+  conn->sni_len = len;
+  conn->hello_seen = 1;
+  return 1;
+}
+
+static void libssl_forget_name(struct libssl_conn *conn) {
+  free(conn->sni);
+  conn->sni = NULL;
+  conn->sni_len = 0;
+}
+
+/* Looks at a ClientHello before the library does. */
+static int libssl_client_hello(SSL *ssl, int *alert, void *argument) {
+  (void)argument;
+  struct libssl_conn *conn = SSL_get_app_data(ssl);
+  const unsigned char *name = NULL;
+  size_t len = 0;
+  *alert = SSL_AD_INTERNAL_ERROR;
+  if (conn == NULL) {
+    return SSL_CLIENT_HELLO_ERROR;
+  }
+  if (SSL_client_hello_get0_ext(ssl, TLSEXT_TYPE_server_name, &name, &len) != 1) {
+    len = 0;
+  }
+  int kept = libssl_keeps_name(conn, name, len);
+  if (kept != 1) {
+    if (kept == 0) {
+      *alert = SSL_AD_ILLEGAL_PARAMETER;
+      conn->name_changed = 1;
+    }
+    return SSL_CLIENT_HELLO_ERROR;
+  }
+  if (conn->ctx->tickets && !libssl_bind_sessions(ssl, conn->ctx, name, len)) {
+    return SSL_CLIENT_HELLO_ERROR;
+  }
+  if (!libssl_choose_psk(conn, ssl)) {
+    if (conn->psk_missing) {
+      *alert = SSL_AD_UNKNOWN_PSK_IDENTITY;
+    }
+    return SSL_CLIENT_HELLO_ERROR;
+  }
+  return SSL_CLIENT_HELLO_SUCCESS;
+}
+#endif
 
 static struct polytls_result libssl_finish_verification(struct libssl_ctx *ctx) {
   int mode = SSL_VERIFY_PEER;
@@ -1997,6 +2076,11 @@ static struct polytls_result libssl_finish_verification(struct libssl_ctx *ctx) 
   /* The second argument is no callback: libssl_verify decides, also for a client
    * that verifies nothing. */
   SSL_CTX_set_verify(ctx->ssl_ctx, mode, NULL);
+#ifndef OPENSSL_IS_BORINGSSL
+  if (ctx->role == POLYTLS_SERVER) {
+    SSL_CTX_set_client_hello_cb(ctx->ssl_ctx, libssl_client_hello, NULL);
+  }
+#endif
   if (ctx->ca_names != NULL) {
     if (ctx->role != POLYTLS_SERVER) {
       return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_CONFIG, 0, "only servers send the names of CAs");
@@ -2066,25 +2150,6 @@ static int libssl_ticket_key_callback(SSL *ssl, unsigned char *name, unsigned ch
                    : EVP_DecryptInit_ex(cipher, EVP_aes_256_cbc(), NULL, key->encryption, iv);
   return ok == 1 ? chosen : -1;
 }
-
-#ifndef OPENSSL_IS_BORINGSSL
-/* Looks at the ClientHello of a server with tickets. Servers with PSKs have
- * none. */
-static int libssl_ticket_client_hello(SSL *ssl, int *alert, void *argument) {
-  (void)argument;
-  struct libssl_conn *conn = SSL_get_app_data(ssl);
-  const unsigned char *name = NULL;
-  size_t len = 0;
-  if (SSL_client_hello_get0_ext(ssl, TLSEXT_TYPE_server_name, &name, &len) != 1) {
-    len = 0;
-  }
-  if (conn != NULL && libssl_bind_sessions(ssl, conn->ctx, name, len)) {
-    return SSL_CLIENT_HELLO_SUCCESS;
-  }
-  *alert = SSL_AD_INTERNAL_ERROR;
-  return SSL_CLIENT_HELLO_ERROR;
-}
-#endif
 
 /* Copies a session that a client may resume into conn->sessions. One that cannot
  * be copied is not kept: the connection does not need it. */
@@ -2156,12 +2221,11 @@ static struct polytls_result libssl_finish_tickets(struct libssl_ctx *ctx) {
   if (ctx->ticket_key_count == 0) {
     return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_CONFIG, 0, "a server with session tickets needs a ticket key");
   }
-#ifdef OPENSSL_IS_BORINGSSL
   /* Sessions are bound in libssl_client_hello. */
+#ifdef OPENSSL_IS_BORINGSSL
   int ok = SSL_CTX_set_tlsext_ticket_key_cb(ctx->ssl_ctx, libssl_ticket_key_callback) == 1;
 #else
   int ok = SSL_CTX_set_tlsext_ticket_key_evp_cb(ctx->ssl_ctx, libssl_ticket_key_callback) == 1;
-  SSL_CTX_set_client_hello_cb(ctx->ssl_ctx, libssl_ticket_client_hello, NULL);
 #endif
   if (!ok) {
     return libssl_ctx_library_failure(ctx, POLYTLS_FAIL_INTERNAL, "the ticket keys cannot be set");
@@ -2238,6 +2302,8 @@ static void libssl_conn_free(struct polytls_conn *head) {
 #ifdef OPENSSL_IS_BORINGSSL
   libssl_forget_certificates(conn);
   libssl_signer_free(&conn->signer);
+#else
+  libssl_forget_name(conn);
 #endif
   polytls_conn_secrets_free(&conn->head);
   free(conn->held);
@@ -2420,8 +2486,8 @@ static struct polytls_result libssl_step_result(struct libssl_conn *conn, enum p
   result.n = n;
   if (conn->handshake_done) {
     result.flags |= POLYTLS_FLAG_HANDSHAKE_DONE;
-    /* A failure or close that waits needs no input either. */
-    if (conn->failed || conn->closed || SSL_pending(conn->ssl) > 0) {
+    /* A failure, a close or an answer that waits needs no input either. */
+    if (conn->failed || conn->closed || conn->flush_first || SSL_pending(conn->ssl) > 0) {
       result.flags |= POLYTLS_FLAG_PENDING;
     }
   }
@@ -2506,8 +2572,21 @@ static enum polytls_failure libssl_failure_of(int reason) {
   }
 }
 
+/* What SSL_get_error says of the last call. OpenSSL keeps the level of the last
+ * warning apart from the close_notify of TLS 1.3: after a user_canceled, which
+ * JSSE sends in front of each close_notify, it knows of the close and calls it a
+ * failure without a reason. */
+static int libssl_ssl_error(const struct libssl_conn *conn, int ret) {
+  int error = SSL_get_error(conn->ssl, ret);
+  if ((error == SSL_ERROR_SYSCALL || error == SSL_ERROR_SSL) && ERR_peek_error() == 0 &&
+      (SSL_get_shutdown(conn->ssl) & SSL_RECEIVED_SHUTDOWN) != 0) {
+    return SSL_ERROR_ZERO_RETURN;
+  }
+  return error;
+}
+
 /* Reads what the failed call left in the error queue; ssl_error is what
- * SSL_get_error said of it. */
+ * libssl_ssl_error said of it. */
 static struct polytls_result libssl_failed(struct libssl_conn *conn, int ssl_error) {
   struct libssl_error error = libssl_take_error();
   if (conn->out_of_memory) {
@@ -2516,6 +2595,12 @@ static struct polytls_result libssl_failed(struct libssl_conn *conn, int ssl_err
 #ifdef OPENSSL_IS_BORINGSSL
   if (conn->signer.failed) {
     return libssl_set_failure(conn, POLYTLS_FAIL_INTERNAL, error.code, "the external signer gave no usable signature");
+  }
+#endif
+#ifndef OPENSSL_IS_BORINGSSL
+  if (conn->name_changed) {
+    return libssl_set_failure(conn, POLYTLS_FAIL_PROTOCOL, error.code,
+                              "the client asks for another name in its second ClientHello");
   }
 #endif
   if (conn->psk_missing) {
@@ -2531,10 +2616,6 @@ static struct polytls_result libssl_failed(struct libssl_conn *conn, int ssl_err
     /* BoringSSL of 2023 refuses some malformed ClientHellos without a reason;
      * its alert tells whose fault it is. */
     return libssl_set_failure(conn, POLYTLS_FAIL_PROTOCOL, 0, SSL_alert_desc_string_long(conn->alert_sent));
-  }
-  /* BoringSSL of 2023 has no reason for some malformed messages, but an alert. */
-  if (error.code == 0 && conn->alert_sent >= 0 && conn->alert_sent != SSL_AD_INTERNAL_ERROR) {
-    return libssl_set_failure(conn, POLYTLS_FAIL_PROTOCOL, 0, error.text);
   }
   if (ssl_error != SSL_ERROR_SSL || error.code == 0) {
     return libssl_set_failure(conn, POLYTLS_FAIL_INTERNAL, error.code, error.text);
@@ -2639,6 +2720,7 @@ static struct polytls_result libssl_handshake_complete(struct libssl_conn *conn)
 #ifdef OPENSSL_IS_BORINGSSL
   libssl_forget_certificates(conn);
 #else
+  libssl_forget_name(conn);
   if (reused && conn->ctx->role == POLYTLS_CLIENT && version == TLS1_2_VERSION) {
     libssl_keep_renewed_ticket(conn);
   }
@@ -2675,7 +2757,7 @@ static struct polytls_result libssl_handshake(struct polytls_conn *head) {
   if (ret == 1) {
     result = libssl_handshake_complete(conn);
   } else {
-    int error = SSL_get_error(conn->ssl, ret);
+    int error = libssl_ssl_error(conn, ret);
     switch (error) {
       case SSL_ERROR_WANT_READ:
         result = libssl_input_result(conn, POLYTLS_WANT_INPUT, 0);
@@ -2750,7 +2832,7 @@ static struct polytls_result libssl_read(struct polytls_conn *head, uint8_t *buf
       n += (size_t)ret;
       continue;
     }
-    int error = SSL_get_error(conn->ssl, ret);
+    int error = libssl_ssl_error(conn, ret);
     if (error == SSL_ERROR_WANT_READ) {
       break;
     }
@@ -2822,7 +2904,7 @@ static struct polytls_result libssl_write(struct polytls_conn *head, const uint8
       n += (size_t)ret;
       continue;
     }
-    int error = SSL_get_error(conn->ssl, ret);
+    int error = libssl_ssl_error(conn, ret);
     if (error == SSL_ERROR_WANT_WRITE) {
       full = 1;
       break;
@@ -2855,7 +2937,7 @@ static struct polytls_result libssl_close_notify(struct polytls_conn *head) {
     conn->close_sent = 1;
     result = libssl_step_result(conn, POLYTLS_OK, 0);
   } else {
-    int error = SSL_get_error(conn->ssl, ret);
+    int error = libssl_ssl_error(conn, ret);
     result = error == SSL_ERROR_WANT_WRITE ? libssl_step_result(conn, POLYTLS_WANT_OUTPUT, 0)
                                            : libssl_failed(conn, error);
   }
@@ -3008,8 +3090,8 @@ static struct polytls_result libssl_export(struct libssl_conn *conn, uint8_t *bu
     return libssl_fail(text, POLYTLS_FAIL_CONFIG, 0, "exporter: the request is malformed");
   }
   size_t wanted = libssl_uint16(context + context_len);
-  if (label_len == 0 || wanted == 0 || libssl_label_is_reserved(label, label_len)) {
-    return libssl_fail(text, POLYTLS_FAIL_CONFIG, 0, "exporter: the label is empty or reserved, or no bytes are wanted");
+  if (wanted == 0 || libssl_label_is_reserved(label, label_len)) {
+    return libssl_fail(text, POLYTLS_FAIL_CONFIG, 0, "exporter: the label is reserved, or no bytes are wanted");
   }
   if (wanted > len) {
     struct polytls_result result = libssl_result(POLYTLS_OK);

@@ -604,7 +604,7 @@ static int libssl_psk_use(SSL *ssl, const EVP_MD *md, const unsigned char **iden
   return 1;
 }
 
-/* Answers for the PSK that libssl_psk_client_hello has chosen, and no other. */
+/* Answers for the PSK that libssl_client_hello has chosen, and no other. */
 static int libssl_psk_find(SSL *ssl, const unsigned char *identity, size_t identity_len, SSL_SESSION **session) {
   struct libssl_conn *conn = SSL_get_app_data(ssl);
   *session = NULL;
@@ -618,19 +618,6 @@ static int libssl_psk_find(SSL *ssl, const unsigned char *identity, size_t ident
     return 0;
   }
   return 1;
-}
-
-static int libssl_psk_client_hello(SSL *ssl, int *alert, void *argument) {
-  (void)argument;
-  struct libssl_conn *conn = SSL_get_app_data(ssl);
-  *alert = SSL_AD_INTERNAL_ERROR;
-  if (conn != NULL && libssl_choose_psk(conn, ssl)) {
-    return SSL_CLIENT_HELLO_SUCCESS;
-  }
-  if (conn != NULL && conn->psk_missing) {
-    *alert = SSL_AD_UNKNOWN_PSK_IDENTITY;
-  }
-  return SSL_CLIENT_HELLO_ERROR;
 }
 
 /* Sorts the enabled TLS 1.3 suites by their hash. Returns 1, or 0 when memory
@@ -709,9 +696,6 @@ static struct polytls_result libssl_finish_psks(struct libssl_ctx *ctx) {
   /* A PSK without a key exchange has no forward secrecy; the system's
    * configuration may have allowed it. */
   SSL_CTX_clear_options(ctx->ssl_ctx, SSL_OP_ALLOW_NO_DHE_KEX);
-  if (ctx->role == POLYTLS_SERVER) {
-    SSL_CTX_set_client_hello_cb(ctx->ssl_ctx, libssl_psk_client_hello, NULL);
-  }
   if (ctx->psk_kinds[POLYTLS_PSK_EXTERNAL] > 0) {
     if (ctx->role == POLYTLS_CLIENT) {
       SSL_CTX_set_psk_use_session_callback(ctx->ssl_ctx, libssl_psk_use);

@@ -49,6 +49,7 @@ func (c *Conn) CloseWrite() error {
 	}
 	res := c.engine.CloseNotify()
 	if res.Status == Failed {
+		c.readable = true
 		c.writeErr = ResultError(c.options.Provider, "close", res, c.engine.ErrorText())
 		err := c.writeErr
 		c.mu.Unlock()
@@ -72,6 +73,9 @@ func (c *Conn) Close() error {
 	c.users++
 	c.giveUpWork()
 	c.gatherFacts()
+	if c.lateOutput != nil {
+		c.lateOutput.Stop()
+	}
 	pending, held := c.tail, c.hold != nil
 	// A close_notify goes out after a complete handshake and as long as
 	// nothing fatal has happened; not into the middle of somebody's Write: it
@@ -182,12 +186,33 @@ func (c *Conn) startTail() *tail {
 	c.tail = t
 	c.users++
 	c.mu.Unlock()
+	var rest []byte
+	locked := c.sendMu.TryLock()
+	if locked {
+		var done bool
+		if rest, done = c.sendAtOnce(); done {
+			c.sendMu.Unlock()
+			c.sendRest()
+			close(t.sent)
+			c.leave()
+			return t
+		}
+	}
 	c.deadlineMu.Lock()
 	c.transport.SetWriteDeadline(time.Now().Add(tailLimit))
 	c.deadlineMu.Unlock()
 	go func() {
 		defer c.leave()
 		defer close(t.sent)
+		if locked {
+			err := c.sendLocked(rest)
+			c.sendMu.Unlock()
+			if err != nil {
+				return
+			}
+			c.sendRest()
+			return
+		}
 		c.send()
 	}()
 	wait := time.NewTimer(tailWait)

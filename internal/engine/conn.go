@@ -52,7 +52,10 @@ type Options struct {
 // behind it and is held for one step only, never while waiting.
 type Conn struct {
 	transport net.Conn
-	options   Options
+	// socket is the transport where it is a plain socket of the net package;
+	// else nil.
+	socket  *socket
+	options Options
 
 	handshakeMu   chan struct{}
 	handshakeDone atomic.Bool
@@ -63,6 +66,8 @@ type Conn struct {
 	sendMu  sync.Mutex
 	// sendErr is why nothing can be sent any more; guarded by sendMu.
 	sendErr *tlsapi.Error
+	// sendAgain asks whoever has sendMu to look for output again after it.
+	sendAgain atomic.Bool
 
 	mu     sync.Mutex
 	engine Engine
@@ -77,6 +82,12 @@ type Conn struct {
 	// readErr and writeErr are what all later Reads and Writes return.
 	readErr, writeErr error
 	closeNotifySent   bool
+	// readable is set when the engine may have something to read without more
+	// input.
+	readable bool
+	// lateOutput is not nil while a server's tickets wait for other output to
+	// leave with, or for their time.
+	lateOutput *time.Timer
 	// heard is set when the peer's data has been read.
 	heard bool
 	// writing is set while a part of what a Write was given is not encrypted.
@@ -97,6 +108,9 @@ type Conn struct {
 	keyShares                []tlsapi.CurveID
 	helloRetry               bool
 
+	// complete is set when the engine has completed its handshake: its facts do
+	// not change any more.
+	complete  bool
 	facts     Facts
 	factsDone bool
 	state     *tls.ConnectionState
@@ -116,7 +130,7 @@ type Conn struct {
 // New returns the connection over transport. It owns engine and transport from
 // now on.
 func New(transport net.Conn, engine Engine, options Options) *Conn {
-	return &Conn{transport: transport, engine: engine, options: options, handshakeMu: make(chan struct{}, 1)}
+	return &Conn{transport: transport, socket: newSocket(transport), engine: engine, options: options, handshakeMu: make(chan struct{}, 1)}
 }
 
 var _ tlsapi.Conn = (*Conn)(nil)
@@ -188,6 +202,7 @@ func (c *Conn) HandshakeContext(ctx context.Context) error {
 	}
 	c.mu.Lock()
 	c.readHellos()
+	c.readable = true
 	c.handshakeDone.Store(true)
 	c.mu.Unlock()
 	if c.options.HandshakeComplete != nil {
@@ -210,6 +225,7 @@ func (c *Conn) handshake(ctx *limitedContext) error {
 			return ClosedError(c.options.Provider, "handshake")
 		}
 		res := c.engine.Handshake()
+		c.complete = c.complete || res.Status == OK
 		text := c.engine.ErrorText()
 		keys := c.engine.TakeKeyLog()
 		if res.Status == Failed && res.Failure != FailPeerAlert {
@@ -249,7 +265,7 @@ func (c *Conn) handshake(ctx *limitedContext) error {
 		}
 		if res.Status == OK && c.onlyTicketsLeft() {
 			// The peer may have stopped reading: for it the handshake is over.
-			c.sendInBackground()
+			c.sendLater()
 		} else if err := c.send(); err != nil {
 			// A peer that has refused us may have closed its end before our
 			// flight was out; its alert says more than the failed write.
@@ -350,7 +366,8 @@ func (c *Conn) checkALPN() error {
 		return nil
 	}
 	c.mu.Lock()
-	alpn := c.engine.Facts().ALPN
+	c.gatherFacts()
+	alpn := c.facts.ALPN
 	c.mu.Unlock()
 	if alpn != "" {
 		return nil
@@ -398,18 +415,17 @@ func (c *Conn) pendingAlert() error {
 
 // Read decrypts into p.
 func (c *Conn) Read(p []byte) (int, error) {
-	if err := c.enter("read"); err != nil {
+	if err := c.handshakeFirst("read", len(p)); err != nil || len(p) == 0 {
 		return 0, err
-	}
-	defer c.leave()
-	if err := c.HandshakeContext(context.Background()); err != nil {
-		return 0, err
-	}
-	if len(p) == 0 {
-		return 0, nil
 	}
 	c.readMu.Lock()
 	defer c.readMu.Unlock()
+	entered, received := false, false
+	defer func() {
+		if entered {
+			c.leave()
+		}
+	}()
 	for {
 		c.mu.Lock()
 		if c.closed {
@@ -421,12 +437,37 @@ func (c *Conn) Read(p []byte) (int, error) {
 			c.mu.Unlock()
 			return 0, err
 		}
-		res := c.engine.Read(p)
-		text := c.engine.ErrorText()
-		output := c.engine.HasOutput() && res.Status != Failed
-		switch res.Status {
-		case OK:
+		res := Result{Status: WantInput}
+		var text string
+		var sessions [][]byte
+		// Asking the library when it has nothing costs more than this look.
+		if c.readable || received {
+			res = c.engine.Read(p)
+			c.readable = res.Status != WantInput && (res.Status != OK || res.Flags&FlagPending != 0)
+			if res.Status == Failed {
+				text = c.engine.ErrorText()
+			} else {
+				sessions = c.takeSessions()
+			}
+		}
+		output := res.Status != Failed && c.engine.HasOutput()
+		if res.Status == OK {
 			c.heard = true
+			if !output && sessions == nil {
+				// Nothing but the data: the way of nearly every Read.
+				if entered {
+					entered = false
+					c.users--
+				}
+				c.mu.Unlock()
+				return res.N, nil
+			}
+		}
+		if !entered {
+			entered = true
+			c.users++
+		}
+		switch res.Status {
 		case Closed:
 			c.readErr = io.EOF
 		case Failed:
@@ -441,10 +482,6 @@ func (c *Conn) Read(p []byte) (int, error) {
 			}
 		}
 		err := c.readErr
-		var sessions [][]byte
-		if res.Status != Failed {
-			sessions = c.takeSessions()
-		}
 		c.mu.Unlock()
 
 		c.putSessions(sessions)
@@ -468,47 +505,91 @@ func (c *Conn) Read(p []byte) (int, error) {
 			if err := c.receive("read"); err != nil {
 				return 0, err
 			}
+			received = true
 		}
 	}
 }
 
-// Write encrypts p and sends it.
-func (c *Conn) Write(p []byte) (int, error) {
-	if err := c.enter("write"); err != nil {
-		return 0, err
+// handshakeFirst runs the handshake before the first Read or Write, and tells of
+// a closed connection when nothing else of n bytes would.
+func (c *Conn) handshakeFirst(op string, n int) error {
+	if n > 0 && c.handshakeDone.Load() {
+		return nil
+	}
+	if err := c.enter(op); err != nil {
+		return err
 	}
 	defer c.leave()
-	if err := c.HandshakeContext(context.Background()); err != nil {
+	return c.HandshakeContext(context.Background())
+}
+
+// Write encrypts p and sends it.
+func (c *Conn) Write(p []byte) (int, error) {
+	if err := c.handshakeFirst("write", len(p)); err != nil {
 		return 0, err
 	}
 	c.writeMu.Lock()
 	defer c.writeMu.Unlock()
+	entered := false
+	defer func() {
+		if entered {
+			c.leave()
+		}
+	}()
 	n := 0
 	for {
+		// Whoever sends now may have to wait, which is nothing that a Write
+		// with an error should do.
+		sending := c.sendMu.TryLock()
 		c.mu.Lock()
 		if c.closed {
 			c.mu.Unlock()
+			if sending {
+				c.sendMu.Unlock()
+			}
 			return n, ClosedError(c.options.Provider, "write")
 		}
-		if c.writeErr != nil {
-			err := c.writeErr
-			c.mu.Unlock()
-			return n, err
+		if !entered {
+			entered = true
+			c.users++
 		}
-		if len(p) == 0 {
+		if err := c.writeErr; err != nil || len(p) == 0 {
 			c.mu.Unlock()
-			return 0, nil
+			if sending {
+				c.sendMu.Unlock()
+				c.sendRest()
+			}
+			return n, err
 		}
 		res := c.engine.Write(p[n:])
 		c.writing = n+res.N < len(p)
 		if res.Status != OK && res.Status != WantOutput {
 			c.writeErr = ResultError(c.options.Provider, "write", res, c.engine.ErrorText())
+			c.readable = true
 			err := c.writeErr
 			c.mu.Unlock()
+			if sending {
+				c.sendMu.Unlock()
+				c.sendRest()
+			}
 			return n, err
 		}
+		var out []byte
+		if sending {
+			out = c.takeOutput()
+		}
 		c.mu.Unlock()
-		if err := c.send(); err != nil {
+		var err error
+		if sending {
+			err = c.sendLocked(out)
+			c.sendMu.Unlock()
+			if err == nil {
+				err = c.sendRest()
+			}
+		} else {
+			err = c.send()
+		}
+		if err != nil {
 			return n, c.blinded(err)
 		}
 		n += res.N
@@ -522,7 +603,7 @@ func (c *Conn) Write(p []byte) (int, error) {
 // send sends all output of the engine.
 func (c *Conn) send() error {
 	c.sendMu.Lock()
-	err := c.sendLocked()
+	err := c.sendLocked(nil)
 	c.sendMu.Unlock()
 	if err == nil {
 		err = c.sendRest()
@@ -533,48 +614,121 @@ func (c *Conn) send() error {
 // sendInBackground sends output that a Read has caused (a key update, a
 // ticket's answer) without making the Read wait for the transport.
 func (c *Conn) sendInBackground() {
-	if !c.sendMu.TryLock() {
-		// Who sends now looks again when done: see sendRest.
+	for c.lockSend() {
+		rest, done := c.sendAtOnce()
+		if !done {
+			c.mu.Lock()
+			c.users++
+			c.mu.Unlock()
+			go func() {
+				defer c.leave()
+				err := c.sendLocked(rest)
+				c.sendMu.Unlock()
+				if err == nil {
+					c.sendRest()
+				}
+			}()
+			return
+		}
+		c.sendMu.Unlock()
+		if !c.sendAgain.Swap(false) {
+			return
+		}
+	}
+}
+
+// lockSend takes sendMu if nobody has it; else whoever has it looks for output
+// again when done: see sendRest.
+func (c *Conn) lockSend() bool {
+	if c.sendMu.TryLock() {
+		return true
+	}
+	c.sendAgain.Store(true)
+	// It may have looked just before.
+	return c.sendMu.TryLock()
+}
+
+// sendAtOnce sends what the transport takes without waiting. Where done is
+// false, rest comes before all other output. It is called with sendMu held.
+func (c *Conn) sendAtOnce() (rest []byte, done bool) {
+	if c.socket == nil || c.sendErr != nil {
+		return nil, false
+	}
+	for {
+		c.mu.Lock()
+		out := c.takeOutput()
+		c.mu.Unlock()
+		if len(out) == 0 {
+			return nil, true
+		}
+		if n := c.socket.tryWrite(out); n < len(out) {
+			return out[n:], false
+		}
+	}
+}
+
+// lateOutputDelay is how long tickets wait for other output. Every Write takes
+// them along, every Read that waits and Close send them before.
+const lateOutputDelay = 5 * time.Millisecond
+
+// sendLater lets output that nobody waits for leave with the next.
+func (c *Conn) sendLater() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
 		return
 	}
-	c.mu.Lock()
-	c.users++
-	c.mu.Unlock()
-	go func() {
-		defer c.leave()
-		err := c.sendLocked()
-		c.sendMu.Unlock()
-		if err == nil {
-			c.sendRest()
+	c.lateOutput = time.AfterFunc(lateOutputDelay, func() {
+		if c.enter("write") != nil {
+			return
 		}
-	}()
+		defer c.leave()
+		c.mu.Lock()
+		waits := c.lateOutput != nil
+		c.mu.Unlock()
+		if waits {
+			c.sendInBackground()
+		}
+	})
+}
+
+// takeOutput is the engine's TakeOutput, for who has sendMu; it is called with
+// mu held.
+func (c *Conn) takeOutput() []byte {
+	if c.lateOutput != nil {
+		c.lateOutput.Stop()
+		c.lateOutput = nil
+	}
+	out := c.engine.TakeOutput()
+	if !c.handshakeDone.Load() {
+		c.outgoing(out)
+	}
+	return out
 }
 
 // sendRest sends what was added by somebody who found sendMu taken after its
 // holder had looked for the last time.
 func (c *Conn) sendRest() error {
-	for {
-		c.mu.Lock()
-		output := !c.freed && c.engine.HasOutput()
-		c.mu.Unlock()
-		if !output || !c.sendMu.TryLock() {
+	for c.sendAgain.Swap(false) {
+		if !c.lockSend() {
 			return nil
 		}
-		err := c.sendLocked()
+		err := c.sendLocked(nil)
 		c.sendMu.Unlock()
 		if err != nil {
 			return err
 		}
 	}
+	return nil
 }
 
-// sendLocked is called with sendMu held.
-func (c *Conn) sendLocked() error {
-	for {
+// sendLocked sends what was taken out of the engine before, and then all output
+// of the engine. It is called with sendMu held.
+func (c *Conn) sendLocked(out []byte) error {
+	for ; ; out = nil {
 		c.mu.Lock()
-		out := c.engine.TakeOutput()
-		if !c.handshakeDone.Load() {
-			c.outgoing(out)
+		if len(out) == 0 && !c.freed {
+			out = c.takeOutput()
 		}
 		closed := c.closed
 		c.mu.Unlock()
@@ -607,6 +761,10 @@ func (c *Conn) sendLocked() error {
 	}
 }
 
+// errAskTransport says that reading the socket itself told nothing: the
+// transport knows why.
+var errAskTransport = errors.New("ask the transport")
+
 // maxEmptyReads is how often a transport may return neither data nor an error.
 const maxEmptyReads = 100
 
@@ -614,17 +772,22 @@ const maxEmptyReads = 100
 // readMu held.
 func (c *Conn) receive(op string) error {
 	for empty := 0; ; {
-		c.mu.Lock()
-		if c.closed {
-			c.mu.Unlock()
-			return ClosedError(c.options.Provider, op)
+		// Who has readMu alone uses the engine's input. A Close that comes now
+		// wakes the transport's Read.
+		var space []byte
+		var n int
+		var err error
+		if c.socket != nil {
+			space, n, err = c.socket.read(c.engine)
 		}
-		space := c.engine.InputSpace()
-		c.mu.Unlock()
+		if c.socket == nil || err == errAskTransport {
+			if space = c.engine.InputSpace(false); len(space) > 0 {
+				n, err = c.transport.Read(space)
+			}
+		}
 		if len(space) == 0 {
 			return &tlsapi.Error{Provider: c.options.Provider, Op: op, Kind: tlsapi.KindInternal, Err: errors.New("no memory for input")}
 		}
-		n, err := c.transport.Read(space)
 		switch {
 		case n < 0 || n > len(space):
 			// The count becomes the size of the input in native memory.
@@ -636,13 +799,16 @@ func (c *Conn) receive(op string) error {
 				err = io.ErrNoProgress
 			}
 		}
+		if n > 0 && c.handshakeDone.Load() {
+			c.engine.InputReceived(n)
+			// An error that came with the data comes again.
+			return nil
+		}
 		c.mu.Lock()
 		if n > 0 {
-			if !c.handshakeDone.Load() {
-				c.incoming(space[:n])
-			}
-			c.engine.InputReceived(n)
+			c.incoming(space[:n])
 		}
+		c.engine.InputReceived(n)
 		closed := c.closed
 		headerErr, short := c.checkHeader()
 		c.mu.Unlock()
@@ -712,6 +878,7 @@ func (c *Conn) readHellos() {
 	c.keyShares = keyShares(c.clientHello.message)
 	c.helloRetry = isHelloRetry(c.serverHello.message)
 	c.clientHello, c.serverHello = helloReader{}, helloReader{}
+	c.state = nil
 }
 
 // enter and leave keep the engine alive during a call.

@@ -12,7 +12,8 @@ import (
 // Engine is a TLS state machine without I/O: ciphertext goes through memory
 // that it lends. Every method is one step and returns at once. One goroutine at
 // a time may use it, except for the memory that InputSpace and TakeOutput lend:
-// steps leave that alone.
+// steps leave that alone. InputSpace and InputReceived may run beside all other
+// methods but Handshake, Read, Input and Free.
 type Engine interface {
 	// Handshake drives the handshake: OK when it is complete, WantInput,
 	// WantOutput, WantWork or Failed.
@@ -28,7 +29,8 @@ type Engine interface {
 	// tlsapi.Error.
 	Work() func(ctx context.Context, adopt func(*Options)) error
 	// Read decrypts into p: OK with N > 0, WantInput, WantOutput, Closed or
-	// Failed.
+	// Failed. After WantInput, and after OK without FlagPending, it is called
+	// again when there is more input, or when another step has failed.
 	Read(p []byte) Result
 	// Write encrypts the first N bytes of p: OK, WantOutput or Failed.
 	Write(p []byte) Result
@@ -36,10 +38,11 @@ type Engine interface {
 	CloseNotify() Result
 
 	// InputSpace lends memory for ciphertext from the peer, valid until
-	// InputReceived. Nil means that memory ran out.
-	InputSpace() []byte
+	// InputReceived. Brief says that InputReceived follows without a wait: it
+	// may be more then. Nil means that memory ran out.
+	InputSpace(brief bool) []byte
 	// InputReceived says that the first n bytes of what InputSpace lent hold
-	// ciphertext now.
+	// ciphertext now; with 0 it takes the memory back.
 	InputReceived(n int)
 	// Input returns what was received and not yet consumed, valid until the
 	// next step.

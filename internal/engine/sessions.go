@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"golang.org/x/crypto/cryptobyte"
+	"golang.org/x/crypto/cryptobyte/asn1"
 
 	"github.com/polytls/polytls/tlsapi"
 )
@@ -61,17 +62,42 @@ func (s *Sessions) usable(session *session, now time.Time) bool {
 		return true
 	}
 	for _, list := range s.RevocationLists {
-		if !now.Before(list.NextUpdate) {
+		// One that does not say when the next comes holds for good.
+		if !list.NextUpdate.IsZero() && !now.Before(list.NextUpdate) {
 			return false
 		}
 	}
 	for _, der := range session.verifiedChain {
-		cert, err := x509.ParseCertificate(der)
-		if err != nil || now.Before(cert.NotBefore) || now.After(cert.NotAfter) {
+		notBefore, notAfter, ok := validity(der)
+		if !ok || now.Before(notBefore) || now.After(notAfter) {
 			return false
 		}
 	}
 	return len(session.verifiedChain) > 0
+}
+
+// validity reads the validity period of a certificate that was verified before,
+// and nothing else: parsing all of it takes a good part of a resumed handshake.
+func validity(der []byte) (notBefore, notAfter time.Time, ok bool) {
+	s := cryptobyte.String(der)
+	var certificate, body, period cryptobyte.String
+	if !s.ReadASN1(&certificate, asn1.SEQUENCE) || !certificate.ReadASN1(&body, asn1.SEQUENCE) ||
+		!body.SkipOptionalASN1(asn1.Tag(0).ContextSpecific().Constructed()) || // version
+		!body.SkipASN1(asn1.INTEGER) || // serial number
+		!body.SkipASN1(asn1.SEQUENCE) || // signature algorithm
+		!body.SkipASN1(asn1.SEQUENCE) || // issuer
+		!body.ReadASN1(&period, asn1.SEQUENCE) ||
+		!readTime(&period, &notBefore) || !readTime(&period, &notAfter) {
+		return time.Time{}, time.Time{}, false
+	}
+	return notBefore, notAfter, true
+}
+
+func readTime(s *cryptobyte.String, t *time.Time) bool {
+	if s.PeekASN1Tag(asn1.UTCTime) {
+		return s.ReadASN1UTCTime(t)
+	}
+	return s.ReadASN1GeneralizedTime(t)
 }
 
 // checkResumption refuses a session that was not offered. It is called by who

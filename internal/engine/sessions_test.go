@@ -126,6 +126,8 @@ func TestSessionUse(t *testing.T) {
 		{"never verified, and nobody asks", &Sessions{}, exampleSession(now), true},
 		{"current revocation list", &Sessions{Verifies: true, RevocationLists: []*x509.RevocationList{{NextUpdate: now.Add(time.Hour)}}},
 			exampleSession(now, valid), true},
+		{"revocation list without an end", &Sessions{Verifies: true, RevocationLists: []*x509.RevocationList{{}}},
+			exampleSession(now, valid), true},
 		{"outdated revocation list", &Sessions{Verifies: true, RevocationLists: []*x509.RevocationList{{NextUpdate: now.Add(-time.Hour)}}},
 			exampleSession(now, valid), false},
 	} {

@@ -22,7 +22,7 @@ func (c *Conn) gatherFacts() {
 		c.facts.OCSPResponse = nil
 	}
 	c.restoreFacts()
-	c.factsDone = c.handshakeDone.Load()
+	c.factsDone = c.complete
 	c.state = nil
 }
 

@@ -7,6 +7,23 @@ package native
 #include <stdlib.h>
 #include "polytls_native.h"
 
+// No function of the table keeps a pointer to Go memory or calls into Go.
+#cgo noescape ctx_set
+#cgo nocallback ctx_set
+#cgo noescape conn_set
+#cgo nocallback conn_set
+#cgo nocallback conn_handshake
+#cgo noescape conn_read
+#cgo nocallback conn_read
+#cgo noescape conn_write
+#cgo nocallback conn_write
+#cgo nocallback conn_close_notify
+#cgo noescape conn_query
+#cgo nocallback conn_query
+#cgo noescape conn_facts
+#cgo nocallback conn_facts
+#cgo nocallback conn_free
+
 // Calls through the table. The results come back by value.
 static const char *lib_version(const struct polytls_library *l) { return l->version(); }
 static struct polytls_result lib_init(const struct polytls_library *l, char *text) { return l->init(text); }
@@ -35,6 +52,28 @@ static struct polytls_result conn_close_notify(const struct polytls_library *l, 
 static struct polytls_result conn_query(const struct polytls_library *l, struct polytls_conn *c, int what, uint8_t *p, size_t n) {
   return l->query(c, what, p, n);
 }
+// Asks for everything that is known of a connection: the answers in the order of
+// this list, each behind its size (uint32). Returns the size of it all, which was
+// written as far as it fits.
+static size_t conn_facts(const struct polytls_library *l, struct polytls_conn *c, uint8_t *p, size_t n) {
+  static const int all[] = {POLYTLS_GET_VERSION, POLYTLS_GET_CIPHER_SUITE, POLYTLS_GET_GROUP, POLYTLS_GET_ALPN,
+    POLYTLS_GET_SERVER_NAME, POLYTLS_GET_PEER_CHAIN, POLYTLS_GET_VERIFIED_CHAIN, POLYTLS_GET_SIGNATURE_SCHEME,
+    POLYTLS_GET_RESUMED, POLYTLS_GET_HELLO_RETRY, POLYTLS_GET_OCSP_RESPONSE, POLYTLS_GET_PSK_IDENTITY};
+  size_t used = 0;
+  for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
+    size_t room = used + 4 < n ? n - used - 4 : 0;
+    struct polytls_result r = l->query(c, all[i], room > 0 ? p + used + 4 : NULL, room);
+    size_t size = r.status == POLYTLS_OK ? r.n : 0;
+    if (used + 4 <= n) {
+      p[used] = (uint8_t)(size >> 24);
+      p[used + 1] = (uint8_t)(size >> 16);
+      p[used + 2] = (uint8_t)(size >> 8);
+      p[used + 3] = (uint8_t)size;
+    }
+    used += 4 + size;
+  }
+  return used;
+}
 static void conn_free(const struct polytls_library *l, struct polytls_conn *c, uint8_t *spare) {
   free(spare);
   l->conn_free(c);
@@ -49,6 +88,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"unsafe"
 
@@ -60,8 +100,6 @@ import (
 )
 
 const (
-	// inputSize holds one TLS record of the largest size and some more.
-	inputSize = C.POLYTLS_MAX_RECORD
 	// outputLimit bounds the ciphertext that a step makes before it is sent:
 	// four records.
 	outputLimit = 4 * C.POLYTLS_MAX_RECORD
@@ -199,12 +237,6 @@ type conn struct {
 	signature *signature
 }
 
-// buffer is malloc memory, or nothing.
-type buffer struct {
-	p   *C.uint8_t
-	cap C.size_t
-}
-
 // newConn makes a connection and applies its options.
 func (ctx *context) newConn(options []instruction, signer crypto.Signer) (*conn, error) {
 	var c *C.struct_polytls_conn
@@ -244,7 +276,10 @@ func (n *conn) Handshake() engine.Result {
 			return result(res)
 		}
 	}
-	return result(C.conn_handshake(n.library.c, n.c))
+	n.lendOutput(&recordBuffers)
+	res := result(C.conn_handshake(n.library.c, n.c))
+	n.returnInput()
+	return res
 }
 
 // Work signs what the library wants signed.
@@ -255,27 +290,37 @@ func (n *conn) Work() func(stdcontext.Context, func(*engine.Options)) error {
 }
 
 func (n *conn) Read(p []byte) engine.Result {
-	return result(C.conn_read(n.library.c, n.c, bytePointer(p), C.size_t(len(p))))
+	res := result(C.conn_read(n.library.c, n.c, bytePointer(p), C.size_t(len(p))))
+	n.returnInput()
+	return res
 }
 
 func (n *conn) Write(p []byte) engine.Result {
+	n.lendOutput(&batchBuffers)
 	return result(C.conn_write(n.library.c, n.c, bytePointer(p), C.size_t(len(p))))
 }
 
-func (n *conn) CloseNotify() engine.Result { return result(C.conn_close_notify(n.library.c, n.c)) }
+func (n *conn) CloseNotify() engine.Result {
+	n.lendOutput(&recordBuffers)
+	return result(C.conn_close_notify(n.library.c, n.c))
+}
 
 // InputSpace lends the free end of the input buffer.
-func (n *conn) InputSpace() []byte {
+func (n *conn) InputSpace(brief bool) []byte {
 	c := n.c
 	if c.in == nil {
-		c.in = (*C.uint8_t)(C.malloc(inputSize))
-		if c.in == nil {
+		b := recordBuffers.get
+		if brief {
+			b = batchBuffers.get
+		}
+		memory := b()
+		if memory.p == nil {
 			return nil
 		}
-		c.in_cap = inputSize
+		c.in, c.in_cap, c.in_start, c.in_end = memory.p, memory.cap, 0, 0
 	}
 	free := c.in_cap - c.in_end
-	if c.in_start > 0 && free < inputSize/2 {
+	if c.in_start > 0 && free < recordBuffers.size/2 {
 		b := unsafe.Slice((*byte)(c.in), int(c.in_cap))
 		copy(b, b[c.in_start:c.in_end])
 		c.in_end -= c.in_start
@@ -285,7 +330,28 @@ func (n *conn) InputSpace() []byte {
 	return unsafe.Slice((*byte)(c.in), int(c.in_cap))[c.in_cap-free : c.in_cap]
 }
 
-func (n *conn) InputReceived(count int) { n.c.in_end += C.size_t(count) }
+func (n *conn) InputReceived(count int) {
+	n.c.in_end += C.size_t(count)
+	n.returnInput()
+}
+
+// returnInput gives the input buffer back when it is empty: a connection that
+// waits holds none.
+func (n *conn) returnInput() {
+	c := n.c
+	if c.in != nil && c.in_start == c.in_end {
+		giveBack(buffer{c.in, c.in_cap})
+		c.in, c.in_cap, c.in_start, c.in_end = nil, 0, 0, 0
+	}
+}
+
+// lendOutput gives the next step an output buffer if there is none.
+func (n *conn) lendOutput(pool *bufferPool) {
+	if c := n.c; c.out == nil {
+		b := pool.get()
+		c.out, c.out_cap = b.p, b.cap
+	}
+}
 
 func (n *conn) Input() []byte {
 	if n.c.in == nil {
@@ -301,16 +367,11 @@ func (n *conn) HasOutput() bool { return n.c.out_end > 0 }
 func (n *conn) TakeOutput() []byte {
 	c := n.c
 	if c.out_end == 0 {
-		// All is sent. One buffer is kept, the larger: the next step finds
-		// room without a reallocation, and an idle connection holds no second.
-		if n.spare.cap > c.out_cap {
-			c.out, n.spare.p = n.spare.p, c.out
-			c.out_cap, n.spare.cap = n.spare.cap, c.out_cap
-		}
-		if n.spare.p != nil {
-			C.free(unsafe.Pointer(n.spare.p))
-			*n.spare = buffer{}
-		}
+		// All is sent: an idle connection holds no buffer.
+		giveBack(*n.spare)
+		giveBack(buffer{c.out, c.out_cap})
+		*n.spare = buffer{}
+		c.out, c.out_cap = nil, 0
 		return nil
 	}
 	out, length, capacity := c.out, c.out_end, c.out_cap
@@ -372,21 +433,48 @@ func (n *conn) TakeSessions() [][]byte {
 	return sessions
 }
 
-// Facts asks for everything that is known of the connection.
+// Facts asks for everything that is known of the connection, in one call.
 func (n *conn) Facts() engine.Facts {
+	b := n.facts()
+	next := func() []byte {
+		// The sizes are conn_facts' own.
+		size := 4 + int(binary.BigEndian.Uint32(b))
+		answer := b[4:size:size]
+		b = b[size:]
+		if len(answer) == 0 {
+			return nil
+		}
+		return answer
+	}
 	return engine.Facts{
-		Version:         n.uint16(C.POLYTLS_GET_VERSION),
-		CipherSuite:     n.uint16(C.POLYTLS_GET_CIPHER_SUITE),
-		Group:           tlsapi.CurveID(n.uint16(C.POLYTLS_GET_GROUP)),
-		ALPN:            string(n.query(C.POLYTLS_GET_ALPN, nil)),
-		ServerName:      string(n.query(C.POLYTLS_GET_SERVER_NAME, nil)),
-		PeerChain:       n.chain(C.POLYTLS_GET_PEER_CHAIN),
-		VerifiedChain:   n.chain(C.POLYTLS_GET_VERIFIED_CHAIN),
-		SignatureScheme: n.uint16(C.POLYTLS_GET_SIGNATURE_SCHEME),
-		Resumed:         n.bool(C.POLYTLS_GET_RESUMED),
-		HelloRetry:      n.bool(C.POLYTLS_GET_HELLO_RETRY),
-		OCSPResponse:    n.query(C.POLYTLS_GET_OCSP_RESPONSE, nil),
-		PSKIdentity:     n.query(C.POLYTLS_GET_PSK_IDENTITY, nil),
+		Version:         wireUint16(next()),
+		CipherSuite:     wireUint16(next()),
+		Group:           tlsapi.CurveID(wireUint16(next())),
+		ALPN:            string(next()),
+		ServerName:      string(next()),
+		PeerChain:       chain(next()),
+		VerifiedChain:   chain(next()),
+		SignatureScheme: wireUint16(next()),
+		Resumed:         wireBool(next()),
+		HelloRetry:      wireBool(next()),
+		OCSPResponse:    next(),
+		PSKIdentity:     next(),
+	}
+}
+
+// factsBuffers hold the answer of conn_facts for a moment; only what it takes is
+// kept.
+var factsBuffers = sync.Pool{New: func() any { return new([8192]byte) }}
+
+func (n *conn) facts() []byte {
+	pooled := factsBuffers.Get().(*[8192]byte)
+	defer factsBuffers.Put(pooled)
+	for buf := pooled[:]; ; {
+		size := int(C.conn_facts(n.library.c, n.c, bytePointer(buf), C.size_t(len(buf))))
+		if size <= len(buf) {
+			return bytes.Clone(buf[:size])
+		}
+		buf = make([]byte, size)
 	}
 }
 
@@ -417,7 +505,12 @@ func (n *conn) Export(label string, context []byte, length int) ([]byte, engine.
 // Free releases the connection and the lent memory.
 func (n *conn) Free() {
 	n.cleanup.Stop()
-	C.conn_free(n.library.c, n.c, n.spare.p)
+	c := n.c
+	for _, b := range []buffer{{c.in, c.in_cap}, {c.out, c.out_cap}, *n.spare} {
+		giveBack(b)
+	}
+	c.in, c.out = nil, nil
+	C.conn_free(n.library.c, c, nil)
 	n.c, n.spare = nil, nil
 }
 
@@ -437,21 +530,17 @@ func (n *conn) query(what C.int, buf []byte) []byte {
 	}
 }
 
-func (n *conn) uint16(what C.int) uint16 {
-	if b := n.query(what, make([]byte, 2)); len(b) == 2 {
+func wireUint16(b []byte) uint16 {
+	if len(b) == 2 {
 		return binary.BigEndian.Uint16(b)
 	}
 	return 0
 }
 
-func (n *conn) bool(what C.int) bool {
-	b := n.query(what, make([]byte, 1))
-	return len(b) == 1 && b[0] != 0
-}
+func wireBool(b []byte) bool { return len(b) == 1 && b[0] != 0 }
 
-func (n *conn) chain(what C.int) [][]byte {
+func chain(b []byte) [][]byte {
 	var chain [][]byte
-	b := n.query(what, make([]byte, 4096))
 	for len(b) >= 4 {
 		size := binary.BigEndian.Uint32(b)
 		if uint64(size) > uint64(len(b)-4) {

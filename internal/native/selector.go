@@ -97,7 +97,7 @@ func (s *selector) feed(step func() engine.Result) engine.Result {
 		if res.Status != engine.WantInput || len(s.replay) == 0 {
 			return res
 		}
-		n := copy(s.Engine.InputSpace(), s.replay)
+		n := copy(s.Engine.InputSpace(false), s.replay)
 		if n == 0 {
 			return engine.Result{Status: engine.Failed, Failure: engine.FailInternal, AlertSent: -1, AlertReceived: -1}
 		}
@@ -119,7 +119,11 @@ func (s *selector) Read(p []byte) engine.Result {
 	if s.Engine == nil {
 		return notYet
 	}
-	return s.feed(func() engine.Result { return s.Engine.Read(p) })
+	res := s.feed(func() engine.Result { return s.Engine.Read(p) })
+	if len(s.replay) > 0 {
+		res.Flags |= engine.FlagPending
+	}
+	return res
 }
 
 // notYet is what cannot happen: the state machine reads, writes and exports
@@ -140,11 +144,11 @@ func (s *selector) CloseNotify() engine.Result {
 	return s.Engine.CloseNotify()
 }
 
-func (s *selector) InputSpace() []byte {
+func (s *selector) InputSpace(brief bool) []byte {
 	if s.Engine == nil {
 		return s.hello.space()
 	}
-	return s.Engine.InputSpace()
+	return s.Engine.InputSpace(brief)
 }
 
 func (s *selector) InputReceived(n int) {

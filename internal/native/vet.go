@@ -72,8 +72,9 @@ func (p *Provider) vet(config *tlsapi.ServerConfig) error {
 	return nil
 }
 
-// keyExamples returns the first certificate with each kind of key, or a
-// certificate that nobody ever sees when there is none: libraries want one.
+// keyExamples returns the first certificate of each kind that a library may
+// refuse, by key and fields, or a certificate that nobody ever sees when there is
+// none: libraries want one.
 func keyExamples(certificates []tls.Certificate) ([]tls.Certificate, error) {
 	var examples []tls.Certificate
 	seen := make(map[string]bool)
@@ -82,7 +83,9 @@ func keyExamples(certificates []tls.Certificate) ([]tls.Certificate, error) {
 		if err != nil {
 			return nil, tlsapi.ConfigError("Certificates", "the certificate does not parse: %w", err)
 		}
-		kind := fmt.Sprintf("%T", leaf.PublicKey)
+		// What else libraries refuse certificates for: see contextBuilder.certificate.
+		kind := fmt.Sprintf("%T %t %t %t ", leaf.PublicKey, externalSigner(c.PrivateKey) != nil,
+			len(c.SignedCertificateTimestamps) > 0, c.SupportedSignatureAlgorithms != nil)
 		if key, ok := leaf.PublicKey.(*ecdsa.PublicKey); ok {
 			kind += key.Params().Name
 		}

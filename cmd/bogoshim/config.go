@@ -1,0 +1,291 @@
+package main
+
+import (
+	"crypto/tls"
+	"encoding/binary"
+	"encoding/pem"
+	"errors"
+	"os"
+	"slices"
+
+	"github.com/polytls/polytls/tlsapi"
+)
+
+// settings are the options of both ends.
+func (c *connection) settings(server bool) (tlsapi.Settings, error) {
+	// The runner waits for alerts: no blinding.
+	s := tlsapi.Settings{MaxBlindingDelay: -1, Curves: c.curves, CipherSuites: c.suites}
+	if err := c.setVersions(&s); err != nil {
+		return s, err
+	}
+	if c.suites != nil {
+		minimum, maximum := s.Versions()
+		// An expression of OpenSSL's is about TLS 1.2 and leaves the suites of
+		// TLS 1.3 alone.
+		if maximum == tls.VersionTLS13 && !slices.ContainsFunc(c.suites, tlsapi.CipherSuiteTLS13) {
+			if minimum == tls.VersionTLS13 {
+				s.CipherSuites = nil
+			} else {
+				s.CipherSuites = append([]uint16{tls.TLS_AES_128_GCM_SHA256, tls.TLS_AES_256_GCM_SHA384, tls.TLS_CHACHA20_POLY1305_SHA256}, c.suites...)
+			}
+		}
+	}
+	if err := c.setSchemes(&s, server); err != nil {
+		return s, err
+	}
+	if c.pskSecret != nil {
+		s.PSKs = append(s.PSKs, tlsapi.PSK{Identity: c.pskIdentity, Secret: c.pskSecret, Kind: tlsapi.PSKTLS12})
+	}
+	for _, cred := range c.credentials {
+		if cred.psk != nil {
+			s.PSKs = append(s.PSKs, *cred.psk)
+		}
+	}
+	s.VerifyConnection = c.verify
+	return s, nil
+}
+
+// setVersions turns the flags into a range. TLS 1.2 is the least version of
+// tlsapi: a test that needs an older one does not apply.
+func (c *connection) setVersions(s *tlsapi.Settings) error {
+	s.MinVersion, s.MaxVersion = c.minVersion, c.maxVersion
+	if s.MinVersion != 0 && s.MinVersion < tls.VersionTLS12 {
+		s.MinVersion = tls.VersionTLS12
+	}
+	if s.MaxVersion != 0 && s.MaxVersion < tls.VersionTLS12 {
+		return missing{"versions below TLS 1.2"}
+	}
+	if c.noVersion[tls.VersionTLS13] {
+		if c.noVersion[tls.VersionTLS12] {
+			return missing{"versions below TLS 1.2"}
+		}
+		s.MaxVersion = tls.VersionTLS12
+	}
+	if c.noVersion[tls.VersionTLS12] {
+		s.MinVersion = tls.VersionTLS13
+	}
+	return nil
+}
+
+// setSchemes turns the preferences for signing and for verifying into tlsapi's
+// one list: what the test is about first, and behind it what the other half of
+// the handshake needs. Where the provider has no such list, -signing-prefs goes
+// to the certificate.
+func (c *connection) setSchemes(s *tlsapi.Settings, server bool) error {
+	var signing []tls.SignatureScheme
+	for _, cred := range append(slices.Clone(c.credentials), c.certificate) {
+		if cred.signingPrefs == nil || c.schemesPerCertificate {
+			continue
+		}
+		if signing != nil {
+			return missing{"-signing-prefs for several certificates"}
+		}
+		signing = cred.signingPrefs
+	}
+	signs := c.certificate.certFile != "" || len(c.credentials) > 0
+	verifies := !server || c.requireClient || c.verifyPeer
+	switch {
+	case signing != nil && c.verifyPrefs != nil && !slices.Equal(signing, c.verifyPrefs):
+		return missing{"-signing-prefs beside other -verify-prefs"}
+	case signing != nil:
+		s.SignatureSchemes = signing
+		if verifies && c.verifyPrefs == nil {
+			s.SignatureSchemes = union(signing, tls.PSSWithSHA256, tls.ECDSAWithP256AndSHA256, tls.PKCS1WithSHA256)
+		}
+	case c.verifyPrefs != nil:
+		s.SignatureSchemes = c.verifyPrefs
+		if signs && verifies && server {
+			// The key of the runner's default certificate is RSA.
+			s.SignatureSchemes = union(c.verifyPrefs, tls.PSSWithSHA256)
+		}
+	}
+	return nil
+}
+
+// union returns the schemes and behind them those that are not among them.
+func union(schemes []tls.SignatureScheme, more ...tls.SignatureScheme) []tls.SignatureScheme {
+	all := slices.Clone(schemes)
+	for _, scheme := range more {
+		if !slices.Contains(all, scheme) {
+			all = append(all, scheme)
+		}
+	}
+	return all
+}
+
+// verify is the hook that -verify-fail makes fail. BoringSSL's is not called for
+// a peer without certificates, and for resumed sessions only when asked.
+func (c *connection) verify(state tls.ConnectionState) error {
+	if !c.verifyFail || !c.verifyPeer && !c.customVerify {
+		return nil
+	}
+	if len(state.PeerCertificates) == 0 || state.DidResume && !c.reverify {
+		return nil
+	}
+	return errors.New("the test wants the verification to fail")
+}
+
+// certificates are those of the flags, in their order of preference.
+func (c *connection) certificates() ([]tls.Certificate, error) {
+	var certs []tls.Certificate
+	for _, cred := range append(slices.Clone(c.credentials), c.certificate) {
+		if cred.psk != nil || cred.certFile == "" && cred.keyFile == "" {
+			continue
+		}
+		if cred.certFile == "" || cred.keyFile == "" {
+			return nil, missing{"a certificate or a key without the other"}
+		}
+		cert, err := tlsapi.LoadCertificate(cred.certFile, cred.keyFile)
+		if err != nil {
+			return nil, err
+		}
+		cert.OCSPStaple = cred.ocspResponse
+		if c.schemesPerCertificate {
+			cert.SupportedSignatureAlgorithms = cred.signingPrefs
+		}
+		if cert.SignedCertificateTimestamps, err = timestampList(cred.scts); err != nil {
+			return nil, err
+		}
+		if c.useOCSPCallback && c.declineOCSP {
+			cert.OCSPStaple = nil
+		}
+		certs = append(certs, cert)
+	}
+	return certs, nil
+}
+
+func (c *connection) clientConfig(sessions tlsapi.SessionCache) (*tlsapi.ClientConfig, error) {
+	settings, err := c.settings(false)
+	if err != nil {
+		return nil, err
+	}
+	if c.expectVerifyPrefs != nil {
+		return nil, missing{"-expect-peer-verify-pref of a client"}
+	}
+	config := &tlsapi.ClientConfig{
+		Settings:                 settings,
+		ServerName:               c.hostName,
+		SkipHostnameVerification: true,
+		SessionTicketsDisabled:   c.noTicket,
+	}
+	if !c.noTicket {
+		config.SessionCache = sessions
+	}
+	config.ALPN = c.advertiseALPN
+	if config.RootCAs, err = c.trust(); err != nil {
+		return nil, err
+	}
+	config.InsecureSkipVerify = config.RootCAs == nil
+	certs, err := c.certificates()
+	if err != nil {
+		return nil, err
+	}
+	switch len(certs) {
+	case 0:
+	case 1:
+		config.Certificate = &certs[0]
+	default:
+		return nil, missing{"several certificates of a client"}
+	}
+	if len(certs) > 0 && c.failCertCallback {
+		return nil, missing{"-fail-cert-callback of a client"}
+	}
+	return config, nil
+}
+
+func (c *connection) serverConfig() (*tlsapi.ServerConfig, error) {
+	settings, err := c.settings(true)
+	if err != nil {
+		return nil, err
+	}
+	config := &tlsapi.ServerConfig{Settings: settings, SessionTicketsDisabled: c.noTicket}
+	switch {
+	case c.selectALPN != "":
+		config.ALPN = []string{c.selectALPN}
+	case c.rejectALPN:
+		config.ALPN, config.ALPNStrict = []string{"a protocol that nobody offers"}, true
+	}
+	if config.ClientCAs, err = c.trust(); err != nil {
+		return nil, err
+	}
+	switch {
+	case c.requireClient && c.verifyPeer && config.ClientCAs != nil:
+		config.ClientAuth = tls.RequireAndVerifyClientCert
+	case c.requireClient:
+		config.ClientAuth = tls.RequireAnyClientCert
+	case c.verifyPeer && config.ClientCAs != nil:
+		config.ClientAuth = tls.VerifyClientCertIfGiven
+	case c.verifyPeer:
+		config.ClientAuth = tls.RequestClientCert
+	}
+	if config.Certificates, err = c.certificates(); err != nil {
+		return nil, err
+	}
+	if c.expectAdvertisedALPN != nil || c.expectVerifyPrefs != nil || c.earlyCallback || c.failEarlyCallback || c.hookFails {
+		config.GetConfigForClient = func(info *tls.ClientHelloInfo) (*tlsapi.ServerConfig, error) {
+			if c.failEarlyCallback || c.hookFails {
+				return nil, errors.New("the test wants the hook to fail")
+			}
+			return nil, c.hello(info)
+		}
+	}
+	if c.failCertCallback {
+		config.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			return nil, errors.New("the test wants the hook to fail")
+		}
+	}
+	return config, nil
+}
+
+// trust is the pool of -trust-cert, nil without one.
+func (c *connection) trust() (*tlsapi.CertPool, error) {
+	if c.trustCert == "" {
+		return nil, nil
+	}
+	return tlsapi.CertPoolFromFiles(c.trustCert)
+}
+
+// chain reads the DER form of a file's certificates.
+func chain(path string) ([][]byte, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	var certs [][]byte
+	for {
+		var block *pem.Block
+		if block, text = pem.Decode(text); block == nil {
+			return certs, nil
+		}
+		certs = append(certs, block.Bytes)
+	}
+}
+
+// timestampList splits a list of signed certificate timestamps (RFC 6962 section
+// 3.3).
+func timestampList(list []byte) ([][]byte, error) {
+	if len(list) == 0 {
+		return nil, nil
+	}
+	if len(list) < 2 || int(binary.BigEndian.Uint16(list)) != len(list)-2 {
+		return nil, missing{"a malformed list of signed certificate timestamps"}
+	}
+	var timestamps [][]byte
+	for list = list[2:]; len(list) > 0; {
+		if len(list) < 2 || len(list)-2 < int(binary.BigEndian.Uint16(list)) {
+			return nil, missing{"a malformed list of signed certificate timestamps"}
+		}
+		n := int(binary.BigEndian.Uint16(list))
+		timestamps, list = append(timestamps, list[2:2+n]), list[2+n:]
+	}
+	return timestamps, nil
+}
+
+// timestamps is the inverse of timestampList.
+func timestamps(entries [][]byte) []byte {
+	var body []byte
+	for _, e := range entries {
+		body = append(binary.BigEndian.AppendUint16(body, uint16(len(e))), e...)
+	}
+	return append(binary.BigEndian.AppendUint16(nil, uint16(len(body))), body...)
+}

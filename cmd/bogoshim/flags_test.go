@@ -1,0 +1,92 @@
+package main
+
+import (
+	"crypto/tls"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/polytls/polytls/tlsapi"
+)
+
+func TestFlagsOfConnections(t *testing.T) {
+	parsed, err := parse([]string{
+		"-port", "1234", "-shim-id", "7", "-server", "-resume-count", "2", "-async",
+		"-curves", "29", "-curves", "23", "-on-initial-expect-alpn", "foo", "-on-resume-expect-session-miss",
+		"-cert-file", "c0", "-new-x509-credential", "-cert-file", "c1", "-advertise-alpn", "\x03foo\x02h2",
+	})
+	require.NoError(t, err)
+	assert.Equal(t, "1234", parsed.port)
+	assert.Equal(t, uint64(7), parsed.shimID)
+	assert.True(t, parsed.server)
+	assert.Equal(t, 2, parsed.resumeCount)
+	for _, c := range []connection{parsed.initial, parsed.resumed} {
+		assert.True(t, c.async)
+		assert.Equal(t, []tlsapi.CurveID{tlsapi.X25519, tlsapi.CurveP256}, c.curves)
+		assert.Equal(t, "c0", c.certificate.certFile)
+		require.Len(t, c.credentials, 1)
+		assert.Equal(t, "c1", c.credentials[0].certFile)
+		assert.Equal(t, []string{"foo", "h2"}, c.advertiseALPN)
+	}
+	assert.Equal(t, "foo", parsed.initial.expectALPN)
+	assert.Empty(t, parsed.resumed.expectALPN)
+	assert.False(t, parsed.initial.expectSessionMiss)
+	assert.True(t, parsed.resumed.expectSessionMiss)
+}
+
+func TestWhatDoesNotApply(t *testing.T) {
+	for _, args := range [][]string{
+		{"-enable-channel-id"}, {"-on-retry-verify-fail"}, {"-on-shim-curves", "29"}, {"-cipher", "3DES"},
+	} {
+		_, err := parse(args)
+		require.Error(t, err, args)
+		assert.True(t, unimplemented(err), args)
+	}
+	_, err := parse([]string{"-curves", "no number"})
+	require.Error(t, err)
+	assert.False(t, unimplemented(err), "a flag that is wrong is a failure")
+
+	config := tlsapi.UnsupportedError("std", "Curves", "not here")
+	assert.True(t, unimplemented(config))
+	assert.False(t, unimplemented(&tlsapi.Error{Op: "handshake", Kind: tlsapi.KindConfig}), "a handshake that fails is a failure")
+}
+
+func TestTimestampLists(t *testing.T) {
+	list, err := timestampList(timestamps([][]byte{[]byte("one"), []byte("two")}))
+	require.NoError(t, err)
+	assert.Equal(t, [][]byte{[]byte("one"), []byte("two")}, list)
+	_, err = timestampList([]byte{0, 9, 1})
+	assert.True(t, unimplemented(err))
+}
+
+func TestVersions(t *testing.T) {
+	c := &connection{noVersion: map[uint16]bool{tls.VersionTLS13: true}}
+	var s tlsapi.Settings
+	require.NoError(t, c.setVersions(&s))
+	assert.Equal(t, uint16(tls.VersionTLS12), s.MaxVersion)
+	c.noVersion[tls.VersionTLS12] = true
+	assert.True(t, unimplemented(c.setVersions(&s)))
+}
+
+// Every test that is disabled says why.
+func TestDisabledTestsHaveReasons(t *testing.T) {
+	files, err := filepath.Glob("config/*.json")
+	require.NoError(t, err)
+	require.Len(t, files, 4)
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		var config struct{ DisabledTests map[string]string }
+		require.NoError(t, json.Unmarshal(text, &config), file)
+		require.NotEmpty(t, config.DisabledTests, file)
+		for name, reason := range config.DisabledTests {
+			assert.Greater(t, len(reason), 10, "%s: %s", file, name)
+			_, err := filepath.Match(name, "")
+			assert.NoError(t, err, "%s: %s", file, name)
+		}
+	}
+}
