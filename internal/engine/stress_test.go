@@ -407,7 +407,7 @@ func TestStalledPeer(t *testing.T) {
 			require.NoError(t, client.Handshake())
 			require.NoError(t, <-done)
 
-			data := make([]byte, 64<<20)
+			data := make([]byte, 256<<20)
 			before := resident(t)
 			type outcome struct {
 				n   int
@@ -423,7 +423,7 @@ func TestStalledPeer(t *testing.T) {
 				read <- outcome{n, err}
 			}()
 			time.Sleep(50 * time.Millisecond)
-			if grown := resident(t) - before; grown > 16<<20 && !instrumented {
+			if grown := resident(t) - before; grown > 1<<20 && !instrumented {
 				t.Errorf("a stalled Write has taken %d KiB", grown>>10)
 			}
 			switch way {
