@@ -49,7 +49,8 @@ type Provider struct {
 	contexts contextCache
 	clients  checked.Configs[tlsapi.ClientConfig]
 	servers  checked.Configs[tlsapi.ServerConfig]
-	vetted   vettedConfigs
+	// vetted are the servers' configurations of which contexts can be made.
+	vetted checked.Configs[tlsapi.ServerConfig]
 }
 
 // complete fills in what follows from the library at hand.

@@ -10,51 +10,18 @@ import (
 	"math/big"
 	"sync"
 	"time"
-	"weak"
-
-	"github.com/hashicorp/golang-lru/v2/simplelru"
 
 	"github.com/polytls/polytls/tlsapi"
 )
-
-// vettedConfigs remembers configurations that a library can do, by identity:
-// they must not be modified once a provider has them. A configuration that was
-// modified nevertheless fails in the handshake instead of before.
-type vettedConfigs struct {
-	mu  sync.Mutex
-	lru *simplelru.LRU[weak.Pointer[tlsapi.ServerConfig], struct{}]
-}
-
-// vettedSize is the most configurations that are remembered.
-const vettedSize = 256
-
-func (v *vettedConfigs) has(config *tlsapi.ServerConfig) bool {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.lru == nil {
-		return false
-	}
-	_, ok := v.lru.Get(weak.Make(config))
-	return ok
-}
-
-func (v *vettedConfigs) add(config *tlsapi.ServerConfig) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.lru == nil {
-		// The size is a positive constant: the constructor cannot fail.
-		v.lru, _ = simplelru.NewLRU[weak.Pointer[tlsapi.ServerConfig], struct{}](vettedSize, nil)
-	}
-	v.lru.Add(weak.Make(config), struct{}{})
-}
 
 // vet makes sure that what the library refuses is refused before the first byte,
 // although the contexts are made later: it makes one context for each kind of
 // key among the certificates.
 func (p *Provider) vet(config *tlsapi.ServerConfig) error {
-	if p.vetted.has(config) {
-		return nil
-	}
+	return p.vetted.Check(config, func() error { return p.makeExamples(config) })
+}
+
+func (p *Provider) makeExamples(config *tlsapi.ServerConfig) error {
 	examples, err := keyExamples(config.Certificates)
 	if err != nil {
 		return p.named(err)
@@ -68,7 +35,6 @@ func (p *Provider) vet(config *tlsapi.ServerConfig) error {
 		}
 		ctx.release()
 	}
-	p.vetted.add(config)
 	return nil
 }
 
