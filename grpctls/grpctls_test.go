@@ -157,116 +157,114 @@ func exchange(t *testing.T, conn *grpc.ClientConn) {
 	assert.ErrorIs(t, stream.RecvMsg(new(wrapperspb.BytesValue)), io.EOF)
 }
 
-// Each provider with itself, and with grpc-go's own credentials at either end.
-func TestCallsAndStreams(t *testing.T) {
+// eachProvider runs a test for every provider that is built in; that none is
+// missing where all must be there is tested in package providers.
+func eachProvider(t *testing.T, test func(t *testing.T, p tlsapi.Provider)) {
 	for _, p := range providers.All() {
 		t.Run(p.Name(), func(t *testing.T) {
 			if err := p.Available(); err != nil {
 				t.Skip(err)
 			}
-			s := newSite(t)
-			server, err := grpctls.NewServer(p, s.server)
-			require.NoError(t, err)
-			client, err := grpctls.NewClient(p, s.client)
-			require.NoError(t, err)
-			standardServer := credentials.NewTLS(&tls.Config{
-				Certificates: s.server.Certificates, ClientAuth: s.server.ClientAuth, ClientCAs: tlstest.X509Pool(s.authority),
-			})
-			standardClient := credentials.NewTLS(&tls.Config{
-				RootCAs: tlstest.X509Pool(s.authority), Certificates: []tls.Certificate{*s.client.Certificate},
-			})
-			for name, ends := range map[string][2]credentials.TransportCredentials{
-				"both": {client, server}, "client": {client, standardServer}, "server": {standardClient, server},
-				"clones": {client.Clone(), server.Clone()},
-			} {
-				t.Run(name, func(t *testing.T) { exchange(t, dial(t, serve(t, ends[1]), ends[0])) })
-			}
+			test(t, p)
 		})
 	}
 }
 
-func TestRefusals(t *testing.T) {
-	for _, p := range providers.All() {
-		t.Run(p.Name(), func(t *testing.T) {
-			if err := p.Available(); err != nil {
-				t.Skip(err)
-			}
-			s := newSite(t)
-			s.server.MaxBlindingDelay = -1
-			server, err := grpctls.NewServer(p, s.server)
-			require.NoError(t, err)
-			address := serve(t, server)
-			call := func(config tlsapi.ClientConfig) error {
-				creds, err := grpctls.NewClient(p, &config)
-				require.NoError(t, err)
-				return dial(t, address, creds).Invoke(limit(t), unaryMethod, wrapperspb.String(""), new(wrapperspb.StringValue))
-			}
-			require.NoError(t, call(*s.client))
-
-			anonymous := *s.client
-			anonymous.Certificate = nil
-			assert.Equal(t, codes.Unavailable, status.Code(call(anonymous)))
-			stranger := *s.client
-			stranger.RootCAs = tlstest.Pool(tlstest.NewAuthority(t, tlstest.Spec{CommonName: "Other CA"}))
-			assert.ErrorContains(t, call(stranger), tlsapi.KindUntrusted.Error())
-			misnamed := *s.client
-			misnamed.ServerName = "elsewhere.test"
-			assert.ErrorContains(t, call(misnamed), tlsapi.KindHostname.Error())
-			plain := dial(t, address, insecure.NewCredentials())
-			assert.Equal(t, codes.Unavailable, status.Code(plain.Invoke(limit(t), unaryMethod, wrapperspb.String(""), new(wrapperspb.StringValue))))
+// Each provider with itself, and with grpc-go's own credentials at either end.
+func TestCallsAndStreams(t *testing.T) {
+	eachProvider(t, func(t *testing.T, p tlsapi.Provider) {
+		s := newSite(t)
+		server, err := grpctls.NewServer(p, s.server)
+		require.NoError(t, err)
+		client, err := grpctls.NewClient(p, s.client)
+		require.NoError(t, err)
+		standardServer := credentials.NewTLS(&tls.Config{
+			Certificates: s.server.Certificates, ClientAuth: s.server.ClientAuth, ClientCAs: tlstest.X509Pool(s.authority),
 		})
-	}
+		standardClient := credentials.NewTLS(&tls.Config{
+			RootCAs: tlstest.X509Pool(s.authority), Certificates: []tls.Certificate{*s.client.Certificate},
+		})
+		for name, ends := range map[string][2]credentials.TransportCredentials{
+			"both": {client, server}, "client": {client, standardServer}, "server": {standardClient, server},
+			"clones": {client.Clone(), server.Clone()},
+		} {
+			t.Run(name, func(t *testing.T) { exchange(t, dial(t, serve(t, ends[1]), ends[0])) })
+		}
+	})
+}
+
+func TestRefusals(t *testing.T) {
+	eachProvider(t, func(t *testing.T, p tlsapi.Provider) {
+		s := newSite(t)
+		s.server.MaxBlindingDelay = -1
+		server, err := grpctls.NewServer(p, s.server)
+		require.NoError(t, err)
+		address := serve(t, server)
+		call := func(config tlsapi.ClientConfig) error {
+			creds, err := grpctls.NewClient(p, &config)
+			require.NoError(t, err)
+			return dial(t, address, creds).Invoke(limit(t), unaryMethod, wrapperspb.String(""), new(wrapperspb.StringValue))
+		}
+		require.NoError(t, call(*s.client))
+
+		anonymous := *s.client
+		anonymous.Certificate = nil
+		assert.Equal(t, codes.Unavailable, status.Code(call(anonymous)))
+		stranger := *s.client
+		stranger.RootCAs = tlstest.Pool(tlstest.NewAuthority(t, tlstest.Spec{CommonName: "Other CA"}))
+		assert.ErrorContains(t, call(stranger), tlsapi.KindUntrusted.Error())
+		misnamed := *s.client
+		misnamed.ServerName = "elsewhere.test"
+		assert.ErrorContains(t, call(misnamed), tlsapi.KindHostname.Error())
+		plain := dial(t, address, insecure.NewCredentials())
+		assert.Equal(t, codes.Unavailable, status.Code(plain.Invoke(limit(t), unaryMethod, wrapperspb.String(""), new(wrapperspb.StringValue))))
+	})
 }
 
 // Without ALPN neither end goes on.
 func TestALPNIsEnforced(t *testing.T) {
-	for _, p := range providers.All() {
-		t.Run(p.Name(), func(t *testing.T) {
-			if err := p.Available(); err != nil {
-				t.Skip(err)
+	eachProvider(t, func(t *testing.T, p tlsapi.Provider) {
+		s := newSite(t)
+		server, err := grpctls.NewServer(p, s.server)
+		require.NoError(t, err)
+		client, err := grpctls.NewClient(p, s.client)
+		require.NoError(t, err)
+		near, far := net.Pipe()
+		defer near.Close()
+		defer far.Close()
+		peerEnded := make(chan struct{})
+		go func() {
+			defer close(peerEnded)
+			conn, err := stdtls.Provider.Client(near, s.namedClient())
+			if assert.NoError(t, err) {
+				_ = conn.Handshake()
+				_, _ = io.ReadAll(conn)
+				conn.Close()
 			}
-			s := newSite(t)
-			server, err := grpctls.NewServer(p, s.server)
-			require.NoError(t, err)
-			client, err := grpctls.NewClient(p, s.client)
-			require.NoError(t, err)
-			near, far := net.Pipe()
-			defer near.Close()
-			defer far.Close()
-			peerEnded := make(chan struct{})
-			go func() {
-				defer close(peerEnded)
-				conn, err := stdtls.Provider.Client(near, s.namedClient())
-				if assert.NoError(t, err) {
-					_ = conn.Handshake()
-					_, _ = io.ReadAll(conn)
-					conn.Close()
-				}
-			}()
-			_, _, err = server.ServerHandshake(far)
-			assert.ErrorIs(t, err, tlsapi.KindNoALPN)
-			far.Close()
-			<-peerEnded
+		}()
+		_, _, err = server.ServerHandshake(far)
+		assert.ErrorIs(t, err, tlsapi.KindNoALPN)
+		far.Close()
+		<-peerEnded
 
-			near, far = net.Pipe()
-			defer near.Close()
-			defer far.Close()
-			peerEnded = make(chan struct{})
-			go func() {
-				defer close(peerEnded)
-				conn, err := stdtls.Provider.Server(far, s.server)
-				if assert.NoError(t, err) {
-					_ = conn.Handshake()
-					_, _ = io.ReadAll(conn)
-					conn.Close()
-				}
-			}()
-			_, _, err = client.ClientHandshake(limit(t), "localhost:1", near)
-			assert.ErrorIs(t, err, tlsapi.KindNoALPN)
-			near.Close()
-			<-peerEnded
-		})
-	}
+		near, far = net.Pipe()
+		defer near.Close()
+		defer far.Close()
+		peerEnded = make(chan struct{})
+		go func() {
+			defer close(peerEnded)
+			conn, err := stdtls.Provider.Server(far, s.server)
+			if assert.NoError(t, err) {
+				_ = conn.Handshake()
+				_, _ = io.ReadAll(conn)
+				conn.Close()
+			}
+		}()
+		_, _, err = client.ClientHandshake(limit(t), "localhost:1", near)
+		assert.ErrorIs(t, err, tlsapi.KindNoALPN)
+		near.Close()
+		<-peerEnded
+	})
 }
 
 // namedClient offers no ALPN.
