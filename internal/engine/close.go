@@ -206,6 +206,7 @@ func (c *Conn) startTail() *tail {
 		defer close(t.sent)
 		if locked {
 			err := c.sendLocked(rest)
+			c.mu.Unlock()
 			c.sendMu.Unlock()
 			if err != nil {
 				return

@@ -420,17 +420,26 @@ func (c *Conn) pendingAlert() error {
 
 // Read decrypts into p.
 func (c *Conn) Read(p []byte) (int, error) {
-	if err := c.handshakeFirst("read", len(p)); err != nil || len(p) == 0 {
-		return 0, err
+	if len(p) == 0 || !c.handshakeDone.Load() {
+		if err := c.handshakeFirst("read"); err != nil || len(p) == 0 {
+			return 0, err
+		}
 	}
 	c.readMu.Lock()
 	defer c.readMu.Unlock()
-	entered, received := false, false
+	entered := false
 	defer func() {
 		if entered {
 			c.leave()
 		}
 	}()
+	return c.read(p, &entered)
+}
+
+// read is Read after the handshake, with readMu held. entered says whether it is
+// counted among the users.
+func (c *Conn) read(p []byte, entered *bool) (int, error) {
+	received := false
 	for {
 		c.mu.Lock()
 		if c.closed {
@@ -460,16 +469,16 @@ func (c *Conn) Read(p []byte) (int, error) {
 			c.heard = true
 			if !output && sessions == nil {
 				// Nothing but the data: the way of nearly every Read.
-				if entered {
-					entered = false
-					c.users--
+				if *entered {
+					*entered = false
+					c.leaveLocked()
 				}
 				c.mu.Unlock()
 				return res.N, nil
 			}
 		}
-		if !entered {
-			entered = true
+		if !*entered {
+			*entered = true
 			c.users++
 		}
 		switch res.Status {
@@ -516,11 +525,8 @@ func (c *Conn) Read(p []byte) (int, error) {
 }
 
 // handshakeFirst runs the handshake before the first Read or Write, and tells of
-// a closed connection when nothing else of n bytes would.
-func (c *Conn) handshakeFirst(op string, n int) error {
-	if n > 0 && c.handshakeDone.Load() {
-		return nil
-	}
+// a closed connection when nothing else would.
+func (c *Conn) handshakeFirst(op string) error {
 	if err := c.enter(op); err != nil {
 		return err
 	}
@@ -530,8 +536,10 @@ func (c *Conn) handshakeFirst(op string, n int) error {
 
 // Write encrypts p and sends it.
 func (c *Conn) Write(p []byte) (int, error) {
-	if err := c.handshakeFirst("write", len(p)); err != nil {
-		return 0, err
+	if len(p) == 0 || !c.handshakeDone.Load() {
+		if err := c.handshakeFirst("write"); err != nil {
+			return 0, err
+		}
 	}
 	c.writeMu.Lock()
 	defer c.writeMu.Unlock()
@@ -541,7 +549,12 @@ func (c *Conn) Write(p []byte) (int, error) {
 			c.leave()
 		}
 	}()
-	n := 0
+	return c.write(p, &entered)
+}
+
+// write is Write after the handshake, with writeMu held. entered says whether it
+// is counted among the users.
+func (c *Conn) write(p []byte, entered *bool) (n int, err error) {
 	for {
 		// Whoever sends now may have to wait, which is nothing that a Write
 		// with an error should do.
@@ -554,11 +567,21 @@ func (c *Conn) Write(p []byte) (int, error) {
 			}
 			return n, ClosedError(c.options.Provider, "write")
 		}
-		if !entered {
-			entered = true
+		if !*entered {
+			*entered = true
 			c.users++
 		}
-		if err := c.writeErr; err != nil || len(p) == 0 {
+		var res Result
+		if err = c.writeErr; err == nil && len(p) > 0 {
+			res = c.engine.Write(p[n:])
+			c.writing = n+res.N < len(p)
+			if res.Status != OK && res.Status != WantOutput {
+				c.writeErr = ResultError(c.options.Provider, "write", res, c.engine.ErrorText())
+				c.readable = true
+				err = c.writeErr
+			}
+		}
+		if err != nil || len(p) == 0 {
 			c.mu.Unlock()
 			if sending {
 				c.sendMu.Unlock()
@@ -566,39 +589,27 @@ func (c *Conn) Write(p []byte) (int, error) {
 			}
 			return n, err
 		}
-		res := c.engine.Write(p[n:])
-		c.writing = n+res.N < len(p)
-		if res.Status != OK && res.Status != WantOutput {
-			c.writeErr = ResultError(c.options.Provider, "write", res, c.engine.ErrorText())
-			c.readable = true
-			err := c.writeErr
+		if !sending {
 			c.mu.Unlock()
-			if sending {
-				c.sendMu.Unlock()
-				c.sendRest()
-			}
-			return n, err
-		}
-		var out []byte
-		if sending {
-			out = c.takeOutput()
-		}
-		c.mu.Unlock()
-		var err error
-		if sending {
+			err = c.send()
+		} else {
+			out := c.takeOutput()
+			c.mu.Unlock()
 			err = c.sendLocked(out)
+			if n+res.N == len(p) {
+				*entered = false
+				c.leaveLocked()
+			}
+			c.mu.Unlock()
 			c.sendMu.Unlock()
 			if err == nil {
 				err = c.sendRest()
 			}
-		} else {
-			err = c.send()
 		}
 		if err != nil {
 			return n, c.blinded(err)
 		}
-		n += res.N
-		if n == len(p) {
+		if n += res.N; n == len(p) {
 			// Whatever has happened since: all of it is sent.
 			return n, nil
 		}
@@ -609,6 +620,7 @@ func (c *Conn) Write(p []byte) (int, error) {
 func (c *Conn) send() error {
 	c.sendMu.Lock()
 	err := c.sendLocked(nil)
+	c.mu.Unlock()
 	c.sendMu.Unlock()
 	if err == nil {
 		err = c.sendRest()
@@ -628,6 +640,7 @@ func (c *Conn) sendInBackground() {
 			go func() {
 				defer c.leave()
 				err := c.sendLocked(rest)
+				c.mu.Unlock()
 				c.sendMu.Unlock()
 				if err == nil {
 					c.sendRest()
@@ -714,11 +727,12 @@ func (c *Conn) takeOutput() []byte {
 // sendRest sends what was added by somebody who found sendMu taken after its
 // holder had looked for the last time.
 func (c *Conn) sendRest() error {
-	for c.sendAgain.Swap(false) {
+	for c.sendAgain.Load() && c.sendAgain.Swap(false) {
 		if !c.lockSend() {
 			return nil
 		}
 		err := c.sendLocked(nil)
+		c.mu.Unlock()
 		c.sendMu.Unlock()
 		if err != nil {
 			return err
@@ -728,46 +742,66 @@ func (c *Conn) sendRest() error {
 }
 
 // sendLocked sends what was taken out of the engine before, and then all output
-// of the engine. It is called with sendMu held.
+// of the engine. It is called with sendMu held, and returns with mu held, too:
+// there is more to do with it nearly always.
 func (c *Conn) sendLocked(out []byte) error {
-	for ; ; out = nil {
+	if len(out) > 0 {
+		c.transmit(out)
+	} else {
 		c.mu.Lock()
-		if len(out) == 0 && !c.freed {
-			out = c.takeOutput()
+	}
+	for !c.freed {
+		if out = c.takeOutput(); len(out) == 0 {
+			break
 		}
-		closed := c.closed
 		c.mu.Unlock()
-		switch {
-		case len(out) == 0 && c.sendErr == nil:
-			return nil
-		case len(out) == 0 && closed && c.sendErr.Kind != tlsapi.KindTimeout:
-			return ClosedError(c.options.Provider, "write")
-		case len(out) == 0:
-			return c.sendErr
-		case c.sendErr != nil:
-			// Part of a record may be out: nothing can follow it.
-			continue
-		}
-		n, err := c.transport.Write(out)
-		if err == nil && n != len(out) {
+		c.transmit(out)
+	}
+	switch {
+	case c.sendErr == nil:
+		return nil
+	case c.closed && c.sendErr.Kind != tlsapi.KindTimeout:
+		return ClosedError(c.options.Provider, "write")
+	}
+	return c.sendErr
+}
+
+// transmit gives output to the transport. It is called with sendMu held, and
+// returns with mu held, too.
+func (c *Conn) transmit(out []byte) {
+	if c.sendErr != nil {
+		// Part of a record may be out: nothing can follow it.
+		c.mu.Lock()
+		return
+	}
+	n, err := 0, errAskTransport
+	if c.socket != nil {
+		n, err = c.socket.write(out)
+	}
+	if err == errAskTransport {
+		var more int
+		more, err = c.transport.Write(out[n:])
+		if err == nil && more != len(out)-n {
 			err = io.ErrShortWrite
 		}
-		if err != nil {
-			c.sendErr = TransportError(c.options.Provider, "write", err)
-			c.mu.Lock()
-			if c.hold != nil {
-				c.hold.DropAlert()
-			}
-			if c.writeErr == nil || c.closeNotifySent && c.hold == nil {
-				c.writeErr = c.sendErr
-			}
-			c.mu.Unlock()
-		}
+	}
+	if err != nil {
+		c.sendErr = TransportError(c.options.Provider, "write", err)
+	}
+	c.mu.Lock()
+	if err == nil {
+		return
+	}
+	if c.hold != nil {
+		c.hold.DropAlert()
+	}
+	if c.writeErr == nil || c.closeNotifySent && c.hold == nil {
+		c.writeErr = c.sendErr
 	}
 }
 
-// errAskTransport says that reading the socket itself told nothing: the
-// transport knows why.
+// errAskTransport says that the socket itself told nothing: the transport knows
+// why.
 var errAskTransport = errors.New("ask the transport")
 
 // maxEmptyReads is how often a transport may return neither data nor an error.
@@ -900,6 +934,11 @@ func (c *Conn) enter(op string) error {
 func (c *Conn) leave() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.leaveLocked()
+}
+
+// leaveLocked is leave for who has mu.
+func (c *Conn) leaveLocked() {
 	c.users--
 	if c.closed && c.users == 0 && !c.freed {
 		c.freed = true
