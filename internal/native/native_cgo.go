@@ -42,11 +42,13 @@ static struct polytls_result conn_set(const struct polytls_library *l, struct po
   return l->conn_set(c, option, data, n);
 }
 static struct polytls_result conn_handshake(const struct polytls_library *l, struct polytls_conn *c) { return l->handshake(c); }
-static struct polytls_result conn_read(const struct polytls_library *l, struct polytls_conn *c, uint8_t *p, size_t n) {
-  return l->read(c, p, n);
+// Both take the addresses of C memory as numbers: Go would look at every pointer,
+// each time.
+static struct polytls_result conn_read(uintptr_t l, uintptr_t c, uint8_t *p, size_t n) {
+  return ((const struct polytls_library *)l)->read((struct polytls_conn *)c, p, n);
 }
-static struct polytls_result conn_write(const struct polytls_library *l, struct polytls_conn *c, const uint8_t *p, size_t n) {
-  return l->write(c, p, n);
+static struct polytls_result conn_write(uintptr_t l, uintptr_t c, const uint8_t *p, size_t n) {
+  return ((const struct polytls_library *)l)->write((struct polytls_conn *)c, p, n);
 }
 static struct polytls_result conn_close_notify(const struct polytls_library *l, struct polytls_conn *c) { return l->close_notify(c); }
 static struct polytls_result conn_query(const struct polytls_library *l, struct polytls_conn *c, int what, uint8_t *p, size_t n) {
@@ -120,6 +122,8 @@ func New(p *Provider, table unsafe.Pointer) *Provider {
 	}
 	return p.complete(l, Abilities(l.c.abilities))
 }
+
+func (l *library) address() C.uintptr_t { return C.uintptr_t(uintptr(unsafe.Pointer(l.c))) }
 
 func (l *library) init() error {
 	if l.c.unavailable != nil {
@@ -257,6 +261,8 @@ func (ctx *context) newConn(options []instruction, signer crypto.Signer) (*conn,
 	return n, nil
 }
 
+func (n *conn) address() C.uintptr_t { return C.uintptr_t(uintptr(unsafe.Pointer(n.c))) }
+
 // left is what a connection leaves that nobody has closed.
 type left struct {
 	library *library
@@ -290,14 +296,14 @@ func (n *conn) Work() func(stdcontext.Context, func(*engine.Options)) error {
 }
 
 func (n *conn) Read(p []byte) engine.Result {
-	res := result(C.conn_read(n.library.c, n.c, bytePointer(p), C.size_t(len(p))))
+	res := result(C.conn_read(n.library.address(), n.address(), bytePointer(p), C.size_t(len(p))))
 	n.returnInput()
 	return res
 }
 
 func (n *conn) Write(p []byte) engine.Result {
 	n.lendOutput(&batchBuffers)
-	return result(C.conn_write(n.library.c, n.c, bytePointer(p), C.size_t(len(p))))
+	return result(C.conn_write(n.library.address(), n.address(), bytePointer(p), C.size_t(len(p))))
 }
 
 func (n *conn) CloseNotify() engine.Result {
