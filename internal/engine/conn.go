@@ -748,21 +748,36 @@ func (c *Conn) sendLocked(out []byte) error {
 			// Part of a record may be out: nothing can follow it.
 			continue
 		}
-		n, err := c.transport.Write(out)
-		if err == nil && n != len(out) {
-			err = io.ErrShortWrite
+		if _, err := c.writeTransport(out); err != nil {
+			c.sendFailed(err)
 		}
-		if err != nil {
-			c.sendErr = TransportError(c.options.Provider, "write", err)
-			c.mu.Lock()
-			if c.hold != nil {
-				c.hold.DropAlert()
-			}
-			if c.writeErr == nil || c.closeNotifySent && c.hold == nil {
-				c.writeErr = c.sendErr
-			}
-			c.mu.Unlock()
-		}
+	}
+}
+
+// writeTransport writes all of out, or says how much was written and why it was
+// not all.
+func (c *Conn) writeTransport(out []byte) (n int, err error) {
+	n, err = c.transport.Write(out)
+	if n < 0 || n > len(out) {
+		n, err = 0, errors.New("the transport's Write returned an impossible count")
+	}
+	if err == nil && n != len(out) {
+		err = io.ErrShortWrite
+	}
+	return n, err
+}
+
+// sendFailed makes the end of the transport's write side known. It is called
+// with sendMu held.
+func (c *Conn) sendFailed(err error) {
+	c.sendErr = TransportError(c.options.Provider, "write", err)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.hold != nil {
+		c.hold.DropAlert()
+	}
+	if c.writeErr == nil || c.closeNotifySent && c.hold == nil {
+		c.writeErr = c.sendErr
 	}
 }
 
