@@ -769,29 +769,41 @@ func (c *Conn) sendLocked(out []byte) error {
 // transmit gives output to the transport. It is called with sendMu held, and
 // returns with mu held, too.
 func (c *Conn) transmit(out []byte) {
-	if c.sendErr != nil {
-		// Part of a record may be out: nothing can follow it.
-		c.mu.Lock()
-		return
-	}
-	n, err := 0, errAskTransport
-	if c.socket != nil {
-		n, err = c.socket.write(out)
-	}
-	if err == errAskTransport {
-		var more int
-		more, err = c.transport.Write(out[n:])
-		if err == nil && more != len(out)-n {
-			err = io.ErrShortWrite
+	if c.sendErr == nil {
+		n, err := 0, errAskTransport
+		if c.socket != nil {
+			n, err = c.socket.write(out)
+		}
+		if err == errAskTransport {
+			_, err = c.writeTransport(out[n:])
+		}
+		if err != nil {
+			c.sendFailed(err)
 		}
 	}
-	if err != nil {
-		c.sendErr = TransportError(c.options.Provider, "write", err)
-	}
+	// Where sending has failed, part of a record may be out: nothing can follow it.
 	c.mu.Lock()
-	if err == nil {
-		return
+}
+
+// writeTransport writes all of out, or says how much was written and why it was
+// not all.
+func (c *Conn) writeTransport(out []byte) (n int, err error) {
+	n, err = c.transport.Write(out)
+	if n < 0 || n > len(out) {
+		n, err = 0, errors.New("the transport's Write returned an impossible count")
 	}
+	if err == nil && n != len(out) {
+		err = io.ErrShortWrite
+	}
+	return n, err
+}
+
+// sendFailed makes the end of the transport's write side known. It is called
+// with sendMu held.
+func (c *Conn) sendFailed(err error) {
+	c.sendErr = TransportError(c.options.Provider, "write", err)
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.hold != nil {
 		c.hold.DropAlert()
 	}
