@@ -100,6 +100,10 @@ type Conn struct {
 	hold    *blinding.Hold
 	aborted bool
 
+	// lookingForAlert is set when the handshake has failed and pendingAlert has
+	// set its own deadline.
+	lookingForAlert bool
+
 	// headerChecked is set when the peer's first bytes were found to be TLS.
 	headerChecked bool
 	// clientHello and serverHello read the hello messages until the handshake
@@ -274,8 +278,11 @@ func (c *Conn) handshake(ctx *limitedContext) error {
 		} else if err := c.send(); err != nil {
 			// A peer that has refused us may have closed its end before our
 			// flight was out; its alert says more than the failed write.
-			if alert := c.pendingAlert(); alert != nil {
-				return alert
+			var e *tlsapi.Error
+			if errors.As(err, &e) && e.Kind != tlsapi.KindTimeout {
+				if alert := c.pendingAlert(); alert != nil {
+					return alert
+				}
 			}
 			return err
 		}
@@ -398,7 +405,13 @@ func (c *Conn) handshakeFailure(res Result, text string) error {
 // pendingAlert looks whether the peer's alert explains a failed send: it reads
 // what has arrived already.
 func (c *Conn) pendingAlert() error {
-	if c.transport.SetReadDeadline(time.Now().Add(tailWait)) != nil {
+	c.mu.Lock()
+	c.lookingForAlert = true
+	c.mu.Unlock()
+	c.deadlineMu.Lock()
+	err := c.transport.SetReadDeadline(time.Now().Add(tailWait))
+	c.deadlineMu.Unlock()
+	if err != nil {
 		return nil
 	}
 	for {
@@ -992,7 +1005,7 @@ func (c *Conn) setDeadline(set func() error) error {
 	c.deadlineMu.Lock()
 	defer c.deadlineMu.Unlock()
 	c.mu.Lock()
-	closed, busy := c.closed, c.tail != nil || c.hold != nil
+	closed, busy := c.closed, c.tail != nil || c.hold != nil || c.lookingForAlert
 	c.mu.Unlock()
 	switch {
 	case closed:
