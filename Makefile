@@ -10,7 +10,7 @@ REQUIRE := POLYTLS_REQUIRE_PEERS=1 POLYTLS_REQUIRE_PROVIDERS="$(LIBS)"
 
 # Where the race detector, AddressSanitizer and a build without cgo can tell what
 # `make test` cannot; CONTRIBUTING.md says why.
-RACE_PACKAGES := ./internal/blinding ./internal/engine ./internal/native ./internal/selection ./tlsapi ./stdtls ./boringssl ./providers
+RACE_PACKAGES := ./internal/blinding ./internal/engine ./internal/native ./internal/selection ./metrics ./tlsapi ./stdtls ./boringssl ./providers
 ASAN_PACKAGES := ./internal/engine ./internal/native ./openssl ./boringssl ./s2n
 NOCGO_PACKAGES := ./internal/engine ./internal/native ./openssl ./boringssl ./s2n ./stdtls ./providers
 # cgocheck2 looks at every pointer that is stored to C memory.
