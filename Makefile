@@ -46,6 +46,7 @@ test: native test-tools ## Run all tests: scripts, builds, consumers, without cg
 	scripts/build-native-test.sh
 	scripts/build-stages-test.sh
 	scripts/consumer-test.sh
+	$(REQUIRE) scripts/next-go-test.sh
 	CGO_ENABLED=0 $(GO) test -short $(NOCGO_PACKAGES)
 	cd grpctls && $(REQUIRE) $(GO) test -timeout 20m ./...
 	cd promtls && $(REQUIRE) $(GO) test -timeout 20m ./...
