@@ -20,7 +20,7 @@ type cell struct {
 
 const (
 	noteVerification = "verified by crypto/x509 outside of crypto/tls; a refused certificate always gets alert bad_certificate"
-	noteCurves       = "the set is honoured; crypto/tls orders it by its own preference; X448 is refused"
+	noteCurves       = "the set is honoured; crypto/tls orders it by its own preference; X448 and MLKEM1024 are refused"
 	noteCipherSuites = "the TLS 1.2 suites are honoured as a set, in crypto/tls's own order; the TLS 1.3 suites must be all three, as crypto/tls cannot restrict them; DHE suites are refused"
 	noteShare        = "crypto/tls decides from the curves: a post-quantum group first in its order brings its classical half as a second share when that is in the list; the other value is refused"
 	noteSchemes      = "crypto/tls has no setting for signature schemes"

@@ -471,6 +471,7 @@ static const struct libssl_group libssl_groups[] = {
     {4587, 1, 1, "SecP256r1MLKEM768"},
     {4588, 1, 1, "X25519MLKEM768"},
     {4589, 1, 1, "SecP384r1MLKEM1024"},
+    {514, 1, 1, "MLKEM1024"},
     /* Not to be named by options, but in OpenSSL's default list. */
     {256, 1, 0, "ffdhe2048"},
     {257, 1, 0, "ffdhe3072"},
@@ -1419,29 +1420,55 @@ static const char *libssl_suite_name(SSL *ssl, uint16_t id) {
 }
 
 #ifdef OPENSSL_IS_BORINGSSL
-/* BoringSSL's TLS 1.3 suites are fixed. Their order in the ClientHello is one of
- * two, by the processor; either is accepted on every machine, so that a
- * configuration does not depend on where it runs. */
-static struct polytls_result libssl_check_tls13_suites(struct libssl_ctx *ctx) {
-  static const uint16_t with_aes[3] = {0x1301, 0x1302, 0x1303};
-  static const uint16_t without_aes[3] = {0x1303, 0x1301, 0x1302};
+/* The groups that BoringSSL has by itself. */
+static const uint16_t libssl_own_groups[3] = {29, 23, 24};
+
+static int libssl_give_groups(SSL_CTX *ssl_ctx, const uint16_t *ids, size_t count);
+
+/* BoringSSL's TLS 1.3 suites are all three, or those of a compliance policy,
+ * which is set for its suites alone: everything else of it is replaced, here or
+ * by what is set after the suites. Their order in the ClientHello is one of two,
+ * by the processor; either is accepted on every machine, so that a configuration
+ * does not depend on where it runs. */
+static struct polytls_result libssl_set_tls13_suites(struct libssl_ctx *ctx) {
+  static const struct {
+    size_t count;
+    uint16_t suites[3];
+    enum ssl_compliance_policy_t policy;
+  } choices[] = {
+      {3, {0x1301, 0x1302, 0x1303}, ssl_compliance_policy_none},
+      {3, {0x1303, 0x1301, 0x1302}, ssl_compliance_policy_none},
+      {2, {0x1301, 0x1302}, ssl_compliance_policy_fips_202205},
+      {1, {0x1302}, ssl_compliance_policy_wpa3_192_202304},
+  };
+  uint16_t suites[3] = {0, 0, 0};
   size_t n = 0;
-  int same_with = 1;
-  int same_without = 1;
   for (size_t i = 0; i < ctx->suites.count; i++) {
-    uint16_t suite = ctx->suites.values[i];
-    if (!libssl_suite_is_tls13(suite)) {
-      continue;
+    if (libssl_suite_is_tls13(ctx->suites.values[i])) {
+      suites[n < 3 ? n : 2] = ctx->suites.values[i];
+      n++;
     }
-    same_with = same_with && n < 3 && suite == with_aes[n];
-    same_without = same_without && n < 3 && suite == without_aes[n];
-    n++;
   }
-  if ((!same_with && !same_without) || n != 3) {
+  size_t at = 0;
+  while (at < sizeof(choices) / sizeof(choices[0]) &&
+         (n != choices[at].count || memcmp(suites, choices[at].suites, sizeof(suites)) != 0)) {
+    at++;
+  }
+  if (at == sizeof(choices) / sizeof(choices[0])) {
     return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_UNSUPPORTED, 0,
-                       "BoringSSL can neither leave out nor reorder TLS 1.3 suites; name all three as %s, or as %s",
+                       "BoringSSL cannot choose or order TLS 1.3 suites so; name all three as %s, or as %s, or %s",
                        "TLS_AES_128_GCM_SHA256, TLS_AES_256_GCM_SHA384, TLS_CHACHA20_POLY1305_SHA256",
-                       "TLS_CHACHA20_POLY1305_SHA256, TLS_AES_128_GCM_SHA256, TLS_AES_256_GCM_SHA384");
+                       "TLS_CHACHA20_POLY1305_SHA256, TLS_AES_128_GCM_SHA256, TLS_AES_256_GCM_SHA384",
+                       "the first two of the former, or TLS_AES_256_GCM_SHA384 alone");
+  }
+  if (choices[at].policy == ssl_compliance_policy_none) {
+    return libssl_result(POLYTLS_OK);
+  }
+  if (SSL_CTX_set_compliance_policy(ctx->ssl_ctx, choices[at].policy) != 1 ||
+      SSL_CTX_set_min_proto_version(ctx->ssl_ctx, ctx->min_version) != 1 ||
+      SSL_CTX_set_max_proto_version(ctx->ssl_ctx, ctx->max_version) != 1 ||
+      (ctx->groups.count == 0 && !libssl_give_groups(ctx->ssl_ctx, libssl_own_groups, 3))) {
+    return libssl_ctx_library_failure(ctx, POLYTLS_FAIL_UNSUPPORTED, "the TLS 1.3 suites cannot be set");
   }
   return libssl_result(POLYTLS_OK);
 }
@@ -1470,7 +1497,7 @@ static struct polytls_result libssl_set_suites(struct libssl_ctx *ctx, SSL *ssl,
   }
 #ifdef OPENSSL_IS_BORINGSSL
   if (ctx->max_version >= TLS1_3_VERSION) {
-    struct polytls_result result = libssl_check_tls13_suites(ctx);
+    struct polytls_result result = libssl_set_tls13_suites(ctx);
     if (result.status != POLYTLS_OK) {
       return result;
     }
@@ -1642,7 +1669,6 @@ static int libssl_bind_client_hello(struct libssl_conn *conn, const SSL_CLIENT_H
  * HelloRetryRequest. Here a share that has come is taken first; only to get to a
  * post-quantum group that stands further ahead another one is asked for. */
 static enum ssl_select_cert_result_t libssl_order_groups(struct libssl_conn *conn, const SSL_CLIENT_HELLO *hello) {
-  static const uint16_t library_default[3] = {29, 23, 24};
   const uint8_t *versions = NULL;
   const uint8_t *shares = NULL;
   size_t versions_len = 0;
@@ -1653,7 +1679,7 @@ static enum ssl_select_cert_result_t libssl_order_groups(struct libssl_conn *con
       !SSL_early_callback_ctx_extension_get(hello, TLSEXT_TYPE_key_share, &shares, &shares_len)) {
     return ssl_select_cert_success;
   }
-  const uint16_t *own = conn->ctx->groups.count > 0 ? conn->ctx->groups.values : library_default;
+  const uint16_t *own = conn->ctx->groups.count > 0 ? conn->ctx->groups.values : libssl_own_groups;
   size_t count = conn->ctx->groups.count > 0 ? conn->ctx->groups.count : 3;
   uint16_t order[LIBSSL_MAX_IDS];
   size_t n = 0;

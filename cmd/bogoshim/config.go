@@ -42,6 +42,9 @@ func (c *connection) settings(server bool) (tlsapi.Settings, error) {
 		}
 	}
 	s.VerifyConnection = c.verify
+	if c.compliance != nil {
+		c.compliance.comply(&s)
+	}
 	return s, nil
 }
 
@@ -116,6 +119,9 @@ func union(schemes []tls.SignatureScheme, more ...tls.SignatureScheme) []tls.Sig
 // verify is the hook that -verify-fail makes fail. BoringSSL's is not called for
 // a peer without certificates, and for resumed sessions only when asked.
 func (c *connection) verify(state tls.ConnectionState) error {
+	if c.failOCSP && !c.server {
+		return errors.New("the test wants the stapled response to be refused")
+	}
 	if !c.verifyFail || !c.verifyPeer && !c.customVerify {
 		return nil
 	}
@@ -229,7 +235,9 @@ func (c *connection) serverConfig() (*tlsapi.ServerConfig, error) {
 			return nil, c.hello(info)
 		}
 	}
-	if c.failCertCallback {
+	// The staple is the certificate's: choosing it for a connection is choosing the
+	// certificate.
+	if c.failCertCallback || c.failOCSP {
 		config.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 			return nil, errors.New("the test wants the hook to fail")
 		}
