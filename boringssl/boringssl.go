@@ -38,6 +38,12 @@ func matrix(able native.Abilities) native.Matrix {
 		m.Set(tlsapi.Unsupported, "the library at hand has no post-quantum group, so it sends one share",
 			tlsapi.ClientSecondKeyShareOn)
 	}
+	if able.Has(native.AbilityVerdict) {
+		const asked = "called by the library's verification, before this end's next flight"
+		m.Set(tlsapi.Native, asked, tlsapi.ClientVerifyConnection)
+		m.Set(tlsapi.Native, asked+"; without a certificate of the client it is called after the handshake, and a rejection closes the connection without an alert",
+			tlsapi.ServerVerifyConnection)
+	}
 	m.Set(tlsapi.Unsupported, "the library has imported PSKs (RFC 9258) only", tlsapi.ClientPSKExternal, tlsapi.ServerPSKExternal)
 	if !able.Has(native.AbilityImportedPSKs) {
 		m.Set(tlsapi.Unsupported, "the library at hand has no PSKs of TLS 1.3", tlsapi.ClientPSKImported, tlsapi.ServerPSKImported)

@@ -80,9 +80,14 @@
 #else
 #define LIBSSL_ABILITY_IMPORTED_PSKS 0
 #endif
+#ifdef OPENSSL_IS_BORINGSSL
+#define LIBSSL_ABILITY_VERDICT POLYTLS_ABILITY_VERDICT
+#else
+#define LIBSSL_ABILITY_VERDICT 0
+#endif
 #define LIBSSL_ABILITIES                                                                             \
   (LIBSSL_ABILITY_MLKEM | LIBSSL_ABILITY_KEY_SHARES | LIBSSL_ABILITY_IMPORTED_PSKS | POLYTLS_ABILITY_EXPORTER | \
-   POLYTLS_ABILITY_HALF_CLOSE)
+   POLYTLS_ABILITY_HALF_CLOSE | LIBSSL_ABILITY_VERDICT)
 
 /* What a record adds to its plaintext at most (5 header, 16 explicit IV, 48
  * MAC, 256 padding), and a KeyUpdate in front of it. */
@@ -198,6 +203,11 @@ struct libssl_signer {
 };
 #endif
 
+#ifdef OPENSSL_IS_BORINGSSL
+/* The stages of POLYTLS_SET_ASK_VERDICT. */
+enum libssl_verdict { LIBSSL_VERDICT_UNASKED, LIBSSL_VERDICT_ASKED, LIBSSL_VERDICT_WANTED, LIBSSL_VERDICT_GIVEN };
+#endif
+
 struct libssl_conn {
   struct polytls_conn head; /* must be first: the caller sees only this */
   struct libssl_ctx *ctx;
@@ -229,6 +239,8 @@ struct libssl_conn {
 #endif
 #ifdef OPENSSL_IS_BORINGSSL
   struct libssl_signer signer;
+  enum libssl_verdict verdict;
+  uint8_t verdict_alert; /* 0 to go on */
   uint8_t *certificates; /* body of the peer's Certificate message, for a while */
   size_t certificates_len;
 #endif
@@ -670,6 +682,54 @@ static int libssl_verify(X509_STORE_CTX *store_ctx, void *argument) {
   conn->accepted = 1;
   return 1;
 }
+
+#ifdef OPENSSL_IS_BORINGSSL
+/* Decides about the peer's chain as BoringSSL would let libssl_verify decide.
+ * Returns 1, or 0 with *alert. */
+static int libssl_verify_sent_chain(struct libssl_conn *conn, uint8_t *alert) {
+  STACK_OF(X509) *sent = SSL_get_peer_full_cert_chain(conn->ssl);
+  X509_STORE_CTX *store_ctx = X509_STORE_CTX_new();
+  int ok = sent != NULL && sk_X509_num(sent) > 0 && store_ctx != NULL &&
+           X509_STORE_CTX_init(store_ctx, SSL_CTX_get_cert_store(conn->ctx->ssl_ctx), sk_X509_value(sent, 0), sent) == 1 &&
+           X509_STORE_CTX_set_ex_data(store_ctx, SSL_get_ex_data_X509_STORE_CTX_idx(), conn->ssl) == 1;
+  if (!ok) {
+    conn->out_of_memory = 1;
+    *alert = SSL_AD_INTERNAL_ERROR;
+  } else if (libssl_verify(store_ctx, NULL) != 1) {
+    ok = 0;
+    *alert = (uint8_t)SSL_alert_from_verify_result(X509_STORE_CTX_get_error(store_ctx));
+  }
+  X509_STORE_CTX_free(store_ctx);
+  return ok;
+}
+
+/* Decides about the peer's certificates, and stops the handshake for the verdict
+ * of whoever asked for that. A session that a client resumes was verified when it
+ * was made: the verdict is about the connection. */
+static enum ssl_verify_result_t libssl_custom_verify(SSL *ssl, uint8_t *alert) {
+  struct libssl_conn *conn = SSL_get_app_data(ssl);
+  if (conn == NULL) {
+    return ssl_verify_invalid;
+  }
+  switch (conn->verdict) {
+    case LIBSSL_VERDICT_WANTED:
+      return ssl_verify_retry;
+    case LIBSSL_VERDICT_GIVEN:
+      *alert = conn->verdict_alert;
+      return conn->verdict_alert == 0 ? ssl_verify_ok : ssl_verify_invalid;
+    default:
+      break;
+  }
+  if (!SSL_session_reused(ssl) && !libssl_verify_sent_chain(conn, alert)) {
+    return ssl_verify_invalid;
+  }
+  if (conn->verdict == LIBSSL_VERDICT_ASKED) {
+    conn->verdict = LIBSSL_VERDICT_WANTED;
+    return ssl_verify_retry;
+  }
+  return ssl_verify_ok;
+}
+#endif
 
 /* Remembers the alert that was sent. close_notify is none. */
 static void libssl_info(const SSL *ssl, int type, int value) {
@@ -2102,7 +2162,10 @@ static struct polytls_result libssl_finish_verification(struct libssl_ctx *ctx) 
   /* The second argument is no callback: libssl_verify decides, also for a client
    * that verifies nothing. */
   SSL_CTX_set_verify(ctx->ssl_ctx, mode, NULL);
-#ifndef OPENSSL_IS_BORINGSSL
+#ifdef OPENSSL_IS_BORINGSSL
+  SSL_CTX_set_custom_verify(ctx->ssl_ctx, mode, libssl_custom_verify);
+  SSL_CTX_set_reverify_on_resume(ctx->ssl_ctx, 1);
+#else
   if (ctx->role == POLYTLS_SERVER) {
     SSL_CTX_set_client_hello_cb(ctx->ssl_ctx, libssl_client_hello, NULL);
   }
@@ -2473,6 +2536,17 @@ static struct polytls_result libssl_conn_set(struct polytls_conn *head, int opti
   if (option == POLYTLS_SET_SIGNATURE) {
     return libssl_set_signature(conn, data, len);
   }
+#ifdef OPENSSL_IS_BORINGSSL
+  if (option == POLYTLS_SET_ASK_VERDICT && !conn->started && len == 1) {
+    conn->verdict = data[0] != 0 ? LIBSSL_VERDICT_ASKED : LIBSSL_VERDICT_UNASKED;
+    return libssl_result(POLYTLS_OK);
+  }
+  if (option == POLYTLS_SET_VERDICT && conn->verdict == LIBSSL_VERDICT_WANTED && len == 1) {
+    conn->verdict = LIBSSL_VERDICT_GIVEN;
+    conn->verdict_alert = data[0];
+    return libssl_result(POLYTLS_OK);
+  }
+#endif
   if (conn->started || conn->ctx->role != POLYTLS_CLIENT) {
     return libssl_fail(conn->head.error_text, POLYTLS_FAIL_CONFIG, 0,
                        "option %d belongs to clients, before the handshake", option);
@@ -2503,6 +2577,9 @@ static struct polytls_result libssl_conn_set(struct polytls_conn *head, int opti
  * server of TLS 1.2 knows: its last flight is its first. */
 static int libssl_resumed(const struct libssl_conn *conn) {
   int known = conn->handshake_done || (conn->ctx->role == POLYTLS_SERVER && SSL_version(conn->ssl) == TLS1_2_VERSION);
+#ifdef OPENSSL_IS_BORINGSSL
+  known = known || conn->verdict == LIBSSL_VERDICT_WANTED;
+#endif
   return known && SSL_session_reused(conn->ssl) && !libssl_uses_psk(conn);
 }
 
@@ -2619,6 +2696,9 @@ static struct polytls_result libssl_failed(struct libssl_conn *conn, int ssl_err
     return libssl_set_failure(conn, POLYTLS_FAIL_INTERNAL, error.code, "out of memory");
   }
 #ifdef OPENSSL_IS_BORINGSSL
+  if (conn->verdict == LIBSSL_VERDICT_GIVEN && conn->verdict_alert != 0) {
+    return libssl_set_failure(conn, POLYTLS_FAIL_PROTOCOL, error.code, "the connection was refused");
+  }
   if (conn->signer.failed) {
     return libssl_set_failure(conn, POLYTLS_FAIL_INTERNAL, error.code, "the external signer gave no usable signature");
   }
@@ -2796,6 +2876,9 @@ static struct polytls_result libssl_handshake(struct polytls_conn *head) {
         result = libssl_input_result(conn, POLYTLS_CLOSED, 0);
         break;
 #ifdef OPENSSL_IS_BORINGSSL
+      case SSL_ERROR_WANT_CERTIFICATE_VERIFY:
+        result = libssl_input_result(conn, POLYTLS_WANT_VERDICT, 0);
+        break;
       case SSL_ERROR_WANT_PRIVATE_KEY_OPERATION:
         result = libssl_input_result(conn, POLYTLS_WANT_SIGNATURE, 0);
         break;

@@ -129,7 +129,7 @@ func (p *Provider) Client(transport net.Conn, config *tlsapi.ClientConfig) (tlsa
 	if err != nil {
 		return nil, p.named(err)
 	}
-	conn, err := p.newConn(c, names)
+	conn, err := p.newConn(c, p.askVerdict(names, config.VerifyConnection != nil || requireALPN(config)))
 	if err != nil {
 		return nil, err
 	}
@@ -138,7 +138,7 @@ func (p *Provider) Client(transport net.Conn, config *tlsapi.ClientConfig) (tlsa
 	o.ServerName = config.ServerName
 	o.SNI = sni
 	o.Sessions = sessions
-	o.RequireALPN = slices.Equal(config.ALPN, tlsapi.ALPNH2())
+	o.RequireALPN = requireALPN(config)
 	o.HalfClose = p.supports(tlsapi.ClientCloseWrite)
 	o.Exporter = p.supports(tlsapi.ClientExporter)
 	return engine.New(transport, conn, o), nil
@@ -160,7 +160,7 @@ func (p *Provider) Server(transport net.Conn, config *tlsapi.ServerConfig) (tlsa
 		o.Replaceable = config.GetConfigForClient != nil
 		return engine.New(transport, &selector{provider: p, config: config, transport: transport}, o), nil
 	}
-	conn, err := p.newConn(p.serverContext(config), nil)
+	conn, err := p.newConn(p.serverContext(config), p.askVerdict(nil, config.VerifyConnection != nil))
 	if err != nil {
 		return nil, err
 	}
@@ -210,6 +210,18 @@ func (p *Provider) serverOptions(config *tlsapi.ServerConfig) engine.Options {
 	o.HalfClose = p.supports(tlsapi.ServerCloseWrite)
 	o.Exporter = p.supports(tlsapi.ServerExporter)
 	return o
+}
+
+// requireALPN reports whether a client goes on only with an application protocol.
+func requireALPN(config *tlsapi.ClientConfig) bool { return slices.Equal(config.ALPN, tlsapi.ALPNH2()) }
+
+// askVerdict adds to a connection's options that the state machine is asked
+// before the last flight, where the library can.
+func (p *Provider) askVerdict(options []instruction, ask bool) []instruction {
+	if !ask || !p.abilities.Has(AbilityVerdict) {
+		return options
+	}
+	return append(options, instruction{option: connAskVerdict, data: []byte{1}})
 }
 
 // check does what comes before any look at a configuration.
@@ -574,6 +586,7 @@ const (
 	connSkipHostname = 4
 	connSession      = 5
 	connSignature    = 6
+	connAskVerdict   = 7
 
 	verifyNone             = 0
 	verifyRequireAndVerify = 4
