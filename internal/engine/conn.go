@@ -264,6 +264,11 @@ func (c *Conn) handshake(ctx *limitedContext) error {
 		}
 		// The send gate: nothing of this step's output has been sent yet, and
 		// nothing will be if the connection is refused here.
+		if res.Status == WantVerdict {
+			workErr = c.verdict()
+			accepted = true
+			continue
+		}
 		if !accepted && (res.Status == OK || res.Flags&FlagPeerCertificates != 0) {
 			if err := c.accept(res.Status == OK); err != nil {
 				c.dropOutput()
@@ -371,6 +376,26 @@ func (c *Conn) accept(complete bool) error {
 		return &tlsapi.Error{Provider: c.options.Provider, Op: "handshake", Kind: tlsapi.KindRejected, Option: "VerifyConnection", Err: err}
 	}
 	return nil
+}
+
+// verdict tells the engine whether the connection is accepted, and returns why
+// not.
+func (c *Conn) verdict() error {
+	err := c.accept(false)
+	var alert uint8
+	if err != nil {
+		alert = verdictAlert(err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		// The next step finds out.
+		return nil
+	}
+	if res := c.engine.Verdict(alert); res.Status != OK && err == nil {
+		return ResultError(c.options.Provider, "handshake", res, c.engine.ErrorText())
+	}
+	return err
 }
 
 func (c *Conn) checkALPN() error {

@@ -314,6 +314,11 @@ func (n *conn) Work() func(stdcontext.Context, func(*engine.Options)) error {
 	return func(stdcontext.Context, func(*engine.Options)) error { return s.make() }
 }
 
+// Verdict answers WantVerdict.
+func (n *conn) Verdict(alert uint8) engine.Result {
+	return result(C.conn_set(n.library.c, n.c, C.POLYTLS_SET_VERDICT, (*C.uint8_t)(&alert), 1))
+}
+
 func (n *conn) Read(p []byte) engine.Result {
 	res := result(C.conn_read(n.library.address(), n.address(), bytePointer(p), C.size_t(len(p))))
 	n.returnInput()
@@ -629,6 +634,9 @@ var (
 	_ = [1]struct{}{}[verifyRequireAndVerify-C.POLYTLS_VERIFY_REQUIRE_AND_VERIFY]
 	_ = [1]struct{}{}[AbilityMLKEM-C.POLYTLS_ABILITY_MLKEM]
 	_ = [1]struct{}{}[AbilityHalfClose-C.POLYTLS_ABILITY_HALF_CLOSE]
+	_ = [1]struct{}{}[AbilityVerdict-C.POLYTLS_ABILITY_VERDICT]
+	_ = [1]struct{}{}[connAskVerdict-C.POLYTLS_SET_ASK_VERDICT]
+	_ = [1]struct{}{}[engine.WantVerdict-C.POLYTLS_WANT_VERDICT]
 	_ = [1]struct{}{}[engine.WantWork-C.POLYTLS_WANT_SIGNATURE]
 	_ = [1]struct{}{}[engine.FailBadRecord-C.POLYTLS_FAIL_BAD_RECORD]
 	_ = [1]struct{}{}[engine.FailBadPSK-C.POLYTLS_FAIL_BAD_PSK]
