@@ -92,6 +92,10 @@ bench: native ## Compare the providers on this machine (BENCH_FLAGS=--quick, BEN
 interop: native peer-tools ## Talk to other TLS programs in both roles, write docs/INTEROP.md (5 minutes)
 	cd peers && $(PEERS) POLYTLS_INTEROP=../docs/INTEROP.md $(GO) test -count=1 -timeout 30m -run TestInterop .
 
+.PHONY: scan
+scan: native peer-tools ## Let testssl.sh and sslscan look at the presets of every provider (5 minutes)
+	cd peers && $(PEERS) POLYTLS_SCAN=../docs/INTEROP.md $(GO) test -count=1 -timeout 60m -parallel 8 -run 'TestScan|TestSslscan' .
+
 .PHONY: yardstick
 yardstick: build peer-tools ## Measure serve and proxy beside nginx and HAProxy, write docs/PERFORMANCE.md (3 minutes)
 	cd bench && $(GO) build -o ../bin/yardstick ./yardstick

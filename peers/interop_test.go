@@ -141,7 +141,7 @@ func TestInterop(t *testing.T) {
 	if file := os.Getenv("POLYTLS_INTEROP"); file != "" {
 		require.True(t, everything(), "the table needs POLYTLS_PEERS=all")
 		require.True(t, passed, "the table is written when all that can be is")
-		require.NoError(t, os.WriteFile(file, []byte(interopTable(t, present, outcomes)), 0o644))
+		writeSection(t, file, "interop", interopTable(t, present, outcomes))
 	}
 }
 
@@ -336,18 +336,10 @@ func interopTable(t *testing.T, present []interopPeer, outcomes map[cellKey]outc
 		names = append(names, p.Name())
 		fmt.Fprintf(&versions, ", %s %s", p.Library(), strings.TrimPrefix(p.LibraryVersion(), "go"))
 	}
-	fmt.Fprintf(&b, `# Interoperability
-
-Every cell is the outcome of real connections between a provider of Polytls and a program of another TLS implementation. `+
-		"`make interop`"+` runs them all and writes this page; it is not edited by hand.
-
-`+"`make interop`"+`, %s%s.
-
-**F** a full handshake with the certificate verified, a request and its answer. **R** the second of two connections resumed the session of the first. `+
-		`**M** both ends verified the other's certificate. **A** a protocol was negotiated with ALPN. All certificates are ECDSA P-256. `+
-		`In place of a letter, a number in brackets leads to the reason why that cannot be.
-
-`, time.Now().UTC().Format(time.DateOnly), versions.String())
+	fmt.Fprintf(&b, "`make interop`, %s%s.\n\n"+
+		"**F** a full handshake with the certificate verified, a request and its answer. **R** the second of two connections resumed the session of the first. "+
+		"**M** both ends verified the other's certificate. **A** a protocol was negotiated with ALPN. All certificates are ECDSA P-256. "+
+		"In place of a letter, a number in brackets leads to the reason why that cannot be.\n\n", time.Now().UTC().Format(time.DateOnly), versions.String())
 	var reasons []string
 	for _, role := range []string{"client", "server"} {
 		ours := "Servers of Polytls, clients of others"
