@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -365,5 +367,55 @@ func TestCloseBehindTheLastWriteIsACleanEnd(t *testing.T) {
 			_, err = server.Read(make([]byte, 1))
 			require.Equal(t, io.EOF, err)
 		}
+	})
+}
+
+// A handshake that cannot send looks for the peer's alert for a moment only,
+// whatever deadlines others set meanwhile.
+func TestDeadlinesOfOthersWhenAHandshakeCannotSend(t *testing.T) {
+	eachProvider(t, func(t *testing.T, f *fixture) {
+		wire, serverWire := tlstest.Pipe()
+		defer serverWire.Close()
+		h := &hooked{Conn: wire}
+		failing := make(chan struct{})
+		once := sync.OnceFunc(func() { close(failing) })
+		fail := func([]byte) (int, error) { once(); return 0, syscall.EPIPE }
+		h.write.Store(&fail)
+		client, server := f.over(t, h, serverWire)
+		defer client.Close()
+		defer server.Close()
+		handshake := make(chan error, 1)
+		go func() { handshake <- client.Handshake() }()
+		<-failing
+		for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+			_ = client.SetReadDeadline(time.Time{})
+			select {
+			case err := <-handshake:
+				require.ErrorIs(t, err, syscall.EPIPE)
+				return
+			default:
+			}
+		}
+		t.Error("the handshake waits for a peer to which it cannot send")
+		client.Close()
+		<-handshake
+	})
+}
+
+// A handshake whose write deadline has passed does not wait for the peer.
+func TestHandshakePastItsWriteDeadline(t *testing.T) {
+	eachProvider(t, func(t *testing.T, f *fixture) {
+		wire, serverWire := tlstest.Pipe()
+		defer serverWire.Close()
+		var reads atomic.Int64
+		h := &hooked{Conn: wire}
+		read := func(p []byte) (int, error) { reads.Add(1); return wire.Read(p) }
+		h.read.Store(&read)
+		client, server := f.over(t, h, serverWire)
+		defer client.Close()
+		defer server.Close()
+		require.NoError(t, client.SetWriteDeadline(time.Unix(1, 0)))
+		require.ErrorIs(t, client.Handshake(), tlsapi.KindTimeout)
+		assert.Zero(t, reads.Load())
 	})
 }
