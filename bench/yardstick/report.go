@@ -55,13 +55,39 @@ func measureAll(ctx context.Context, o options) (*report, error) {
 		r.load, _, _ = strings.Cut(string(text), " ")
 	}
 	if o.only != "proxy" {
-		k, err := measureKind(ctx, o, c, "Files", s.startServers)
+		k, err := measureKind(ctx, o, c, "Files of a folder", s.startServers)
+		if err != nil {
+			return nil, err
+		}
+		r.kinds = append(r.kinds, k)
+	}
+	if o.only != "serve" {
+		k, err := measureKind(ctx, o, c, "Forwarding to a backend with plain HTTP/1.1", s.startProxies)
 		if err != nil {
 			return nil, err
 		}
 		r.kinds = append(r.kinds, k)
 	}
 	return r, nil
+}
+
+// startProxies starts what forwards to a backend, which is an nginx without TLS.
+// The backend is the last and not measured.
+func (s *site) startProxies(ctx context.Context, o options) (started []*terminator, err error) {
+	backend, err := s.startNginx(ctx, "", true)
+	if err != nil {
+		return []*terminator{backend}, err
+	}
+	backend.name = ""
+	starts := []func() (*terminator, error){
+		func() (*terminator, error) { return s.startNginx(ctx, backend.address, false) },
+		func() (*terminator, error) { return s.startHAProxy(ctx, backend.address) },
+	}
+	for _, p := range o.providers {
+		starts = append(starts, func() (*terminator, error) { return s.startPolytlsProxy(ctx, o.polytls, p, backend.address) })
+	}
+	started, err = startAll(starts)
+	return append(started, backend), err
 }
 
 // startServers starts what serves files.
@@ -89,15 +115,16 @@ func startAll(starts []func() (*terminator, error)) (started []*terminator, err 
 
 // measureKind measures terminators by turns; the order changes with the round.
 func measureKind(ctx context.Context, o options, c *client, title string, start func(context.Context, options) ([]*terminator, error)) (*kindReport, error) {
-	terminators, err := start(ctx, o)
+	started, err := start(ctx, o)
 	defer func() {
-		for _, t := range terminators {
+		for _, t := range started {
 			t.stop()
 		}
 	}()
 	if err != nil {
 		return nil, err
 	}
+	terminators := slices.DeleteFunc(slices.Clone(started), func(t *terminator) bool { return t.name == "" })
 	k := &kindReport{title, terminators, make(map[string]map[string][]sample)}
 	for _, t := range terminators {
 		k.samples[t.name] = make(map[string][]sample)

@@ -162,6 +162,12 @@ func (s *site) startPolytls(ctx context.Context, polytls, provider string) (*ter
 		"--provider", provider, "--cert", s.certificate, "--key", s.key, "--root", s.root, "--min-version", "1.3"))
 }
 
+// startPolytlsProxy runs `polytls proxy` to a plain backend.
+func (s *site) startPolytlsProxy(ctx context.Context, polytls, provider, backend string) (*terminator, error) {
+	return startCommand(ctx, "polytls "+provider, exec.CommandContext(ctx, polytls, "proxy", "127.0.0.1:0", "--json",
+		"--provider", provider, "--cert", s.certificate, "--key", s.key, "--backend", backend, "--alpn", "http/1.1", "--min-version", "1.3"))
+}
+
 // startCommand starts a polytls command that announces its address as JSON.
 func startCommand(ctx context.Context, name string, cmd *exec.Cmd) (*terminator, error) {
 	t := &terminator{name: name}
@@ -183,11 +189,17 @@ func startCommand(ctx context.Context, name string, cmd *exec.Cmd) (*terminator,
 	if err != nil {
 		return t, fmt.Errorf("%s announces nothing: %w\n%s", cmd, err, t.output)
 	}
-	var announced struct{ Address string }
+	var announced struct {
+		Address   string
+		Listeners []struct{ Address string }
+	}
 	if err := json.Unmarshal(line, &announced); err != nil {
 		return t, fmt.Errorf("%s: %w", cmd, err)
 	}
 	t.address = announced.Address
+	for _, l := range announced.Listeners {
+		t.address = l.Address
+	}
 	return t, nil
 }
 
