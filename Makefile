@@ -3,7 +3,7 @@
 LIBS ?= openssl boringssl s2n
 GO ?= go
 # The modules of this repository: the core and the ones with heavier dependencies.
-MODULES := . cmd/polytls grpctls promtls bench
+MODULES := . cmd/polytls grpctls promtls bench peers
 
 # Where everything was built and installed, nothing may be skipped for want of it.
 REQUIRE := POLYTLS_REQUIRE_PEERS=1 POLYTLS_REQUIRE_PROVIDERS="$(LIBS)"
@@ -16,8 +16,13 @@ NOCGO_PACKAGES := ./internal/engine ./internal/native ./openssl ./boringssl ./s2
 # cgocheck2 looks at every pointer that is stored to C memory.
 ASAN := $(REQUIRE) GOEXPERIMENT=cgocheck2 $(GO) test -asan -timeout 40m
 
+# All tests against other programs, which take minutes.
+PEERS := $(REQUIRE) POLYTLS_PEERS=all
+
 BENCH_OUT ?= bin/bench
 BENCH_FLAGS ?=
+
+YARDSTICK_FLAGS ?=
 
 PROVIDERS ?= $(LIBS) std
 BOGO_FLAGS ?=
@@ -52,6 +57,7 @@ test: native test-tools ## Run all tests: scripts, builds, consumers, without cg
 	cd promtls && $(REQUIRE) $(GO) test -timeout 20m ./...
 	cd cmd/polytls && $(REQUIRE) $(GO) test -timeout 20m ./...
 	cd bench && $(GO) test -timeout 20m ./...
+	cd peers && $(REQUIRE) $(GO) test -timeout 20m ./...
 	$(REQUIRE) $(GO) test -timeout 20m ./...
 
 .PHONY: race
@@ -84,6 +90,19 @@ bench: native ## Compare the providers on this machine (BENCH_FLAGS=--quick, BEN
 	cd bench && $(GO) build -o ../bin/bench/compare .
 	bin/bench/compare --floors bin/bench --baseline bin/bench/baseline --out $(BENCH_OUT) $(BENCH_FLAGS)
 
+.PHONY: interop
+interop: native peer-tools ## Talk to other TLS programs in both roles, write docs/INTEROP.md (5 minutes)
+	cd peers && $(PEERS) POLYTLS_INTEROP=../docs/INTEROP.md $(GO) test -count=1 -timeout 30m -run TestInterop .
+
+.PHONY: scan
+scan: native peer-tools ## Let testssl.sh and sslscan look at the presets of every provider (5 minutes)
+	cd peers && $(PEERS) POLYTLS_SCAN=../docs/INTEROP.md $(GO) test -count=1 -timeout 60m -parallel 8 -run 'TestScan|TestSslscan' .
+
+.PHONY: yardstick
+yardstick: build peer-tools ## Measure serve and proxy beside nginx and HAProxy, write docs/PERFORMANCE.md (3 minutes)
+	cd bench && $(GO) build -o ../bin/yardstick ./yardstick
+	bin/yardstick --polytls bin/polytls --write docs/PERFORMANCE.md $(YARDSTICK_FLAGS)
+
 .PHONY: lint
 lint: native lint-tools ## Check formatting, generated files, Go, C under gcc and clang, shell and workflows
 	@unformatted=$$(git ls-files '*.go' | xargs gofmt -l); \
@@ -111,6 +130,11 @@ clean: ## Remove build output from the tree (the cache of native libraries stays
 .PHONY: test-tools
 test-tools:
 	@scripts/install-tools.sh openssl:openssl gnutls-cli:gnutls-bin curl:curl pkg-config:pkg-config
+
+.PHONY: peer-tools
+peer-tools: test-tools
+	@scripts/install-tools.sh tstclnt:libnss3-tools nginx:nginx-light haproxy:haproxy stunnel:stunnel4 javac:default-jdk-headless \
+		node:nodejs h2load:nghttp2-client testssl:testssl.sh sslscan:sslscan
 
 .PHONY: lint-tools
 lint-tools:
