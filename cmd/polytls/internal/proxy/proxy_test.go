@@ -695,6 +695,8 @@ func TestNoRequestIsDoneTwice(t *testing.T) {
 		resp, _ := do(t, s.client(t, true), method, "https://"+address, "")
 		assert.Equal(t, http.StatusBadGateway, resp.StatusCode)
 	}
+	mu.Lock()
+	defer mu.Unlock()
 	assert.Equal(t, map[string]int{"GET": 2, "POST": 1, "PATCH": 1}, got)
 }
 
