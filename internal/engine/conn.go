@@ -66,6 +66,10 @@ type Conn struct {
 	sendMu  sync.Mutex
 	// sendErr is why nothing can be sent any more; guarded by sendMu.
 	sendErr *tlsapi.Error
+	// unsent is a copy of what was taken out of the engine, without a Write that
+	// waits for it, and not sent when a deadline passed: it comes before all
+	// other output. Guarded by sendMu.
+	unsent []byte
 	// sendAgain asks whoever has sendMu to look for output again after it.
 	sendAgain atomic.Bool
 
@@ -640,7 +644,7 @@ func (c *Conn) sendInBackground() {
 			c.mu.Unlock()
 			go func() {
 				defer c.leave()
-				err := c.sendLocked(rest)
+				err := c.sendPatiently(rest)
 				c.sendMu.Unlock()
 				if err == nil {
 					c.sendRest()
@@ -717,6 +721,10 @@ func (c *Conn) takeOutput() []byte {
 		c.lateOutput.Stop()
 		c.lateOutput = nil
 	}
+	if out := c.unsent; out != nil {
+		c.unsent = nil
+		return out
+	}
 	out := c.engine.TakeOutput()
 	if !c.handshakeDone.Load() {
 		c.outgoing(out)
@@ -742,7 +750,13 @@ func (c *Conn) sendRest() error {
 
 // sendLocked sends what was taken out of the engine before, and then all output
 // of the engine. It is called with sendMu held.
-func (c *Conn) sendLocked(out []byte) error {
+func (c *Conn) sendLocked(out []byte) error { return c.sendAll(out, false) }
+
+// sendPatiently is sendLocked for what no Write waits for: the deadline of
+// Writes may pass, and what it has cut off goes on with what is sent next.
+func (c *Conn) sendPatiently(out []byte) error { return c.sendAll(out, true) }
+
+func (c *Conn) sendAll(out []byte, patiently bool) error {
 	for ; ; out = nil {
 		c.mu.Lock()
 		if len(out) == 0 && !c.freed {
@@ -766,7 +780,17 @@ func (c *Conn) sendLocked(out []byte) error {
 			err = io.ErrShortWrite
 		}
 		if err != nil {
-			c.sendErr = TransportError(c.options.Provider, "write", err)
+			e := TransportError(c.options.Provider, "write", err)
+			if patiently && e.Kind == tlsapi.KindTimeout && n >= 0 && n < len(out) {
+				c.unsent = bytes.Clone(out[n:])
+				c.mu.Lock()
+				if c.hold != nil {
+					c.hold.DropAlert()
+				}
+				c.mu.Unlock()
+				return e
+			}
+			c.sendErr = e
 			c.mu.Lock()
 			if c.hold != nil {
 				c.hold.DropAlert()
