@@ -3,14 +3,14 @@
 LIBS ?= openssl boringssl s2n
 GO ?= go
 # The modules of this repository: the core and the ones with heavier dependencies.
-MODULES := . cmd/polytls grpctls bench
+MODULES := . cmd/polytls grpctls promtls bench
 
 # Where everything was built and installed, nothing may be skipped for want of it.
 REQUIRE := POLYTLS_REQUIRE_PEERS=1 POLYTLS_REQUIRE_PROVIDERS="$(LIBS)"
 
 # Where the race detector, AddressSanitizer and a build without cgo can tell what
 # `make test` cannot; CONTRIBUTING.md says why.
-RACE_PACKAGES := ./internal/blinding ./internal/engine ./internal/native ./internal/selection ./tlsapi ./stdtls ./boringssl ./providers
+RACE_PACKAGES := ./internal/blinding ./internal/engine ./internal/native ./internal/selection ./metrics ./tlsapi ./stdtls ./boringssl ./providers
 ASAN_PACKAGES := ./internal/engine ./internal/native ./openssl ./boringssl ./s2n
 NOCGO_PACKAGES := ./internal/engine ./internal/native ./openssl ./boringssl ./s2n ./stdtls ./providers
 # cgocheck2 looks at every pointer that is stored to C memory.
@@ -46,8 +46,10 @@ test: native test-tools ## Run all tests: scripts, builds, consumers, without cg
 	scripts/build-native-test.sh
 	scripts/build-stages-test.sh
 	scripts/consumer-test.sh
+	$(REQUIRE) scripts/next-go-test.sh
 	CGO_ENABLED=0 $(GO) test -short $(NOCGO_PACKAGES)
 	cd grpctls && $(REQUIRE) $(GO) test -timeout 20m ./...
+	cd promtls && $(REQUIRE) $(GO) test -timeout 20m ./...
 	cd cmd/polytls && $(REQUIRE) $(GO) test -timeout 20m ./...
 	cd bench && $(GO) test -timeout 20m ./...
 	$(REQUIRE) $(GO) test -timeout 20m ./...
@@ -60,6 +62,7 @@ race: native ## Run the tests under the race detector where it tells something
 race-all: native test-tools ## Run all Go tests under the race detector
 	cd cmd/polytls && $(REQUIRE) $(GO) test -race -timeout 30m ./...
 	cd grpctls && $(REQUIRE) $(GO) test -race -timeout 30m ./...
+	cd promtls && $(REQUIRE) $(GO) test -race -timeout 30m ./...
 	$(REQUIRE) $(GO) test -race -timeout 40m ./...
 
 .PHONY: asan

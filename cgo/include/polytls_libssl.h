@@ -262,6 +262,16 @@ static void libssl_clear_errors(void) {
   }
 }
 
+/* The same in front of SSL_read and SSL_write. What others have left in the queue
+ * would be taken for the cause of a failure; BoringSSL empties it itself. What
+ * these calls leave is read when they fail, and they leave nothing when they
+ * succeed, so that no second look is needed after them. */
+static void libssl_clear_stale_errors(void) {
+#ifndef OPENSSL_IS_BORINGSSL
+  libssl_clear_errors();
+#endif
+}
+
 /* Returns a failure and writes its text, POLYTLS_ERROR_TEXT_SIZE bytes. */
 __attribute__((format(printf, 4, 5))) static struct polytls_result libssl_fail(char *text, enum polytls_failure failure,
                                                                                uint64_t code, const char *format, ...) {
@@ -2817,7 +2827,7 @@ static struct polytls_result libssl_read(struct polytls_conn *head, uint8_t *buf
   }
   enum polytls_status status = POLYTLS_WANT_INPUT;
   size_t n = 0;
-  libssl_clear_errors();
+  libssl_clear_stale_errors();
   conn->reading = 1;
   while (n < len) {
     /* Asking the library when it has nothing costs more than this look. */
@@ -2855,7 +2865,6 @@ static struct polytls_result libssl_read(struct polytls_conn *head, uint8_t *buf
     break;
   }
   conn->reading = 0;
-  libssl_clear_errors();
   if (n > 0 || len == 0) {
     return libssl_input_result(conn, POLYTLS_OK, n);
   }
@@ -2892,7 +2901,7 @@ static struct polytls_result libssl_write(struct polytls_conn *head, const uint8
   }
   size_t n = 0;
   int full = 0;
-  libssl_clear_errors();
+  libssl_clear_stale_errors();
   while (n < len && !full) {
     size_t size = libssl_record_size(conn, len - n);
     if (size == 0) {
@@ -2909,15 +2918,12 @@ static struct polytls_result libssl_write(struct polytls_conn *head, const uint8
       full = 1;
       break;
     }
-    struct polytls_result result = libssl_failed(conn, error);
-    libssl_clear_errors();
-    return result;
+    return libssl_failed(conn, error);
   }
-  libssl_clear_errors();
-  if (n == 0 && full) {
-    return libssl_step_result(conn, POLYTLS_WANT_OUTPUT, 0);
-  }
-  return libssl_step_result(conn, POLYTLS_OK, n);
+  struct polytls_result result = libssl_result(n == 0 && full ? POLYTLS_WANT_OUTPUT : POLYTLS_OK);
+  result.flags = POLYTLS_FLAG_HANDSHAKE_DONE;
+  result.n = n;
+  return result;
 }
 
 static struct polytls_result libssl_close_notify(struct polytls_conn *head) {

@@ -68,8 +68,11 @@ type Conn struct {
 	sendErr *tlsapi.Error
 	// unsent is a copy of what was taken out of the engine, without a Write that
 	// waits for it, and not sent when a deadline passed: it comes before all
-	// other output. Guarded by sendMu.
-	unsent []byte
+	// other output. patient says that nobody waits for what is being sent, and
+	// cutOff is why it was not. Guarded by sendMu.
+	unsent  []byte
+	patient bool
+	cutOff  *tlsapi.Error
 	// sendAgain asks whoever has sendMu to look for output again after it.
 	sendAgain atomic.Bool
 
@@ -437,17 +440,26 @@ func (c *Conn) pendingAlert() error {
 
 // Read decrypts into p.
 func (c *Conn) Read(p []byte) (int, error) {
-	if err := c.handshakeFirst("read", len(p)); err != nil || len(p) == 0 {
-		return 0, err
+	if len(p) == 0 || !c.handshakeDone.Load() {
+		if err := c.handshakeFirst("read"); err != nil || len(p) == 0 {
+			return 0, err
+		}
 	}
 	c.readMu.Lock()
 	defer c.readMu.Unlock()
-	entered, received := false, false
+	entered := false
 	defer func() {
 		if entered {
 			c.leave()
 		}
 	}()
+	return c.read(p, &entered)
+}
+
+// read is Read after the handshake, with readMu held. entered says whether it is
+// counted among the users.
+func (c *Conn) read(p []byte, entered *bool) (int, error) {
+	received := false
 	for {
 		c.mu.Lock()
 		if c.closed {
@@ -477,16 +489,16 @@ func (c *Conn) Read(p []byte) (int, error) {
 			c.heard = true
 			if !output && sessions == nil {
 				// Nothing but the data: the way of nearly every Read.
-				if entered {
-					entered = false
-					c.users--
+				if *entered {
+					*entered = false
+					c.leaveLocked()
 				}
 				c.mu.Unlock()
 				return res.N, nil
 			}
 		}
-		if !entered {
-			entered = true
+		if !*entered {
+			*entered = true
 			c.users++
 		}
 		switch res.Status {
@@ -533,11 +545,8 @@ func (c *Conn) Read(p []byte) (int, error) {
 }
 
 // handshakeFirst runs the handshake before the first Read or Write, and tells of
-// a closed connection when nothing else of n bytes would.
-func (c *Conn) handshakeFirst(op string, n int) error {
-	if n > 0 && c.handshakeDone.Load() {
-		return nil
-	}
+// a closed connection when nothing else would.
+func (c *Conn) handshakeFirst(op string) error {
 	if err := c.enter(op); err != nil {
 		return err
 	}
@@ -547,8 +556,10 @@ func (c *Conn) handshakeFirst(op string, n int) error {
 
 // Write encrypts p and sends it.
 func (c *Conn) Write(p []byte) (int, error) {
-	if err := c.handshakeFirst("write", len(p)); err != nil {
-		return 0, err
+	if len(p) == 0 || !c.handshakeDone.Load() {
+		if err := c.handshakeFirst("write"); err != nil {
+			return 0, err
+		}
 	}
 	c.writeMu.Lock()
 	defer c.writeMu.Unlock()
@@ -558,7 +569,12 @@ func (c *Conn) Write(p []byte) (int, error) {
 			c.leave()
 		}
 	}()
-	n := 0
+	return c.write(p, &entered)
+}
+
+// write is Write after the handshake, with writeMu held. entered says whether it
+// is counted among the users.
+func (c *Conn) write(p []byte, entered *bool) (n int, err error) {
 	for {
 		// Whoever sends now may have to wait, which is nothing that a Write
 		// with an error should do.
@@ -571,11 +587,21 @@ func (c *Conn) Write(p []byte) (int, error) {
 			}
 			return n, ClosedError(c.options.Provider, "write")
 		}
-		if !entered {
-			entered = true
+		if !*entered {
+			*entered = true
 			c.users++
 		}
-		if err := c.writeErr; err != nil || len(p) == 0 {
+		var res Result
+		if err = c.writeErr; err == nil && len(p) > 0 {
+			res = c.engine.Write(p[n:])
+			c.writing = n+res.N < len(p)
+			if res.Status != OK && res.Status != WantOutput {
+				c.writeErr = ResultError(c.options.Provider, "write", res, c.engine.ErrorText())
+				c.readable = true
+				err = c.writeErr
+			}
+		}
+		if err != nil || len(p) == 0 {
 			c.mu.Unlock()
 			if sending {
 				c.sendMu.Unlock()
@@ -583,39 +609,27 @@ func (c *Conn) Write(p []byte) (int, error) {
 			}
 			return n, err
 		}
-		res := c.engine.Write(p[n:])
-		c.writing = n+res.N < len(p)
-		if res.Status != OK && res.Status != WantOutput {
-			c.writeErr = ResultError(c.options.Provider, "write", res, c.engine.ErrorText())
-			c.readable = true
-			err := c.writeErr
+		if !sending {
 			c.mu.Unlock()
-			if sending {
-				c.sendMu.Unlock()
-				c.sendRest()
-			}
-			return n, err
-		}
-		var out []byte
-		if sending {
-			out = c.takeOutput()
-		}
-		c.mu.Unlock()
-		var err error
-		if sending {
+			err = c.send()
+		} else {
+			out := c.takeOutput()
+			c.mu.Unlock()
 			err = c.sendLocked(out)
+			if n+res.N == len(p) {
+				*entered = false
+				c.leaveLocked()
+			}
+			c.mu.Unlock()
 			c.sendMu.Unlock()
 			if err == nil {
 				err = c.sendRest()
 			}
-		} else {
-			err = c.send()
 		}
 		if err != nil {
 			return n, c.blinded(err)
 		}
-		n += res.N
-		if n == len(p) {
+		if n += res.N; n == len(p) {
 			// Whatever has happened since: all of it is sent.
 			return n, nil
 		}
@@ -626,6 +640,7 @@ func (c *Conn) Write(p []byte) (int, error) {
 func (c *Conn) send() error {
 	c.sendMu.Lock()
 	err := c.sendLocked(nil)
+	c.mu.Unlock()
 	c.sendMu.Unlock()
 	if err == nil {
 		err = c.sendRest()
@@ -644,7 +659,10 @@ func (c *Conn) sendInBackground() {
 			c.mu.Unlock()
 			go func() {
 				defer c.leave()
-				err := c.sendPatiently(rest)
+				c.patient = true
+				err := c.sendLocked(rest)
+				c.patient = false
+				c.mu.Unlock()
 				c.sendMu.Unlock()
 				if err == nil {
 					c.sendRest()
@@ -735,11 +753,12 @@ func (c *Conn) takeOutput() []byte {
 // sendRest sends what was added by somebody who found sendMu taken after its
 // holder had looked for the last time.
 func (c *Conn) sendRest() error {
-	for c.sendAgain.Swap(false) {
+	for c.sendAgain.Load() && c.sendAgain.Swap(false) {
 		if !c.lockSend() {
 			return nil
 		}
 		err := c.sendLocked(nil)
+		c.mu.Unlock()
 		c.sendMu.Unlock()
 		if err != nil {
 			return err
@@ -749,62 +768,89 @@ func (c *Conn) sendRest() error {
 }
 
 // sendLocked sends what was taken out of the engine before, and then all output
-// of the engine. It is called with sendMu held.
-func (c *Conn) sendLocked(out []byte) error { return c.sendAll(out, false) }
-
-// sendPatiently is sendLocked for what no Write waits for: the deadline of
-// Writes may pass, and what it has cut off goes on with what is sent next.
-func (c *Conn) sendPatiently(out []byte) error { return c.sendAll(out, true) }
-
-func (c *Conn) sendAll(out []byte, patiently bool) error {
-	for ; ; out = nil {
+// of the engine. It is called with sendMu held, and returns with mu held, too:
+// there is more to do with it nearly always.
+func (c *Conn) sendLocked(out []byte) error {
+	if len(out) > 0 {
+		c.transmit(out)
+	} else {
 		c.mu.Lock()
-		if len(out) == 0 && !c.freed {
-			out = c.takeOutput()
+	}
+	for !c.freed && c.cutOff == nil {
+		if out = c.takeOutput(); len(out) == 0 {
+			break
 		}
-		closed := c.closed
 		c.mu.Unlock()
-		switch {
-		case len(out) == 0 && c.sendErr == nil:
-			return nil
-		case len(out) == 0 && closed && c.sendErr.Kind != tlsapi.KindTimeout:
-			return ClosedError(c.options.Provider, "write")
-		case len(out) == 0:
-			return c.sendErr
-		case c.sendErr != nil:
-			// Part of a record may be out: nothing can follow it.
-			continue
+		c.transmit(out)
+	}
+	switch {
+	case c.cutOff != nil:
+		err := c.cutOff
+		c.cutOff = nil
+		return err
+	case c.sendErr == nil:
+		return nil
+	case c.closed && c.sendErr.Kind != tlsapi.KindTimeout:
+		return ClosedError(c.options.Provider, "write")
+	}
+	return c.sendErr
+}
+
+// transmit gives output to the transport. It is called with sendMu held, and
+// returns with mu held, too.
+func (c *Conn) transmit(out []byte) {
+	if c.sendErr == nil {
+		n, err := 0, errAskTransport
+		if c.socket != nil {
+			n, err = c.socket.write(out)
 		}
-		n, err := c.transport.Write(out)
-		if err == nil && n != len(out) {
-			err = io.ErrShortWrite
+		if err == errAskTransport {
+			var more int
+			more, err = c.writeTransport(out[n:])
+			n += more
 		}
 		if err != nil {
-			e := TransportError(c.options.Provider, "write", err)
-			if patiently && e.Kind == tlsapi.KindTimeout && n >= 0 && n < len(out) {
-				c.unsent = bytes.Clone(out[n:])
-				c.mu.Lock()
-				if c.hold != nil {
-					c.hold.DropAlert()
-				}
-				c.mu.Unlock()
-				return e
-			}
-			c.sendErr = e
-			c.mu.Lock()
-			if c.hold != nil {
-				c.hold.DropAlert()
-			}
-			if c.writeErr == nil || c.closeNotifySent && c.hold == nil {
-				c.writeErr = c.sendErr
-			}
-			c.mu.Unlock()
+			c.sendFailed(err, out[n:])
 		}
+	}
+	// Where sending has failed, part of a record may be out: nothing can follow it.
+	c.mu.Lock()
+}
+
+// writeTransport writes all of out, or says how much was written and why it was
+// not all.
+func (c *Conn) writeTransport(out []byte) (n int, err error) {
+	n, err = c.transport.Write(out)
+	if n < 0 || n > len(out) {
+		n, err = 0, errors.New("the transport's Write returned an impossible count")
+	}
+	if err == nil && n != len(out) {
+		err = io.ErrShortWrite
+	}
+	return n, err
+}
+
+// sendFailed makes the end of the transport's write side known; rest is what it
+// has not taken. It is called with sendMu held.
+func (c *Conn) sendFailed(err error, rest []byte) {
+	e := TransportError(c.options.Provider, "write", err)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.hold != nil {
+		c.hold.DropAlert()
+	}
+	if c.patient && e.Kind == tlsapi.KindTimeout {
+		c.unsent, c.cutOff = append([]byte{}, rest...), e
+		return
+	}
+	c.sendErr = e
+	if c.writeErr == nil || c.closeNotifySent && c.hold == nil {
+		c.writeErr = c.sendErr
 	}
 }
 
-// errAskTransport says that reading the socket itself told nothing: the
-// transport knows why.
+// errAskTransport says that the socket itself told nothing: the transport knows
+// why.
 var errAskTransport = errors.New("ask the transport")
 
 // maxEmptyReads is how often a transport may return neither data nor an error.
@@ -937,6 +983,11 @@ func (c *Conn) enter(op string) error {
 func (c *Conn) leave() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.leaveLocked()
+}
+
+// leaveLocked is leave for who has mu.
+func (c *Conn) leaveLocked() {
 	c.users--
 	if c.closed && c.users == 0 && !c.freed {
 		c.freed = true

@@ -10,6 +10,7 @@ import "C"
 
 import (
 	"sync"
+	"sync/atomic"
 	"unsafe"
 )
 
@@ -25,6 +26,9 @@ type bufferPool struct {
 	size C.size_t
 	most int
 
+	// top is the one on top, had without the lock.
+	top atomic.Pointer[C.uint8_t]
+
 	mu   sync.Mutex
 	free []*C.uint8_t
 }
@@ -39,6 +43,9 @@ var (
 
 // get returns a buffer, or nothing when memory ran out.
 func (p *bufferPool) get() buffer {
+	if b := p.top.Swap(nil); b != nil {
+		return buffer{b, p.size}
+	}
 	p.mu.Lock()
 	if last := len(p.free) - 1; last >= 0 {
 		b := p.free[last]
@@ -54,24 +61,29 @@ func (p *bufferPool) get() buffer {
 	return buffer{b, p.size}
 }
 
+// put takes a buffer back; false when there are enough.
+func (p *bufferPool) put(b *C.uint8_t) bool {
+	if p.top.CompareAndSwap(nil, b) {
+		return true
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.free) == p.most {
+		return false
+	}
+	p.free = append(p.free, b)
+	return true
+}
+
 // giveBack takes a buffer of any size, or nothing.
 func giveBack(b buffer) {
-	if b.p == nil {
+	switch {
+	case b.p == nil:
 		return
-	}
-	for _, p := range [...]*bufferPool{&batchBuffers, &recordBuffers} {
-		if b.cap != p.size {
-			continue
-		}
-		p.mu.Lock()
-		kept := len(p.free) < p.most
-		if kept {
-			p.free = append(p.free, b.p)
-		}
-		p.mu.Unlock()
-		if kept {
-			return
-		}
+	case b.cap == batchBuffers.size && batchBuffers.put(b.p):
+		return
+	case b.cap == recordBuffers.size && recordBuffers.put(b.p):
+		return
 	}
 	C.free(unsafe.Pointer(b.p))
 }

@@ -283,7 +283,7 @@ func (c *choice) run(ctx stdcontext.Context, adopt func(*engine.Options)) error 
 		if err != nil {
 			return err
 		}
-		conn, err = s.provider.newConn(s.provider.serverContext(effective), nil)
+		conn, err = s.provider.newConn(s.provider.serverContext(effective))
 		return err
 	})
 	c.mu.Lock()
@@ -313,7 +313,7 @@ func (p *Provider) chooseConfig(config *tlsapi.ServerConfig, hello *tls.ClientHe
 	if chosen == nil || chosen == config {
 		return config, nil
 	}
-	if err := p.servers.Check(chosen, func() error { return p.checkServer(chosen) }); err != nil {
+	if _, err := p.planServer(chosen); err != nil {
 		return nil, err
 	}
 	return chosen, nil
