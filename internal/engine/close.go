@@ -265,7 +265,7 @@ func (c *Conn) sendSoon(rest []byte) (left []byte, done bool) {
 			if TransportError(c.options.Provider, "write", err).Kind == tlsapi.KindTimeout {
 				return rest[n:], false
 			}
-			c.sendFailed(err)
+			c.sendFailed(err, nil)
 			return nil, true
 		}
 		rest = nil

@@ -66,6 +66,13 @@ type Conn struct {
 	sendMu  sync.Mutex
 	// sendErr is why nothing can be sent any more; guarded by sendMu.
 	sendErr *tlsapi.Error
+	// unsent is a copy of what was taken out of the engine, without a Write that
+	// waits for it, and not sent when a deadline passed: it comes before all
+	// other output. patient says that nobody waits for what is being sent, and
+	// cutOff is why it was not. Guarded by sendMu.
+	unsent  []byte
+	patient bool
+	cutOff  *tlsapi.Error
 	// sendAgain asks whoever has sendMu to look for output again after it.
 	sendAgain atomic.Bool
 
@@ -677,7 +684,9 @@ func (c *Conn) sendInBackground() {
 			c.mu.Unlock()
 			go func() {
 				defer c.leave()
+				c.patient = true
 				err := c.sendLocked(rest)
+				c.patient = false
 				c.mu.Unlock()
 				c.sendMu.Unlock()
 				if err == nil {
@@ -755,6 +764,10 @@ func (c *Conn) takeOutput() []byte {
 		c.lateOutput.Stop()
 		c.lateOutput = nil
 	}
+	if out := c.unsent; out != nil {
+		c.unsent = nil
+		return out
+	}
 	out := c.engine.TakeOutput()
 	if !c.handshakeDone.Load() {
 		c.outgoing(out)
@@ -788,7 +801,7 @@ func (c *Conn) sendLocked(out []byte) error {
 	} else {
 		c.mu.Lock()
 	}
-	for !c.freed {
+	for !c.freed && c.cutOff == nil {
 		if out = c.takeOutput(); len(out) == 0 {
 			break
 		}
@@ -796,6 +809,10 @@ func (c *Conn) sendLocked(out []byte) error {
 		c.transmit(out)
 	}
 	switch {
+	case c.cutOff != nil:
+		err := c.cutOff
+		c.cutOff = nil
+		return err
 	case c.sendErr == nil:
 		return nil
 	case c.closed && c.sendErr.Kind != tlsapi.KindTimeout:
@@ -813,10 +830,12 @@ func (c *Conn) transmit(out []byte) {
 			n, err = c.socket.write(out)
 		}
 		if err == errAskTransport {
-			_, err = c.writeTransport(out[n:])
+			var more int
+			more, err = c.writeTransport(out[n:])
+			n += more
 		}
 		if err != nil {
-			c.sendFailed(err)
+			c.sendFailed(err, out[n:])
 		}
 	}
 	// Where sending has failed, part of a record may be out: nothing can follow it.
@@ -836,15 +855,20 @@ func (c *Conn) writeTransport(out []byte) (n int, err error) {
 	return n, err
 }
 
-// sendFailed makes the end of the transport's write side known. It is called
-// with sendMu held.
-func (c *Conn) sendFailed(err error) {
-	c.sendErr = TransportError(c.options.Provider, "write", err)
+// sendFailed makes the end of the transport's write side known; rest is what it
+// has not taken. It is called with sendMu held.
+func (c *Conn) sendFailed(err error, rest []byte) {
+	e := TransportError(c.options.Provider, "write", err)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.hold != nil {
 		c.hold.DropAlert()
 	}
+	if c.patient && e.Kind == tlsapi.KindTimeout {
+		c.unsent, c.cutOff = append([]byte{}, rest...), e
+		return
+	}
+	c.sendErr = e
 	if c.writeErr == nil || c.closeNotifySent && c.hold == nil {
 		c.writeErr = c.sendErr
 	}
