@@ -74,6 +74,7 @@ func (c *Conn) Close() error {
 	}
 	c.closed = true
 	c.users++
+	c.plain.drop()
 	c.giveUpWork()
 	c.gatherFacts()
 	if c.lateOutput != nil {

@@ -92,6 +92,9 @@ type Conn struct {
 	// readable is set when the engine may have something to read without more
 	// input.
 	readable bool
+	// plain is what has been decrypted and nobody has read yet: Reads of a few
+	// bytes are served from it.
+	plain plaintext
 	// lateOutput is not nil while a server's tickets wait for other output to
 	// leave with, or for their time.
 	lateOutput *time.Timer
@@ -501,7 +504,7 @@ func (c *Conn) read(p []byte, entered *bool) (int, error) {
 		var sessions [][]byte
 		// Asking the library when it has nothing costs more than this look.
 		if c.readable || received {
-			res = c.engine.Read(p)
+			res = c.decrypt(p)
 			c.readable = res.Status != WantInput && (res.Status != OK || res.Flags&FlagPending != 0)
 			if res.Status == Failed {
 				text = c.engine.ErrorText()

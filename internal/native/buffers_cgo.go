@@ -38,7 +38,7 @@ var (
 	recordBuffers = bufferPool{size: C.POLYTLS_MAX_RECORD, most: 64}
 	// batchBuffers hold what one call of the transport moves. Little of one is
 	// touched where the messages are small.
-	batchBuffers = bufferPool{size: outputLimit, most: 64}
+	batchBuffers = bufferPool{size: batchSize, most: 64}
 )
 
 // get returns a buffer, or nothing when memory ran out.

@@ -123,9 +123,12 @@ import (
 )
 
 const (
+	// batchSize is what one call of the transport moves at most: four records.
+	batchSize = 4 * C.POLYTLS_MAX_RECORD
 	// outputLimit bounds the ciphertext that a step makes before it is sent:
-	// four records.
-	outputLimit = 4 * C.POLYTLS_MAX_RECORD
+	// three records, because a kernel takes 64 KiB at a time. Four were a large
+	// packet and a tiny one, each of which wakes the peer.
+	outputLimit = 3 * C.POLYTLS_MAX_RECORD
 )
 
 // library is one struct polytls_library.
