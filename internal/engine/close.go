@@ -165,8 +165,13 @@ func fatal(err error) error {
 }
 
 // wakeReader ends a blocked Read while the tail is still being sent; false when
-// the transport has no deadlines.
+// the transport has no deadlines. The connection is closed: a Read that has not
+// begun to wait does not.
 func (c *Conn) wakeReader() bool {
+	if c.socket != nil && c.readMu.TryLock() {
+		c.readMu.Unlock()
+		return true
+	}
 	c.deadlineMu.Lock()
 	defer c.deadlineMu.Unlock()
 	return c.transport.SetReadDeadline(time.Unix(1, 0)) == nil
