@@ -81,10 +81,9 @@ static inline size_t polytls_conn_in_take(struct polytls_conn *conn, uint8_t *by
 
 /* Overwrites secrets in a way that compilers keep. */
 static inline void polytls_wipe(uint8_t *bytes, size_t len) {
-  volatile uint8_t *at = bytes;
-  while (len-- > 0) {
-    *at++ = 0;
-  }
+  memset(bytes, 0, len);
+  /* What is said to read the memory here keeps the writes. */
+  __asm__ __volatile__("" : : "r"(bytes) : "memory");
 }
 
 /* Wipes a buffer of secrets and frees its memory. */

@@ -117,10 +117,11 @@ type Conn struct {
 	// headerChecked is set when the peer's first bytes were found to be TLS.
 	headerChecked bool
 	// clientHello and serverHello read the hello messages until the handshake
-	// is complete; keyShares and helloRetry are what they held.
+	// is complete; sharesRead and retryRead are what they held, keyShares and
+	// helloRetry the same once it is.
 	clientHello, serverHello helloReader
-	keyShares                []tlsapi.CurveID
-	helloRetry               bool
+	sharesRead, keyShares    []tlsapi.CurveID
+	retryRead, helloRetry    bool
 
 	// complete is set when the engine has completed its handshake: its facts do
 	// not change any more.
@@ -185,22 +186,14 @@ func (c *Conn) HandshakeContext(ctx context.Context) error {
 	}
 
 	// What stays if a hook panics.
-	c.handshakeErr = &tlsapi.Error{Provider: c.options.Provider, Op: "handshake", Kind: tlsapi.KindInternal, Err: errors.New("a hook panicked")}
-	var err error
-	if err = ctx.Err(); err != nil {
-		c.transport.Close()
-		err = ContextError(c.options.Provider, err)
-	} else {
-		limited := c.limit(ctx)
-		defer limited.end()
-		interrupted := make(chan bool, 1)
-		stop := context.AfterFunc(limited, func() { interrupted <- c.abort() })
-		err = c.handshake(limited)
-		if !stop() && <-interrupted {
-			err = ContextError(c.options.Provider, limited.cause())
+	returned := false
+	defer func() {
+		if !returned {
+			c.handshakeErr = &tlsapi.Error{Provider: c.options.Provider, Op: "handshake", Kind: tlsapi.KindInternal, Err: errors.New("a hook panicked")}
 		}
-	}
-	c.handshakeErr = nil
+	}()
+	err := c.runHandshake(ctx)
+	returned = true
 	if err != nil {
 		if c.isClosed() {
 			err = ClosedError(c.options.Provider, "handshake")
@@ -215,7 +208,7 @@ func (c *Conn) HandshakeContext(ctx context.Context) error {
 		return err
 	}
 	c.mu.Lock()
-	c.readHellos()
+	c.takeHellos()
 	c.readable = true
 	c.handshakeDone.Store(true)
 	c.mu.Unlock()
@@ -223,6 +216,26 @@ func (c *Conn) HandshakeContext(ctx context.Context) error {
 		c.options.HandshakeComplete(c.Info())
 	}
 	return nil
+}
+
+// runHandshake runs the handshake until it is over or the context is.
+func (c *Conn) runHandshake(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		c.transport.Close()
+		return ContextError(c.options.Provider, err)
+	}
+	limited := c.limit(ctx)
+	defer limited.end()
+	if limited.Done() == nil {
+		return c.handshake(limited)
+	}
+	interrupted := make(chan bool, 1)
+	stop := context.AfterFunc(limited, func() { interrupted <- c.abort() })
+	err := c.handshake(limited)
+	if !stop() && <-interrupted {
+		return ContextError(c.options.Provider, limited.cause())
+	}
+	return err
 }
 
 // handshake is run by one goroutine at a time.
@@ -971,29 +984,26 @@ func (c *Conn) checkHeader() (err error, short bool) {
 	return &tlsapi.Error{Provider: c.options.Provider, Op: "handshake", Kind: tlsapi.KindNotTLS, Err: header}, false
 }
 
-// incoming and outgoing keep the hello messages for what libraries do not tell.
-func (c *Conn) incoming(b []byte) {
-	if c.options.Client {
-		c.serverHello.add(b)
-	} else {
-		c.clientHello.add(b)
+// incoming and outgoing read the hello messages for what libraries do not tell.
+// They are called with mu held.
+func (c *Conn) incoming(b []byte) { c.readHello(b, !c.options.Client) }
+func (c *Conn) outgoing(b []byte) { c.readHello(b, c.options.Client) }
+
+func (c *Conn) readHello(b []byte, fromClient bool) {
+	if fromClient {
+		if message := c.clientHello.add(b); message != nil {
+			c.sharesRead = keyShares(message)
+		}
+	} else if message := c.serverHello.add(b); message != nil {
+		c.retryRead = isHelloRetry(message)
 	}
 }
 
-func (c *Conn) outgoing(b []byte) {
-	if c.options.Client {
-		c.clientHello.add(b)
-	} else {
-		c.serverHello.add(b)
-	}
-}
-
-// readHellos takes what is wanted out of the hello messages and drops them; it
-// is called with mu held.
-func (c *Conn) readHellos() {
-	c.keyShares = keyShares(c.clientHello.message)
-	c.helloRetry = isHelloRetry(c.serverHello.message)
-	c.clientHello, c.serverHello = helloReader{}, helloReader{}
+// takeHellos makes what the hello messages held known, when the handshake is
+// complete; it is called with mu held.
+func (c *Conn) takeHellos() {
+	c.keyShares, c.helloRetry = c.sharesRead, c.retryRead
+	c.clientHello, c.serverHello = helloReader{done: true}, helloReader{done: true}
 	c.state = nil
 }
 

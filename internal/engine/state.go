@@ -137,14 +137,3 @@ func (c *Conn) ExportKeyingMaterial(label string, context []byte, length int) ([
 	}
 	return out, nil
 }
-
-// parseChain leaves out what does not parse: the verification has had its say.
-func parseChain(chain [][]byte) []*x509.Certificate {
-	var certs []*x509.Certificate
-	for _, der := range chain {
-		if cert, err := x509.ParseCertificate(der); err == nil {
-			certs = append(certs, cert)
-		}
-	}
-	return certs
-}
