@@ -260,8 +260,13 @@ func (c *Conn) handshake(ctx *limitedContext) error {
 		}
 		// The send gate: nothing of this step's output has been sent yet, and
 		// nothing will be if the connection is refused here.
-		if !accepted && (res.Status == OK || res.Flags&FlagPeerCertificates != 0) {
-			if err := c.accept(res.Status == OK); err != nil {
+		accepting := !accepted && (res.Status == OK || res.Flags&FlagPeerCertificates != 0)
+		if accepting || res.Status == OK {
+			err := c.requireFacts()
+			if err == nil && accepting {
+				err = c.accept(res.Status == OK)
+			}
+			if err != nil {
 				c.dropOutput()
 				c.startBlinding()
 				return err
