@@ -2451,6 +2451,15 @@ static struct polytls_result answer_bytes(struct connection *conn, struct answer
   return step_result(conn, POLYTLS_OK, n);
 }
 
+/* The chain stays the caller's. */
+static struct polytls_result answer_chain(struct connection *conn, struct answer a, STACK_OF(X509) *chain) {
+  size_t size = polytls_chain_encode(chain, a.buf, a.len);
+  if (size == SIZE_MAX) {
+    return conn_error(conn, POLYTLS_FAIL_INTERNAL, "out of memory");
+  }
+  return step_result(conn, POLYTLS_OK, size);
+}
+
 static struct polytls_result answer_uint16(struct connection *conn, struct answer a, uint16_t value) {
   const uint8_t bytes[2] = {(uint8_t)(value >> 8), (uint8_t)value};
   return answer_bytes(conn, a, bytes, value == 0 ? 0 : sizeof(bytes));
@@ -2596,10 +2605,9 @@ static struct polytls_result query(struct polytls_conn *base, int what, uint8_t 
       return answer_bytes(conn, a, name, name == NULL ? 0 : strlen(name));
     }
     case POLYTLS_GET_PEER_CHAIN:
-      return step_result(conn, POLYTLS_OK, polytls_chain_encode(conn->outcome.sent, buf, len));
+      return answer_chain(conn, a, conn->outcome.sent);
     case POLYTLS_GET_VERIFIED_CHAIN:
-      return step_result(conn, POLYTLS_OK,
-                         conn->verification == ACCEPTED ? polytls_chain_encode(conn->outcome.verified, buf, len) : 0);
+      return answer_chain(conn, a, conn->verification == ACCEPTED ? conn->outcome.verified : NULL);
     case POLYTLS_GET_SIGNATURE_SCHEME: {
       enum polytls_role peer = conn->ctx->role == POLYTLS_CLIENT ? POLYTLS_SERVER : POLYTLS_CLIENT;
       return answer_uint16(conn, a, conn->done ? signature_scheme(conn, peer) : 0);

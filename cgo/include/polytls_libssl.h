@@ -3077,6 +3077,17 @@ static struct polytls_result libssl_answer(const uint8_t *bytes, size_t bytes_le
   return result;
 }
 
+/* Answers with a chain, which stays the caller's. */
+static struct polytls_result libssl_answer_chain(struct libssl_conn *conn, STACK_OF(X509) *chain, uint8_t *buf, size_t len) {
+  size_t size = polytls_chain_encode(chain, buf, len);
+  if (size == SIZE_MAX) {
+    return libssl_fail(conn->head.error_text, POLYTLS_FAIL_INTERNAL, 0, "out of memory");
+  }
+  struct polytls_result result = libssl_result(POLYTLS_OK);
+  result.n = size;
+  return result;
+}
+
 static struct polytls_result libssl_absent(void) { return libssl_result(POLYTLS_OK); }
 
 /* Answers with a value of a registry, in which 0 is nothing. */
@@ -3299,12 +3310,10 @@ static struct polytls_result libssl_query(struct polytls_conn *head, int what, u
       break;
     }
     case POLYTLS_GET_PEER_CHAIN:
-      result = libssl_result(POLYTLS_OK);
-      result.n = polytls_chain_encode(conn->outcome.sent, buf, len);
+      result = libssl_answer_chain(conn, conn->outcome.sent, buf, len);
       break;
     case POLYTLS_GET_VERIFIED_CHAIN:
-      result = libssl_result(POLYTLS_OK);
-      result.n = polytls_chain_encode(conn->outcome.verified, buf, len);
+      result = libssl_answer_chain(conn, conn->outcome.verified, buf, len);
       break;
     case POLYTLS_GET_RESUMED:
       result = libssl_answer_uint8(libssl_resumed(conn), buf, len);

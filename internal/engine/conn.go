@@ -292,8 +292,13 @@ func (c *Conn) handshake(ctx *limitedContext) error {
 			accepted = true
 			continue
 		}
-		if !accepted && (res.Status == OK || res.Flags&FlagPeerCertificates != 0) {
-			if err := c.accept(res.Status == OK); err != nil {
+		accepting := !accepted && (res.Status == OK || res.Flags&FlagPeerCertificates != 0)
+		if accepting || res.Status == OK {
+			err := c.requireFacts()
+			if err == nil && accepting {
+				err = c.accept(res.Status == OK)
+			}
+			if err != nil {
 				c.dropOutput()
 				c.startBlinding()
 				return err
@@ -404,7 +409,10 @@ func (c *Conn) accept(complete bool) error {
 // verdict tells the engine whether the connection is accepted, and returns why
 // not.
 func (c *Conn) verdict() error {
-	err := c.accept(false)
+	err := c.requireFacts()
+	if err == nil {
+		err = c.accept(false)
+	}
 	var alert uint8
 	if err != nil {
 		alert = verdictAlert(err)

@@ -22,8 +22,21 @@ func (c *Conn) gatherFacts() {
 		c.facts.OCSPResponse = nil
 	}
 	c.restoreFacts()
-	c.factsDone = c.complete
+	c.factsDone = c.complete && !c.facts.Incomplete
 	c.state = nil
+}
+
+// requireFacts refuses a connection whose facts cannot be had: a peer's
+// certificate that is missing would look like none.
+func (c *Conn) requireFacts() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.gatherFacts()
+	if !c.facts.Incomplete {
+		return nil
+	}
+	return &tlsapi.Error{Provider: c.options.Provider, Op: "handshake", Kind: tlsapi.KindInternal,
+		Err: errors.New("what was negotiated could not be read: out of memory")}
 }
 
 // ConnectionState returns the standard library's view of the connection.
