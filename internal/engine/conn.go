@@ -66,6 +66,13 @@ type Conn struct {
 	sendMu  sync.Mutex
 	// sendErr is why nothing can be sent any more; guarded by sendMu.
 	sendErr *tlsapi.Error
+	// unsent is a copy of what was taken out of the engine, without a Write that
+	// waits for it, and not sent when a deadline passed: it comes before all
+	// other output. patient says that nobody waits for what is being sent, and
+	// cutOff is why it was not. Guarded by sendMu.
+	unsent  []byte
+	patient bool
+	cutOff  *tlsapi.Error
 	// sendAgain asks whoever has sendMu to look for output again after it.
 	sendAgain atomic.Bool
 
@@ -103,13 +110,18 @@ type Conn struct {
 	hold    *blinding.Hold
 	aborted bool
 
+	// lookingForAlert is set when the handshake has failed and pendingAlert has
+	// set its own deadline.
+	lookingForAlert bool
+
 	// headerChecked is set when the peer's first bytes were found to be TLS.
 	headerChecked bool
 	// clientHello and serverHello read the hello messages until the handshake
-	// is complete; keyShares and helloRetry are what they held.
+	// is complete; sharesRead and retryRead are what they held, keyShares and
+	// helloRetry the same once it is.
 	clientHello, serverHello helloReader
-	keyShares                []tlsapi.CurveID
-	helloRetry               bool
+	sharesRead, keyShares    []tlsapi.CurveID
+	retryRead, helloRetry    bool
 
 	// complete is set when the engine has completed its handshake: its facts do
 	// not change any more.
@@ -174,22 +186,14 @@ func (c *Conn) HandshakeContext(ctx context.Context) error {
 	}
 
 	// What stays if a hook panics.
-	c.handshakeErr = &tlsapi.Error{Provider: c.options.Provider, Op: "handshake", Kind: tlsapi.KindInternal, Err: errors.New("a hook panicked")}
-	var err error
-	if err = ctx.Err(); err != nil {
-		c.transport.Close()
-		err = ContextError(c.options.Provider, err)
-	} else {
-		limited := c.limit(ctx)
-		defer limited.end()
-		interrupted := make(chan bool, 1)
-		stop := context.AfterFunc(limited, func() { interrupted <- c.abort() })
-		err = c.handshake(limited)
-		if !stop() && <-interrupted {
-			err = ContextError(c.options.Provider, limited.cause())
+	returned := false
+	defer func() {
+		if !returned {
+			c.handshakeErr = &tlsapi.Error{Provider: c.options.Provider, Op: "handshake", Kind: tlsapi.KindInternal, Err: errors.New("a hook panicked")}
 		}
-	}
-	c.handshakeErr = nil
+	}()
+	err := c.runHandshake(ctx)
+	returned = true
 	if err != nil {
 		if c.isClosed() {
 			err = ClosedError(c.options.Provider, "handshake")
@@ -204,7 +208,7 @@ func (c *Conn) HandshakeContext(ctx context.Context) error {
 		return err
 	}
 	c.mu.Lock()
-	c.readHellos()
+	c.takeHellos()
 	c.readable = true
 	c.handshakeDone.Store(true)
 	c.mu.Unlock()
@@ -212,6 +216,26 @@ func (c *Conn) HandshakeContext(ctx context.Context) error {
 		c.options.HandshakeComplete(c.Info())
 	}
 	return nil
+}
+
+// runHandshake runs the handshake until it is over or the context is.
+func (c *Conn) runHandshake(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		c.transport.Close()
+		return ContextError(c.options.Provider, err)
+	}
+	limited := c.limit(ctx)
+	defer limited.end()
+	if limited.Done() == nil {
+		return c.handshake(limited)
+	}
+	interrupted := make(chan bool, 1)
+	stop := context.AfterFunc(limited, func() { interrupted <- c.abort() })
+	err := c.handshake(limited)
+	if !stop() && <-interrupted {
+		return ContextError(c.options.Provider, limited.cause())
+	}
+	return err
 }
 
 // handshake is run by one goroutine at a time.
@@ -263,8 +287,18 @@ func (c *Conn) handshake(ctx *limitedContext) error {
 		}
 		// The send gate: nothing of this step's output has been sent yet, and
 		// nothing will be if the connection is refused here.
-		if !accepted && (res.Status == OK || res.Flags&FlagPeerCertificates != 0) {
-			if err := c.accept(res.Status == OK); err != nil {
+		if res.Status == WantVerdict {
+			workErr = c.verdict()
+			accepted = true
+			continue
+		}
+		accepting := !accepted && (res.Status == OK || res.Flags&FlagPeerCertificates != 0)
+		if accepting || res.Status == OK {
+			err := c.requireFacts()
+			if err == nil && accepting {
+				err = c.accept(res.Status == OK)
+			}
+			if err != nil {
 				c.dropOutput()
 				c.startBlinding()
 				return err
@@ -277,8 +311,11 @@ func (c *Conn) handshake(ctx *limitedContext) error {
 		} else if err := c.send(); err != nil {
 			// A peer that has refused us may have closed its end before our
 			// flight was out; its alert says more than the failed write.
-			if alert := c.pendingAlert(); alert != nil {
-				return alert
+			var e *tlsapi.Error
+			if errors.As(err, &e) && e.Kind != tlsapi.KindTimeout {
+				if alert := c.pendingAlert(); alert != nil {
+					return alert
+				}
 			}
 			return err
 		}
@@ -369,6 +406,29 @@ func (c *Conn) accept(complete bool) error {
 	return nil
 }
 
+// verdict tells the engine whether the connection is accepted, and returns why
+// not.
+func (c *Conn) verdict() error {
+	err := c.requireFacts()
+	if err == nil {
+		err = c.accept(false)
+	}
+	var alert uint8
+	if err != nil {
+		alert = verdictAlert(err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		// The next step finds out.
+		return nil
+	}
+	if res := c.engine.Verdict(alert); res.Status != OK && err == nil {
+		return ResultError(c.options.Provider, "handshake", res, c.engine.ErrorText())
+	}
+	return err
+}
+
 func (c *Conn) checkALPN() error {
 	if !c.options.RequireALPN {
 		return nil
@@ -401,7 +461,13 @@ func (c *Conn) handshakeFailure(res Result, text string) error {
 // pendingAlert looks whether the peer's alert explains a failed send: it reads
 // what has arrived already.
 func (c *Conn) pendingAlert() error {
-	if c.transport.SetReadDeadline(time.Now().Add(tailWait)) != nil {
+	c.mu.Lock()
+	c.lookingForAlert = true
+	c.mu.Unlock()
+	c.deadlineMu.Lock()
+	err := c.transport.SetReadDeadline(time.Now().Add(tailWait))
+	c.deadlineMu.Unlock()
+	if err != nil {
 		return nil
 	}
 	for {
@@ -642,7 +708,9 @@ func (c *Conn) sendInBackground() {
 			c.mu.Unlock()
 			go func() {
 				defer c.leave()
+				c.patient = true
 				err := c.sendLocked(rest)
+				c.patient = false
 				c.mu.Unlock()
 				c.sendMu.Unlock()
 				if err == nil {
@@ -720,6 +788,10 @@ func (c *Conn) takeOutput() []byte {
 		c.lateOutput.Stop()
 		c.lateOutput = nil
 	}
+	if out := c.unsent; out != nil {
+		c.unsent = nil
+		return out
+	}
 	out := c.engine.TakeOutput()
 	if !c.handshakeDone.Load() {
 		c.outgoing(out)
@@ -753,7 +825,7 @@ func (c *Conn) sendLocked(out []byte) error {
 	} else {
 		c.mu.Lock()
 	}
-	for !c.freed {
+	for !c.freed && c.cutOff == nil {
 		if out = c.takeOutput(); len(out) == 0 {
 			break
 		}
@@ -761,6 +833,10 @@ func (c *Conn) sendLocked(out []byte) error {
 		c.transmit(out)
 	}
 	switch {
+	case c.cutOff != nil:
+		err := c.cutOff
+		c.cutOff = nil
+		return err
 	case c.sendErr == nil:
 		return nil
 	case c.closed && c.sendErr.Kind != tlsapi.KindTimeout:
@@ -772,32 +848,51 @@ func (c *Conn) sendLocked(out []byte) error {
 // transmit gives output to the transport. It is called with sendMu held, and
 // returns with mu held, too.
 func (c *Conn) transmit(out []byte) {
-	if c.sendErr != nil {
-		// Part of a record may be out: nothing can follow it.
-		c.mu.Lock()
-		return
-	}
-	n, err := 0, errAskTransport
-	if c.socket != nil {
-		n, err = c.socket.write(out)
-	}
-	if err == errAskTransport {
-		var more int
-		more, err = c.transport.Write(out[n:])
-		if err == nil && more != len(out)-n {
-			err = io.ErrShortWrite
+	if c.sendErr == nil {
+		n, err := 0, errAskTransport
+		if c.socket != nil {
+			n, err = c.socket.write(out)
+		}
+		if err == errAskTransport {
+			var more int
+			more, err = c.writeTransport(out[n:])
+			n += more
+		}
+		if err != nil {
+			c.sendFailed(err, out[n:])
 		}
 	}
-	if err != nil {
-		c.sendErr = TransportError(c.options.Provider, "write", err)
-	}
+	// Where sending has failed, part of a record may be out: nothing can follow it.
 	c.mu.Lock()
-	if err == nil {
-		return
+}
+
+// writeTransport writes all of out, or says how much was written and why it was
+// not all.
+func (c *Conn) writeTransport(out []byte) (n int, err error) {
+	n, err = c.transport.Write(out)
+	if n < 0 || n > len(out) {
+		n, err = 0, errors.New("the transport's Write returned an impossible count")
 	}
+	if err == nil && n != len(out) {
+		err = io.ErrShortWrite
+	}
+	return n, err
+}
+
+// sendFailed makes the end of the transport's write side known; rest is what it
+// has not taken. It is called with sendMu held.
+func (c *Conn) sendFailed(err error, rest []byte) {
+	e := TransportError(c.options.Provider, "write", err)
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.hold != nil {
 		c.hold.DropAlert()
 	}
+	if c.patient && e.Kind == tlsapi.KindTimeout {
+		c.unsent, c.cutOff = append([]byte{}, rest...), e
+		return
+	}
+	c.sendErr = e
 	if c.writeErr == nil || c.closeNotifySent && c.hold == nil {
 		c.writeErr = c.sendErr
 	}
@@ -897,29 +992,26 @@ func (c *Conn) checkHeader() (err error, short bool) {
 	return &tlsapi.Error{Provider: c.options.Provider, Op: "handshake", Kind: tlsapi.KindNotTLS, Err: header}, false
 }
 
-// incoming and outgoing keep the hello messages for what libraries do not tell.
-func (c *Conn) incoming(b []byte) {
-	if c.options.Client {
-		c.serverHello.add(b)
-	} else {
-		c.clientHello.add(b)
+// incoming and outgoing read the hello messages for what libraries do not tell.
+// They are called with mu held.
+func (c *Conn) incoming(b []byte) { c.readHello(b, !c.options.Client) }
+func (c *Conn) outgoing(b []byte) { c.readHello(b, c.options.Client) }
+
+func (c *Conn) readHello(b []byte, fromClient bool) {
+	if fromClient {
+		if message := c.clientHello.add(b); message != nil {
+			c.sharesRead = keyShares(message)
+		}
+	} else if message := c.serverHello.add(b); message != nil {
+		c.retryRead = isHelloRetry(message)
 	}
 }
 
-func (c *Conn) outgoing(b []byte) {
-	if c.options.Client {
-		c.clientHello.add(b)
-	} else {
-		c.serverHello.add(b)
-	}
-}
-
-// readHellos takes what is wanted out of the hello messages and drops them; it
-// is called with mu held.
-func (c *Conn) readHellos() {
-	c.keyShares = keyShares(c.clientHello.message)
-	c.helloRetry = isHelloRetry(c.serverHello.message)
-	c.clientHello, c.serverHello = helloReader{}, helloReader{}
+// takeHellos makes what the hello messages held known, when the handshake is
+// complete; it is called with mu held.
+func (c *Conn) takeHellos() {
+	c.keyShares, c.helloRetry = c.sharesRead, c.retryRead
+	c.clientHello, c.serverHello = helloReader{done: true}, helloReader{done: true}
 	c.state = nil
 }
 
@@ -983,7 +1075,7 @@ func (c *Conn) setDeadline(set func() error) error {
 	c.deadlineMu.Lock()
 	defer c.deadlineMu.Unlock()
 	c.mu.Lock()
-	closed, busy := c.closed, c.tail != nil || c.hold != nil
+	closed, busy := c.closed, c.tail != nil || c.hold != nil || c.lookingForAlert
 	c.mu.Unlock()
 	switch {
 	case closed:

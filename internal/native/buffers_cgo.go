@@ -4,6 +4,7 @@ package native
 
 /*
 #include <stdlib.h>
+#include "buffers.h"
 #include "polytls_native.h"
 */
 import "C"
@@ -54,7 +55,7 @@ func (p *bufferPool) get() buffer {
 		return buffer{b, p.size}
 	}
 	p.mu.Unlock()
-	b := (*C.uint8_t)(C.malloc(p.size))
+	b := (*C.uint8_t)(C.polytls_buffer_new(p.size))
 	if b == nil {
 		return buffer{}
 	}
