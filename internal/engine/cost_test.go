@@ -13,6 +13,18 @@ import (
 	"github.com/polytls/polytls/tlsapi"
 )
 
+// loopback returns the two ends of a TCP connection.
+func loopback(t testing.TB) (one, two net.Conn) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	one, err = net.Dial("tcp", l.Addr().String())
+	require.NoError(t, err)
+	two, err = l.Accept()
+	require.NoError(t, err)
+	return one, two
+}
+
 // overTCP returns both ends of a connection after the handshake.
 func overTCP(t *testing.T, f *fixture) (client, server tlsapi.Conn) {
 	one, two := loopback(t)
