@@ -129,7 +129,7 @@ func (p *Provider) Client(transport net.Conn, config *tlsapi.ClientConfig) (tlsa
 	o.ServerName = config.ServerName
 	o.SNI = plan.sni
 	o.Sessions = plan.sessions(config)
-	o.RequireALPN = slices.Equal(config.ALPN, h2Only)
+	o.RequireALPN = requireALPN(config)
 	o.HalfClose, o.Exporter = p.can.clientHalfClose, p.can.clientExporter
 	return engine.New(transport, conn, o), nil
 }
@@ -228,6 +228,18 @@ func (p *Provider) serverOptions(config *tlsapi.ServerConfig) engine.Options {
 	return o
 }
 
+// requireALPN reports whether a client goes on only with an application protocol.
+func requireALPN(config *tlsapi.ClientConfig) bool { return slices.Equal(config.ALPN, h2Only) }
+
+// askVerdict adds to a connection's options that the state machine is asked
+// before the last flight, where the library can.
+func (p *Provider) askVerdict(options connOptions, ask bool) connOptions {
+	if ask && p.abilities.Has(AbilityVerdict) {
+		options.add(connAskVerdict, []byte{1})
+	}
+	return options
+}
+
 // check does what comes before any look at a configuration.
 func (p *Provider) check(transport net.Conn) error {
 	if err := p.Available(); err != nil {
@@ -240,13 +252,13 @@ func (p *Provider) check(transport net.Conn) error {
 }
 
 // newConn makes a native connection of the context that the instructions make.
-func (p *Provider) newConn(c *contextBuilder) (engine.Engine, error) {
+func (p *Provider) newConn(c *contextBuilder, options connOptions) (engine.Engine, error) {
 	ctx, err := p.context(c)
 	if err != nil {
 		return nil, err
 	}
 	defer ctx.release()
-	conn, err := ctx.newConn(nil)
+	conn, err := ctx.newConn(options)
 	if err != nil {
 		return nil, p.named(err)
 	}
@@ -602,6 +614,7 @@ const (
 	connSkipHostname = 4
 	connSession      = 5
 	connSignature    = 6
+	connAskVerdict   = 7
 
 	verifyNone             = 0
 	verifyRequireAndVerify = 4

@@ -15,8 +15,10 @@ import (
 type plan struct {
 	// digest is that of the context; see contextBuilder.
 	digest [32]byte
-	// sni and options are a client's: what it sends, and its names.
-	sni     string
+	// sni is what a client sends.
+	sni string
+	// options are a connection's: a client's names, whether hooks are asked for a
+	// verdict.
 	options connOptions
 	// sessionKey is a client's key in its session cache, empty without one.
 	sessionKey string
@@ -52,6 +54,7 @@ func (p *Provider) planClient(config *tlsapi.ClientConfig) (plan, error) {
 		}
 		var made plan
 		made.sni, made.options = clientNames(config)
+		made.options = p.askVerdict(made.options, config.VerifyConnection != nil || requireALPN(config))
 		if resumes(config) {
 			made.sessionKey = config.SessionKey(p.ProviderName)
 		}
@@ -84,7 +87,7 @@ func (p *Provider) planServer(config *tlsapi.ServerConfig) (plan, error) {
 			return plan{}, nil
 		}
 		digest, err := p.contextDigest(p.serverContext(config))
-		return plan{digest: digest}, err
+		return plan{digest: digest, options: p.askVerdict(nil, config.VerifyConnection != nil)}, err
 	})
 }
 
