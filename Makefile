@@ -16,6 +16,9 @@ NOCGO_PACKAGES := ./internal/engine ./internal/native ./openssl ./boringssl ./s2
 # cgocheck2 looks at every pointer that is stored to C memory.
 ASAN := $(REQUIRE) GOEXPERIMENT=cgocheck2 $(GO) test -asan -timeout 40m
 
+LEAK_CONNECTIONS ?= 20000
+STREAM_CHECKS ?= 1000
+
 # All tests against other programs, which take minutes.
 PEERS := $(REQUIRE) POLYTLS_PEERS=all
 # Built apart, because the binaries that `go test` runs at once have no symbols,
@@ -84,6 +87,17 @@ asan: native ## Run the tests of C under AddressSanitizer and cgocheck2
 .PHONY: asan-all
 asan-all: native ## Run all Go tests under AddressSanitizer and cgocheck2
 	$(ASAN) ./...
+
+.PHONY: leaks
+leaks: native ## Count memory over connections that fail and succeed (LEAK_CONNECTIONS=20000 with every provider)
+	$(REQUIRE) POLYTLS_LEAK_CONNECTIONS=$(LEAK_CONNECTIONS) $(GO) test -count=1 -timeout 2h -v -run '^TestLeaks$$' ./providers
+
+.PHONY: concurrency
+concurrency: native ## Long runs: random streams, all calls at once ten times, poisoned error queues, slow handshakes
+	$(REQUIRE) $(GO) test -race -count=10 -shuffle=on -timeout 2h -run '^(TestEverythingAtOnce|TestStreams)$$' ./providers
+	$(REQUIRE) $(GO) test -count=1 -timeout 2h -run '^TestStreams$$' ./providers -rapid.checks=$(STREAM_CHECKS)
+	$(REQUIRE) POLYTLS_POISONED_CONNECTIONS=1000 $(GO) test -count=1 -timeout 1h -run '^TestPoisonedErrorQueues$$' ./providers
+	$(REQUIRE) POLYTLS_SLOW_HANDSHAKES=1000 $(GO) test -count=1 -timeout 1h -v -run '^TestHandshakesShareThreads$$' ./internal/engine
 
 .PHONY: faults
 faults: native ## Let native allocations fail, one after the other (FAULTS_STRIDE=37)
