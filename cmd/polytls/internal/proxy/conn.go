@@ -37,6 +37,7 @@ type conn struct {
 	// tcp, and after an upgrade.
 	streaming  atomic.Bool
 	other      atomic.Pointer[io.Closer] // what it is forwarded to while streaming
+	requests   atomic.Int32              // under way
 	handshaken atomic.Bool
 	closed     atomic.Bool
 }
@@ -116,6 +117,9 @@ func (c *conn) cut() {
 		(*other).Close()
 	}
 }
+
+// inUse reports whether somebody waits for what is to come over it.
+func (c *conn) inUse() bool { return c.streaming.Load() || c.requests.Load() > 0 }
 
 // overdue reports whether a limit of the listener has been passed.
 func (c *conn) overdue(now int64, idle, stall time.Duration) bool {

@@ -27,6 +27,10 @@ func (g *generation) handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
 		x := &exchange{ResponseWriter: w}
+		if client, ok := httptls.ConnFromContext(r.Context()).(*conn); ok {
+			client.requests.Add(1)
+			defer client.requests.Add(-1)
+		}
 		access := g.access.Load()
 		if access != nil {
 			r = r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x))
