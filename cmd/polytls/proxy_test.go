@@ -434,7 +434,7 @@ func TestProxyWithFlags(t *testing.T) {
 		defer resp.Body.Close()
 		metrics, err := io.ReadAll(resp.Body)
 		require.NoError(t, err)
-		assert.Contains(t, string(metrics), `provider="`+p.Name()+`",result="ok"} 2`)
+		assert.Regexp(t, `polytls_handshakes_total\{.*provider="`+p.Name()+`",result="success",role="server",.*\} 2\n`, string(metrics))
 
 		// Another proxy in front, over TLS with a certificate of its own.
 		inner := startProxy(t, "127.0.0.1:0", "--cert", f.serverECDSACombined, "--backend", hello(t, "inner"),

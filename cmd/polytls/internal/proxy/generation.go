@@ -77,11 +77,12 @@ func (g *generation) useTLS(l *Listener) {
 	if l.Mode == HTTP && config.ALPN == nil {
 		config.ALPN = tlsapi.ALPNH2H1()
 	}
-	if old := g.tls.Load(); old != nil && old.provider == l.Provider && old.config.Digest() == config.Digest() {
+	provider := g.metrics.provider(l.Provider)
+	if old := g.tls.Load(); old != nil && old.provider.Name() == provider.Name() && old.config.Digest() == config.Digest() {
 		// The same object: the provider need not check it again.
 		return
 	}
-	g.tls.Store(&tlsSettings{provider: l.Provider, config: &config})
+	g.tls.Store(&tlsSettings{provider: provider, config: &config})
 }
 
 // take serves an accepted connection, which it then owns with its place in the

@@ -21,14 +21,12 @@ type copyBuffer [32 << 10]byte
 func (g *generation) serveTCP(t *transport) {
 	accepted, err := g.serverConn(t)
 	if err != nil {
-		g.log.Debug("connection refused", "client", t.RemoteAddr().String(), "error", err)
 		return
 	}
 	c := accepted.(*conn)
 	defer c.Close()
 	// Close and the configuration's timeout end it.
 	if err := c.HandshakeContext(context.Background()); err != nil {
-		g.log.Debug("handshake failed", "client", c.remote.String(), "error", err)
 		return
 	}
 	began := time.Now()
