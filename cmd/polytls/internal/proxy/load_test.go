@@ -94,7 +94,7 @@ func (l *load) one(client *http.Client, url string) {
 func (l *load) wait(t *testing.T, requests int64) {
 	t.Helper()
 	until := l.done.Load() + requests
-	require.Eventually(t, func() bool { return l.done.Load() >= until }, patience, time.Millisecond)
+	require.Eventually(t, func() bool { return l.done.Load() >= until }, patience+time.Duration(requests)*50*time.Millisecond, time.Millisecond)
 }
 
 // finish ends the load: no request has been lost.
