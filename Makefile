@@ -104,6 +104,10 @@ faults: native ## Let native allocations fail, one after the other (FAULTS_STRID
 	$(FAULTS) -o ../../bin/faults.test
 	cd internal/faultinjection && $(REQUIRE) POLYTLS_FAULTS_STRIDE=$(FAULTS_STRIDE) ../../bin/faults.test -test.v -test.timeout 0
 
+.PHONY: proxy-load
+proxy-load: native ## Reload, restart, and kill backends of polytls proxy under longer load (POLYTLS_PROXY_REQUESTS=20000)
+	cd cmd/polytls && POLYTLS_PROXY_REQUESTS=$(or $(POLYTLS_PROXY_REQUESTS),20000) $(REQUIRE) $(GO) test -count=1 -timeout 60m -run Load ./internal/proxy
+
 .PHONY: bogo
 bogo: native ## Let BoringSSL's test runner judge the providers (PROVIDERS="openssl std", BOGO_FLAGS=--race)
 	scripts/bogo.sh $(BOGO_FLAGS) $(PROVIDERS)
