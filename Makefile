@@ -18,6 +18,10 @@ ASAN := $(REQUIRE) GOEXPERIMENT=cgocheck2 $(GO) test -asan -timeout 40m
 
 # All tests against other programs, which take minutes.
 PEERS := $(REQUIRE) POLYTLS_PEERS=all
+# Built apart, because the binaries that `go test` runs at once have no symbols,
+# and stacks are told apart by their functions.
+FAULTS := cd internal/faultinjection && $(GO) test -c -tags polytls_faults
+FAULTS_STRIDE ?= 1
 
 BENCH_OUT ?= bin/bench
 BENCH_FLAGS ?=
@@ -74,10 +78,17 @@ race-all: native test-tools ## Run all Go tests under the race detector
 .PHONY: asan
 asan: native ## Run the tests of C under AddressSanitizer and cgocheck2
 	$(ASAN) -short $(ASAN_PACKAGES)
+	$(FAULTS) -asan -o ../../bin/faults-asan.test
+	cd internal/faultinjection && $(REQUIRE) ../../bin/faults-asan.test -test.short
 
 .PHONY: asan-all
 asan-all: native ## Run all Go tests under AddressSanitizer and cgocheck2
 	$(ASAN) ./...
+
+.PHONY: faults
+faults: native ## Let native allocations fail, one after the other (FAULTS_STRIDE=37)
+	$(FAULTS) -o ../../bin/faults.test
+	cd internal/faultinjection && $(REQUIRE) POLYTLS_FAULTS_STRIDE=$(FAULTS_STRIDE) ../../bin/faults.test -test.v -test.timeout 0
 
 .PHONY: bogo
 bogo: native ## Let BoringSSL's test runner judge the providers (PROVIDERS="openssl std", BOGO_FLAGS=--race)

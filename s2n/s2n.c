@@ -244,10 +244,13 @@ static struct polytls_result failure_result(enum polytls_failure failure) {
   return r;
 }
 
-/* s2n's error state is one number per thread. */
+/* s2n's error state is one number per thread; its libcrypto has a queue. Emptying
+ * that walks all its places, so it is looked at first. */
 static void clear_errors(void) {
   *s2n_errno_location() = 0;
-  ERR_clear_error();
+  if (ERR_peek_error() != 0) {
+    ERR_clear_error();
+  }
 }
 
 static int is_error(const char *name) { return strcmp(s2n_strerror_name(*s2n_errno_location()), name) == 0; }
@@ -2196,6 +2199,7 @@ static int finish_handshake(struct connection *conn) {
   conn->psk = used_psk(conn);
   conn->resumed = is_resumed(conn);
   conn->done = 1;
+  conn->base.idle_limit = POLYTLS_MAX_IDLE_RECORDS;
   /* Memory only: what fails here is freed with the connection. The record
    * buffers come back with the first data; freeing them after every record
    * (s2n's dynamic buffers) costs a tenth of the bulk speed. */
@@ -2338,6 +2342,7 @@ static struct polytls_result conn_read(struct polytls_conn *base, uint8_t *buf, 
     ssize_t result = s2n_recv(conn->s2n, buf + n, (ssize_t)want, &blocked);
     if (result > 0) {
       n += (size_t)result;
+      conn->base.idle_records = 0;
       if (s2n_peek(conn->s2n) > 0) {
         continue;
       }
@@ -2360,6 +2365,9 @@ static struct polytls_result conn_read(struct polytls_conn *base, uint8_t *buf, 
       break;
     }
     if (blocked_on(blocked) == FOR_INPUT) {
+      if (n == 0 && polytls_conn_is_idle(&conn->base)) {
+        (void)fail(conn, POLYTLS_FAIL_PROTOCOL, ALERT_UNEXPECTED_MESSAGE, "too many records in a row bring no data");
+      }
       break;
     }
     fail_with_error(conn, "read");
@@ -2441,6 +2449,15 @@ static struct polytls_result answer_bytes(struct connection *conn, struct answer
     memcpy(a.buf, data, n);
   }
   return step_result(conn, POLYTLS_OK, n);
+}
+
+/* The chain stays the caller's. */
+static struct polytls_result answer_chain(struct connection *conn, struct answer a, STACK_OF(X509) *chain) {
+  size_t size = polytls_chain_encode(chain, a.buf, a.len);
+  if (size == SIZE_MAX) {
+    return conn_error(conn, POLYTLS_FAIL_INTERNAL, "out of memory");
+  }
+  return step_result(conn, POLYTLS_OK, size);
 }
 
 static struct polytls_result answer_uint16(struct connection *conn, struct answer a, uint16_t value) {
@@ -2588,10 +2605,9 @@ static struct polytls_result query(struct polytls_conn *base, int what, uint8_t 
       return answer_bytes(conn, a, name, name == NULL ? 0 : strlen(name));
     }
     case POLYTLS_GET_PEER_CHAIN:
-      return step_result(conn, POLYTLS_OK, polytls_chain_encode(conn->outcome.sent, buf, len));
+      return answer_chain(conn, a, conn->outcome.sent);
     case POLYTLS_GET_VERIFIED_CHAIN:
-      return step_result(conn, POLYTLS_OK,
-                         conn->verification == ACCEPTED ? polytls_chain_encode(conn->outcome.verified, buf, len) : 0);
+      return answer_chain(conn, a, conn->verification == ACCEPTED ? conn->outcome.verified : NULL);
     case POLYTLS_GET_SIGNATURE_SCHEME: {
       enum polytls_role peer = conn->ctx->role == POLYTLS_CLIENT ? POLYTLS_SERVER : POLYTLS_CLIENT;
       return answer_uint16(conn, a, conn->done ? signature_scheme(conn, peer) : 0);

@@ -2673,7 +2673,6 @@ static enum polytls_failure libssl_failure_of(int reason) {
     case SSL_R_PACKET_LENGTH_TOO_LONG:
     case SSL_R_BAD_RECORD_TYPE:
     case SSL_R_LENGTH_TOO_SHORT:
-    case SSL_R_RECORD_TOO_SMALL:
 #ifdef SSL_R_INVALID_RECORD
     case SSL_R_INVALID_RECORD:
     case SSL_R_RECORD_LAYER_FAILURE:
@@ -2836,6 +2835,7 @@ static struct polytls_result libssl_handshake_complete(struct libssl_conn *conn)
 #ifdef OPENSSL_IS_BORINGSSL
   libssl_forget_certificates(conn);
 #else
+  conn->head.idle_limit = POLYTLS_MAX_IDLE_RECORDS; /* BoringSSL has bounds of its own */
   libssl_forget_name(conn);
   if (reused && conn->ctx->role == POLYTLS_CLIENT && version == TLS1_2_VERSION) {
     libssl_keep_renewed_ticket(conn);
@@ -2949,10 +2949,15 @@ static struct polytls_result libssl_read(struct polytls_conn *head, uint8_t *buf
     int ret = SSL_read(conn->ssl, buf + n, (int)most);
     if (ret > 0) {
       n += (size_t)ret;
+      conn->head.idle_records = 0;
       continue;
     }
     int error = libssl_ssl_error(conn, ret);
     if (error == SSL_ERROR_WANT_READ) {
+      if (n == 0 && polytls_conn_is_idle(&conn->head)) {
+        (void)libssl_set_failure(conn, POLYTLS_FAIL_PROTOCOL, 0, "too many records in a row bring no data");
+        status = POLYTLS_FAILED;
+      }
       break;
     }
     if (error == SSL_ERROR_WANT_WRITE) {
@@ -3069,6 +3074,17 @@ static struct polytls_result libssl_answer(const uint8_t *bytes, size_t bytes_le
   if (bytes_len > 0 && bytes_len <= len && buf != NULL) {
     memcpy(buf, bytes, bytes_len);
   }
+  return result;
+}
+
+/* Answers with a chain, which stays the caller's. */
+static struct polytls_result libssl_answer_chain(struct libssl_conn *conn, STACK_OF(X509) *chain, uint8_t *buf, size_t len) {
+  size_t size = polytls_chain_encode(chain, buf, len);
+  if (size == SIZE_MAX) {
+    return libssl_fail(conn->head.error_text, POLYTLS_FAIL_INTERNAL, 0, "out of memory");
+  }
+  struct polytls_result result = libssl_result(POLYTLS_OK);
+  result.n = size;
   return result;
 }
 
@@ -3294,12 +3310,10 @@ static struct polytls_result libssl_query(struct polytls_conn *head, int what, u
       break;
     }
     case POLYTLS_GET_PEER_CHAIN:
-      result = libssl_result(POLYTLS_OK);
-      result.n = polytls_chain_encode(conn->outcome.sent, buf, len);
+      result = libssl_answer_chain(conn, conn->outcome.sent, buf, len);
       break;
     case POLYTLS_GET_VERIFIED_CHAIN:
-      result = libssl_result(POLYTLS_OK);
-      result.n = polytls_chain_encode(conn->outcome.verified, buf, len);
+      result = libssl_answer_chain(conn, conn->outcome.verified, buf, len);
       break;
     case POLYTLS_GET_RESUMED:
       result = libssl_answer_uint8(libssl_resumed(conn), buf, len);

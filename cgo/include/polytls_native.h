@@ -143,6 +143,13 @@ struct polytls_conn {
   size_t out_end;
   size_t out_cap;
   size_t out_limit;
+  /* Records that were taken since the last one with data, see
+   * polytls_conn_in_take: counted when idle_limit is not 0. header_seen and
+   * record_left say where in a record the library is. */
+  uint32_t idle_limit;
+  uint32_t idle_records;
+  uint16_t record_left;
+  uint8_t header_seen;
   int32_t verify_code;         /* enum polytls_verify_code */
   int32_t verify_depth;        /* certificate that caused it, 0 the leaf */
   int64_t verify_library_code; /* the library's own X509_V_ERR_… */

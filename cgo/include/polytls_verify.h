@@ -152,7 +152,8 @@ static inline int polytls_names_match(X509 *leaf, const struct polytls_names *na
 
 /* Writes the chain as (uint32 big-endian length, DER)…, the form that queries
  * answer with, to buf when it fits into len bytes. Returns the full size either
- * way; 0 for no chain. The chain stays the caller's. */
+ * way; 0 for no chain, SIZE_MAX when memory ran out. The chain stays the
+ * caller's. */
 static inline size_t polytls_chain_encode(STACK_OF(X509) *chain, uint8_t *buf, size_t len) {
   if (chain == NULL) {
     return 0;
@@ -162,7 +163,7 @@ static inline size_t polytls_chain_encode(STACK_OF(X509) *chain, uint8_t *buf, s
   for (int i = 0; i < count; i++) {
     int n = i2d_X509(sk_X509_value(chain, i), NULL);
     if (n <= 0) {
-      return 0;
+      return SIZE_MAX;
     }
     total += 4 + (size_t)n;
   }
@@ -175,7 +176,7 @@ static inline size_t polytls_chain_encode(STACK_OF(X509) *chain, uint8_t *buf, s
     uint8_t *der = p + 4;
     int n = i2d_X509(certificate, &der);
     if (n <= 0 || (size_t)n > len - (size_t)(p - buf) - 4) {
-      return 0;
+      return SIZE_MAX;
     }
     p[0] = (uint8_t)((uint32_t)n >> 24);
     p[1] = (uint8_t)((uint32_t)n >> 16);

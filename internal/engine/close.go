@@ -74,6 +74,7 @@ func (c *Conn) Close() error {
 	}
 	c.closed = true
 	c.users++
+	c.plain.drop()
 	c.giveUpWork()
 	c.gatherFacts()
 	if c.lateOutput != nil {
@@ -154,6 +155,9 @@ func (c *Conn) closeTransport() error {
 
 // fatal filters the clean ends out of a sticky error.
 func fatal(err error) error {
+	if err == nil {
+		return nil
+	}
 	var e *tlsapi.Error
 	if err == io.EOF || errors.As(err, &e) && e.Kind == tlsapi.KindClosed {
 		return nil
@@ -162,8 +166,13 @@ func fatal(err error) error {
 }
 
 // wakeReader ends a blocked Read while the tail is still being sent; false when
-// the transport has no deadlines.
+// the transport has no deadlines. The connection is closed: a Read that has not
+// begun to wait does not.
 func (c *Conn) wakeReader() bool {
+	if c.socket != nil && c.readMu.TryLock() {
+		c.readMu.Unlock()
+		return true
+	}
 	c.deadlineMu.Lock()
 	defer c.deadlineMu.Unlock()
 	return c.transport.SetReadDeadline(time.Unix(1, 0)) == nil
@@ -179,13 +188,12 @@ type tail struct {
 // startTail sends the engine's output, for at most tailLimit. It waits for it for
 // at most tailWait; what is left then goes on in the background.
 func (c *Conn) startTail() *tail {
-	t := &tail{conn: c, sent: make(chan struct{})}
 	c.mu.Lock()
-	if c.tail != nil {
-		t = c.tail
+	if t := c.tail; t != nil {
 		c.mu.Unlock()
 		return t
 	}
+	t := &tail{conn: c, sent: make(chan struct{})}
 	c.tail = t
 	c.users++
 	c.mu.Unlock()
@@ -265,7 +273,7 @@ func (c *Conn) sendSoon(rest []byte) (left []byte, done bool) {
 			if TransportError(c.options.Provider, "write", err).Kind == tlsapi.KindTimeout {
 				return rest[n:], false
 			}
-			c.sendFailed(err)
+			c.sendFailed(err, nil)
 			return nil, true
 		}
 		rest = nil

@@ -66,6 +66,13 @@ type Conn struct {
 	sendMu  sync.Mutex
 	// sendErr is why nothing can be sent any more; guarded by sendMu.
 	sendErr *tlsapi.Error
+	// unsent is a copy of what was taken out of the engine, without a Write that
+	// waits for it, and not sent when a deadline passed: it comes before all
+	// other output. patient says that nobody waits for what is being sent, and
+	// cutOff is why it was not. Guarded by sendMu.
+	unsent  []byte
+	patient bool
+	cutOff  *tlsapi.Error
 	// sendAgain asks whoever has sendMu to look for output again after it.
 	sendAgain atomic.Bool
 
@@ -85,6 +92,9 @@ type Conn struct {
 	// readable is set when the engine may have something to read without more
 	// input.
 	readable bool
+	// plain is what has been decrypted and nobody has read yet: Reads of a few
+	// bytes are served from it.
+	plain plaintext
 	// lateOutput is not nil while a server's tickets wait for other output to
 	// leave with, or for their time.
 	lateOutput *time.Timer
@@ -107,10 +117,11 @@ type Conn struct {
 	// headerChecked is set when the peer's first bytes were found to be TLS.
 	headerChecked bool
 	// clientHello and serverHello read the hello messages until the handshake
-	// is complete; keyShares and helloRetry are what they held.
+	// is complete; sharesRead and retryRead are what they held, keyShares and
+	// helloRetry the same once it is.
 	clientHello, serverHello helloReader
-	keyShares                []tlsapi.CurveID
-	helloRetry               bool
+	sharesRead, keyShares    []tlsapi.CurveID
+	retryRead, helloRetry    bool
 
 	// complete is set when the engine has completed its handshake: its facts do
 	// not change any more.
@@ -175,22 +186,14 @@ func (c *Conn) HandshakeContext(ctx context.Context) error {
 	}
 
 	// What stays if a hook panics.
-	c.handshakeErr = &tlsapi.Error{Provider: c.options.Provider, Op: "handshake", Kind: tlsapi.KindInternal, Err: errors.New("a hook panicked")}
-	var err error
-	if err = ctx.Err(); err != nil {
-		c.transport.Close()
-		err = ContextError(c.options.Provider, err)
-	} else {
-		limited := c.limit(ctx)
-		defer limited.end()
-		interrupted := make(chan bool, 1)
-		stop := context.AfterFunc(limited, func() { interrupted <- c.abort() })
-		err = c.handshake(limited)
-		if !stop() && <-interrupted {
-			err = ContextError(c.options.Provider, limited.cause())
+	returned := false
+	defer func() {
+		if !returned {
+			c.handshakeErr = &tlsapi.Error{Provider: c.options.Provider, Op: "handshake", Kind: tlsapi.KindInternal, Err: errors.New("a hook panicked")}
 		}
-	}
-	c.handshakeErr = nil
+	}()
+	err := c.runHandshake(ctx)
+	returned = true
 	if err != nil {
 		if c.isClosed() {
 			err = ClosedError(c.options.Provider, "handshake")
@@ -205,7 +208,7 @@ func (c *Conn) HandshakeContext(ctx context.Context) error {
 		return err
 	}
 	c.mu.Lock()
-	c.readHellos()
+	c.takeHellos()
 	c.readable = true
 	c.handshakeDone.Store(true)
 	c.mu.Unlock()
@@ -213,6 +216,26 @@ func (c *Conn) HandshakeContext(ctx context.Context) error {
 		c.options.HandshakeComplete(c.Info())
 	}
 	return nil
+}
+
+// runHandshake runs the handshake until it is over or the context is.
+func (c *Conn) runHandshake(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		c.transport.Close()
+		return ContextError(c.options.Provider, err)
+	}
+	limited := c.limit(ctx)
+	defer limited.end()
+	if limited.Done() == nil {
+		return c.handshake(limited)
+	}
+	interrupted := make(chan bool, 1)
+	stop := context.AfterFunc(limited, func() { interrupted <- c.abort() })
+	err := c.handshake(limited)
+	if !stop() && <-interrupted {
+		return ContextError(c.options.Provider, limited.cause())
+	}
+	return err
 }
 
 // handshake is run by one goroutine at a time.
@@ -269,8 +292,13 @@ func (c *Conn) handshake(ctx *limitedContext) error {
 			accepted = true
 			continue
 		}
-		if !accepted && (res.Status == OK || res.Flags&FlagPeerCertificates != 0) {
-			if err := c.accept(res.Status == OK); err != nil {
+		accepting := !accepted && (res.Status == OK || res.Flags&FlagPeerCertificates != 0)
+		if accepting || res.Status == OK {
+			err := c.requireFacts()
+			if err == nil && accepting {
+				err = c.accept(res.Status == OK)
+			}
+			if err != nil {
 				c.dropOutput()
 				c.startBlinding()
 				return err
@@ -381,7 +409,10 @@ func (c *Conn) accept(complete bool) error {
 // verdict tells the engine whether the connection is accepted, and returns why
 // not.
 func (c *Conn) verdict() error {
-	err := c.accept(false)
+	err := c.requireFacts()
+	if err == nil {
+		err = c.accept(false)
+	}
 	var alert uint8
 	if err != nil {
 		alert = verdictAlert(err)
@@ -494,7 +525,7 @@ func (c *Conn) read(p []byte, entered *bool) (int, error) {
 		var sessions [][]byte
 		// Asking the library when it has nothing costs more than this look.
 		if c.readable || received {
-			res = c.engine.Read(p)
+			res = c.decrypt(p)
 			c.readable = res.Status != WantInput && (res.Status != OK || res.Flags&FlagPending != 0)
 			if res.Status == Failed {
 				text = c.engine.ErrorText()
@@ -677,7 +708,9 @@ func (c *Conn) sendInBackground() {
 			c.mu.Unlock()
 			go func() {
 				defer c.leave()
+				c.patient = true
 				err := c.sendLocked(rest)
+				c.patient = false
 				c.mu.Unlock()
 				c.sendMu.Unlock()
 				if err == nil {
@@ -755,6 +788,10 @@ func (c *Conn) takeOutput() []byte {
 		c.lateOutput.Stop()
 		c.lateOutput = nil
 	}
+	if out := c.unsent; out != nil {
+		c.unsent = nil
+		return out
+	}
 	out := c.engine.TakeOutput()
 	if !c.handshakeDone.Load() {
 		c.outgoing(out)
@@ -788,7 +825,7 @@ func (c *Conn) sendLocked(out []byte) error {
 	} else {
 		c.mu.Lock()
 	}
-	for !c.freed {
+	for !c.freed && c.cutOff == nil {
 		if out = c.takeOutput(); len(out) == 0 {
 			break
 		}
@@ -796,6 +833,10 @@ func (c *Conn) sendLocked(out []byte) error {
 		c.transmit(out)
 	}
 	switch {
+	case c.cutOff != nil:
+		err := c.cutOff
+		c.cutOff = nil
+		return err
 	case c.sendErr == nil:
 		return nil
 	case c.closed && c.sendErr.Kind != tlsapi.KindTimeout:
@@ -813,10 +854,12 @@ func (c *Conn) transmit(out []byte) {
 			n, err = c.socket.write(out)
 		}
 		if err == errAskTransport {
-			_, err = c.writeTransport(out[n:])
+			var more int
+			more, err = c.writeTransport(out[n:])
+			n += more
 		}
 		if err != nil {
-			c.sendFailed(err)
+			c.sendFailed(err, out[n:])
 		}
 	}
 	// Where sending has failed, part of a record may be out: nothing can follow it.
@@ -836,15 +879,20 @@ func (c *Conn) writeTransport(out []byte) (n int, err error) {
 	return n, err
 }
 
-// sendFailed makes the end of the transport's write side known. It is called
-// with sendMu held.
-func (c *Conn) sendFailed(err error) {
-	c.sendErr = TransportError(c.options.Provider, "write", err)
+// sendFailed makes the end of the transport's write side known; rest is what it
+// has not taken. It is called with sendMu held.
+func (c *Conn) sendFailed(err error, rest []byte) {
+	e := TransportError(c.options.Provider, "write", err)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.hold != nil {
 		c.hold.DropAlert()
 	}
+	if c.patient && e.Kind == tlsapi.KindTimeout {
+		c.unsent, c.cutOff = append([]byte{}, rest...), e
+		return
+	}
+	c.sendErr = e
 	if c.writeErr == nil || c.closeNotifySent && c.hold == nil {
 		c.writeErr = c.sendErr
 	}
@@ -944,29 +992,26 @@ func (c *Conn) checkHeader() (err error, short bool) {
 	return &tlsapi.Error{Provider: c.options.Provider, Op: "handshake", Kind: tlsapi.KindNotTLS, Err: header}, false
 }
 
-// incoming and outgoing keep the hello messages for what libraries do not tell.
-func (c *Conn) incoming(b []byte) {
-	if c.options.Client {
-		c.serverHello.add(b)
-	} else {
-		c.clientHello.add(b)
+// incoming and outgoing read the hello messages for what libraries do not tell.
+// They are called with mu held.
+func (c *Conn) incoming(b []byte) { c.readHello(b, !c.options.Client) }
+func (c *Conn) outgoing(b []byte) { c.readHello(b, c.options.Client) }
+
+func (c *Conn) readHello(b []byte, fromClient bool) {
+	if fromClient {
+		if message := c.clientHello.add(b); message != nil {
+			c.sharesRead = keyShares(message)
+		}
+	} else if message := c.serverHello.add(b); message != nil {
+		c.retryRead = isHelloRetry(message)
 	}
 }
 
-func (c *Conn) outgoing(b []byte) {
-	if c.options.Client {
-		c.clientHello.add(b)
-	} else {
-		c.serverHello.add(b)
-	}
-}
-
-// readHellos takes what is wanted out of the hello messages and drops them; it
-// is called with mu held.
-func (c *Conn) readHellos() {
-	c.keyShares = keyShares(c.clientHello.message)
-	c.helloRetry = isHelloRetry(c.serverHello.message)
-	c.clientHello, c.serverHello = helloReader{}, helloReader{}
+// takeHellos makes what the hello messages held known, when the handshake is
+// complete; it is called with mu held.
+func (c *Conn) takeHellos() {
+	c.keyShares, c.helloRetry = c.sharesRead, c.retryRead
+	c.clientHello, c.serverHello = helloReader{done: true}, helloReader{done: true}
 	c.state = nil
 }
 

@@ -179,4 +179,7 @@ type Facts struct {
 	HelloRetry      bool
 	OCSPResponse    []byte
 	PSKIdentity     []byte
+	// Incomplete says that the library could not tell for want of memory: what
+	// is zero may not be absent.
+	Incomplete bool
 }

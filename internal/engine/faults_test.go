@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -418,4 +419,52 @@ func TestHandshakePastItsWriteDeadline(t *testing.T) {
 		require.ErrorIs(t, client.Handshake(), tlsapi.KindTimeout)
 		assert.Zero(t, reads.Load())
 	})
+}
+
+// What is sent without a Write, a server's tickets here, may be late for a
+// deadline that Writes have: it goes on with what is sent next.
+func TestTicketsOutliveAWriteDeadline(t *testing.T) {
+	for _, way := range []string{"Write", "Close"} {
+		t.Run(way, func(t *testing.T) {
+			eachProvider(t, func(t *testing.T, f *fixture) {
+				wire, serverWire := tlstest.Pipe()
+				h := &hooked{Conn: serverWire}
+				late := make(chan struct{})
+				f.server.HandshakeComplete = func(tlsapi.ConnectionInfo) {
+					var calls atomic.Int64
+					half := func(p []byte) (int, error) {
+						if calls.Add(1) > 1 {
+							return serverWire.Write(p)
+						}
+						defer close(late)
+						n, err := serverWire.Write(p[:len(p)/2])
+						return n, errors.Join(err, os.ErrDeadlineExceeded)
+					}
+					h.write.Store(&half)
+				}
+				client, server := f.over(t, wire, h)
+				defer client.Close()
+				defer server.Close()
+				done := make(chan error, 1)
+				go func() { done <- server.Handshake() }()
+				require.NoError(t, client.Handshake())
+				require.NoError(t, <-done)
+				select {
+				case <-late:
+				case <-time.After(200 * time.Millisecond):
+					t.Skip("the library sends its tickets with the first data")
+				}
+				sent := ""
+				if way == "Write" {
+					sent = "hello"
+					_, err := server.Write([]byte(sent))
+					require.NoError(t, err)
+				}
+				require.NoError(t, server.Close())
+				received, err := io.ReadAll(client)
+				require.NoError(t, err)
+				assert.Equal(t, sent, string(received))
+			})
+		})
+	}
 }

@@ -22,8 +22,21 @@ func (c *Conn) gatherFacts() {
 		c.facts.OCSPResponse = nil
 	}
 	c.restoreFacts()
-	c.factsDone = c.complete
+	c.factsDone = c.complete && !c.facts.Incomplete
 	c.state = nil
+}
+
+// requireFacts refuses a connection whose facts cannot be had: a peer's
+// certificate that is missing would look like none.
+func (c *Conn) requireFacts() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.gatherFacts()
+	if !c.facts.Incomplete {
+		return nil
+	}
+	return &tlsapi.Error{Provider: c.options.Provider, Op: "handshake", Kind: tlsapi.KindInternal,
+		Err: errors.New("what was negotiated could not be read: out of memory")}
 }
 
 // ConnectionState returns the standard library's view of the connection.
@@ -136,15 +149,4 @@ func (c *Conn) ExportKeyingMaterial(label string, context []byte, length int) ([
 		return nil, ResultError(c.options.Provider, "export", res, c.engine.ErrorText())
 	}
 	return out, nil
-}
-
-// parseChain leaves out what does not parse: the verification has had its say.
-func parseChain(chain [][]byte) []*x509.Certificate {
-	var certs []*x509.Certificate
-	for _, der := range chain {
-		if cert, err := x509.ParseCertificate(der); err == nil {
-			certs = append(certs, cert)
-		}
-	}
-	return certs
 }

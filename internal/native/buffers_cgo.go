@@ -4,6 +4,7 @@ package native
 
 /*
 #include <stdlib.h>
+#include "buffers.h"
 #include "polytls_native.h"
 */
 import "C"
@@ -38,7 +39,7 @@ var (
 	recordBuffers = bufferPool{size: C.POLYTLS_MAX_RECORD, most: 64}
 	// batchBuffers hold what one call of the transport moves. Little of one is
 	// touched where the messages are small.
-	batchBuffers = bufferPool{size: outputLimit, most: 64}
+	batchBuffers = bufferPool{size: batchSize, most: 64}
 )
 
 // get returns a buffer, or nothing when memory ran out.
@@ -54,7 +55,7 @@ func (p *bufferPool) get() buffer {
 		return buffer{b, p.size}
 	}
 	p.mu.Unlock()
-	b := (*C.uint8_t)(C.malloc(p.size))
+	b := (*C.uint8_t)(C.polytls_buffer_new(p.size))
 	if b == nil {
 		return buffer{}
 	}

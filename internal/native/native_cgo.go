@@ -77,7 +77,7 @@ static struct polytls_result conn_query(const struct polytls_library *l, struct 
 }
 // Asks for everything that is known of a connection: the answers in the order of
 // this list, each behind its size (uint32). Returns the size of it all, which was
-// written as far as it fits.
+// written as far as it fits; SIZE_MAX when an answer could not be made.
 static size_t conn_facts(const struct polytls_library *l, struct polytls_conn *c, uint8_t *p, size_t n) {
   static const int all[] = {POLYTLS_GET_VERSION, POLYTLS_GET_CIPHER_SUITE, POLYTLS_GET_GROUP, POLYTLS_GET_ALPN,
     POLYTLS_GET_SERVER_NAME, POLYTLS_GET_PEER_CHAIN, POLYTLS_GET_VERIFIED_CHAIN, POLYTLS_GET_SIGNATURE_SCHEME,
@@ -86,7 +86,10 @@ static size_t conn_facts(const struct polytls_library *l, struct polytls_conn *c
   for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
     size_t room = used + 4 < n ? n - used - 4 : 0;
     struct polytls_result r = l->query(c, all[i], room > 0 ? p + used + 4 : NULL, room);
-    size_t size = r.status == POLYTLS_OK ? r.n : 0;
+    if (r.status != POLYTLS_OK) {
+      return SIZE_MAX;
+    }
+    size_t size = r.n;
     if (used + 4 <= n) {
       p[used] = (uint8_t)(size >> 24);
       p[used + 1] = (uint8_t)(size >> 16);
@@ -123,9 +126,12 @@ import (
 )
 
 const (
+	// batchSize is what one call of the transport moves at most: four records.
+	batchSize = 4 * C.POLYTLS_MAX_RECORD
 	// outputLimit bounds the ciphertext that a step makes before it is sent:
-	// four records.
-	outputLimit = 4 * C.POLYTLS_MAX_RECORD
+	// three records, because a kernel takes 64 KiB at a time. Four were a large
+	// packet and a tiny one, each of which wakes the peer.
+	outputLimit = 3 * C.POLYTLS_MAX_RECORD
 )
 
 // library is one struct polytls_library.
@@ -465,7 +471,10 @@ func (n *conn) TakeSessions() [][]byte {
 
 // Facts asks for everything that is known of the connection, in one call.
 func (n *conn) Facts() engine.Facts {
-	b := n.facts()
+	b, ok := n.facts()
+	if !ok {
+		return engine.Facts{Incomplete: true}
+	}
 	next := func() []byte {
 		// The sizes are conn_facts' own.
 		size := 4 + int(binary.BigEndian.Uint32(b))
@@ -496,13 +505,17 @@ func (n *conn) Facts() engine.Facts {
 // kept.
 var factsBuffers = sync.Pool{New: func() any { return new([8192]byte) }}
 
-func (n *conn) facts() []byte {
+func (n *conn) facts() (answers []byte, ok bool) {
 	pooled := factsBuffers.Get().(*[8192]byte)
 	defer factsBuffers.Put(pooled)
 	for buf := pooled[:]; ; {
-		size := int(C.conn_facts(n.library.c, n.c, bytePointer(buf), C.size_t(len(buf))))
+		answered := C.conn_facts(n.library.c, n.c, bytePointer(buf), C.size_t(len(buf)))
+		if answered == C.SIZE_MAX {
+			return nil, false
+		}
+		size := int(answered)
 		if size <= len(buf) {
-			return bytes.Clone(buf[:size])
+			return bytes.Clone(buf[:size]), true
 		}
 		buf = make([]byte, size)
 	}

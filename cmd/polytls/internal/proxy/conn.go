@@ -105,9 +105,12 @@ func (c *conn) Close() error {
 	return c.Conn.Close()
 }
 
-// cut ends a connection from outside: without close_notify, so that nobody takes
-// it for a clean end. Who uses it then closes it.
+// cut ends a connection from outside: without close_notify and with a reset, so
+// that nobody takes it for a clean end. Who uses it then closes it.
 func (c *conn) cut() {
+	if tcp, ok := c.NetConn().(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0)
+	}
 	c.NetConn().Close()
 	if other := c.other.Load(); other != nil {
 		(*other).Close()

@@ -1,0 +1,592 @@
+//go:build cgo && polytls_faults
+
+package faultinjection
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/polytls/polytls/boringssl"
+	"github.com/polytls/polytls/openssl"
+	"github.com/polytls/polytls/s2n"
+	"github.com/polytls/polytls/tlsapi"
+	"github.com/polytls/polytls/tlstest"
+)
+
+const host = "server.example"
+
+var providers = []tlsapi.Provider{openssl.Provider, boringssl.Provider, s2n.Provider}
+
+// scenario is a connection of which every allocation fails in turn.
+type scenario struct {
+	name   string
+	client func(*fixtures, *tlsapi.ClientConfig)
+	server func(*fixtures, *tlsapi.ServerConfig)
+	// cold says that the native contexts are built again for every connection,
+	// and their allocations fail as well.
+	cold bool
+	// resumed says that a session of an earlier connection is offered.
+	resumed bool
+	// established says that allocations fail from the end of the handshake on.
+	established bool
+	// clientKind and serverKind, unless zero, say how the ends fail when no
+	// allocation does. Whatever fails, they must not succeed.
+	clientKind, serverKind tlsapi.Kind
+	// scope, unless zero, is what counts; only every thin-th point of it is
+	// tried, unless zero.
+	scope Scope
+	thin  int
+	// only is the provider that the scenario is for, if not all.
+	only string
+}
+
+func mutual(f *fixtures, c *tlsapi.ClientConfig) { c.Certificate = &f.clientCert }
+
+func demanding(f *fixtures, c *tlsapi.ServerConfig) {
+	c.ClientAuth = tls.RequireAndVerifyClientCert
+	c.ClientCAs = tlstest.Pool(f.ca)
+}
+
+func psks(f *fixtures, s *tlsapi.Settings) {
+	psk := tlsapi.PSK{Identity: []byte("identity"), Secret: bytes.Repeat([]byte{7}, 32)}
+	if f.provider.Name() == "boringssl" {
+		psk.Kind = tlsapi.PSKImported
+	}
+	s.PSKs, s.RequirePSK = []tlsapi.PSK{psk}, true
+}
+
+// scenariosOf returns the scenarios of a provider. With every context s2n reads
+// the system's roots, in a hundred thousand allocations that are the same for
+// each certificate: a scenario of their own tries a sample.
+func scenariosOf(provider string) []scenario {
+	list := slices.DeleteFunc(scenarios(), func(s scenario) bool { return s.only != "" && s.only != provider })
+	if provider == "s2n" {
+		for i := range list {
+			if list[i].scope == Everything {
+				list[i].scope = AllButNewContexts
+			}
+			if list[i].cold && testing.Short() {
+				list[i].thin = max(list[i].thin, 4) // they are slow
+			}
+		}
+	}
+	return list
+}
+
+func scenarios() []scenario {
+	old := func(s *tlsapi.Settings) { s.MaxVersion = tls.VersionTLS12 }
+	return []scenario{
+		{name: "handshake"},
+		{name: "handshake-cold", cold: true},
+		{
+			name:   "handshake-tls12-rsa-cold",
+			cold:   true,
+			client: func(_ *fixtures, c *tlsapi.ClientConfig) { old(&c.Settings) },
+			server: func(f *fixtures, c *tlsapi.ServerConfig) {
+				old(&c.Settings)
+				c.Certificates = []tls.Certificate{f.rsaCert}
+			},
+		},
+		{name: "echo", established: true},
+		{name: "resumption", resumed: true},
+		{
+			name: "resumption-tls12", resumed: true,
+			client: func(_ *fixtures, c *tlsapi.ClientConfig) { old(&c.Settings) },
+			server: func(_ *fixtures, c *tlsapi.ServerConfig) { old(&c.Settings) },
+		},
+		{name: "mtls", client: mutual, server: demanding},
+		{name: "mtls-cold", cold: true, client: mutual, server: demanding},
+		{
+			name:   "psk-cold",
+			cold:   true,
+			client: func(f *fixtures, c *tlsapi.ClientConfig) { psks(f, &c.Settings) },
+			server: func(f *fixtures, c *tlsapi.ServerConfig) { psks(f, &c.Settings) },
+		},
+		{
+			name:       "untrusted-server",
+			client:     func(f *fixtures, c *tlsapi.ClientConfig) { c.RootCAs = tlstest.Pool(f.other) },
+			clientKind: tlsapi.KindUntrusted,
+		},
+		{
+			name:       "wrong-name-cold",
+			cold:       true,
+			client:     func(_ *fixtures, c *tlsapi.ClientConfig) { c.ServerName = "wrong.example" },
+			clientKind: tlsapi.KindHostname,
+		},
+		{
+			name:   "untrusted-client-cold",
+			cold:   true,
+			client: mutual,
+			server: func(f *fixtures, c *tlsapi.ServerConfig) {
+				demanding(f, c)
+				c.ClientCAs = tlstest.Pool(f.other)
+			},
+			serverKind: tlsapi.KindUntrusted,
+		},
+		{name: "new-contexts", cold: true, only: "s2n", scope: NewContexts, thin: 400},
+		{name: "no-client-certificate", server: demanding, serverKind: tlsapi.KindNoCertificate},
+	}
+}
+
+type fixtures struct {
+	provider             tlsapi.Provider
+	ca, other            *tlstest.Authority
+	cert, rsaCert        tls.Certificate
+	clientCert           tls.Certificate
+	scenario             scenario
+	clientSide           tlsapi.ClientConfig
+	serverSide           tlsapi.ServerConfig
+	sessions             tlsapi.SessionCache
+	clientErr, serverErr error
+}
+
+func newFixtures(t *testing.T, p tlsapi.Provider, s scenario) *fixtures {
+	spec := tlstest.Spec{CommonName: host, DNSNames: []string{host}}
+	f := &fixtures{provider: p, scenario: s}
+	f.ca, f.other = tlstest.NewAuthority(t, tlstest.Spec{CommonName: "CA"}), tlstest.NewAuthority(t, tlstest.Spec{CommonName: "Other"})
+	f.cert, f.clientCert = f.ca.Intermediate(t, tlstest.Spec{CommonName: "Intermediate"}).Leaf(t, spec), f.ca.Leaf(t, tlstest.Spec{CommonName: "client"})
+	spec.Key = tlstest.RSA
+	f.rsaCert = f.ca.Leaf(t, spec)
+	f.clientSide = tlsapi.ClientConfig{ServerName: host, RootCAs: tlstest.Pool(f.ca)}
+	f.serverSide = tlsapi.ServerConfig{Certificates: []tls.Certificate{f.cert}}
+	f.clientSide.MaxBlindingDelay, f.serverSide.MaxBlindingDelay = -1, -1
+	f.clientSide.ALPN, f.serverSide.ALPN = []string{"h2"}, []string{"h2"}
+	if s.cold {
+		f.clientSide.ConfigCacheSize, f.serverSide.ConfigCacheSize = -1, -1
+	}
+	if s.resumed {
+		f.sessions = tlsapi.NewLRUSessionCache(0)
+		f.clientSide.SessionCache = f.sessions
+	}
+	if s.client != nil {
+		s.client(f, &f.clientSide)
+	}
+	if s.server != nil {
+		s.server(f, &f.serverSide)
+	}
+	return f
+}
+
+// outcome is what became of one connection.
+type outcome struct {
+	client, server error
+	// wrong says what an end that succeeded tells that is not so.
+	wrong string
+	// count are the allocations.
+	count int
+}
+
+// connect makes one connection of which the allocation failAt fails, if it is
+// not 0.
+func (f *fixtures) connect(failAt int, trace bool) outcome {
+	var o outcome
+	if f.scenario.resumed {
+		if fill := f.once(func() {}); fill.client != nil || fill.server != nil || fill.wrong != "" {
+			o.wrong = fmt.Sprintf("the connection that gives a session: %v, %v, %s", fill.client, fill.server, fill.wrong)
+			return o
+		}
+	}
+	start := func() { Start(failAt, trace) }
+	if !f.scenario.established {
+		start()
+		start = func() {}
+	}
+	o = f.once(start)
+	o.count = Count()
+	Stop()
+	return o
+}
+
+// once makes a connection, echoes and closes it.
+func (f *fixtures) once(established func()) outcome {
+	var o outcome
+	wire, serverWire := tlstest.Pipe()
+	defer wire.Close()
+	defer serverWire.Close()
+	served, handshaken := make(chan error, 1), make(chan struct{})
+	var serverWrong string
+	go func() {
+		defer close(served)
+		server, err := f.provider.Server(serverWire, &f.serverSide)
+		if err != nil {
+			close(handshaken)
+			serverWire.Close()
+			served <- err
+			return
+		}
+		defer server.Close()
+		err = server.Handshake()
+		close(handshaken)
+		if err == nil {
+			serverWrong = f.checkServer(server)
+			_, err = io.Copy(server, server)
+		}
+		served <- err
+	}()
+	var clientWrong string
+	o.client = func() error {
+		client, err := f.provider.Client(wire, &f.clientSide)
+		if err != nil {
+			wire.Close()
+			return err
+		}
+		defer client.Close()
+		if err := client.Handshake(); err != nil {
+			return err
+		}
+		<-handshaken
+		clientWrong = f.checkClient(client)
+		established()
+		message := bytes.Repeat([]byte("echo"), 10000)
+		wrote := make(chan error, 1)
+		go func() {
+			_, err := client.Write(message)
+			if err != nil {
+				client.Close()
+			}
+			wrote <- err
+		}()
+		got := make([]byte, len(message))
+		_, err = io.ReadFull(client, got)
+		if err != nil {
+			client.Close()
+		}
+		if err := errors.Join(err, <-wrote); err != nil {
+			return err
+		}
+		if !bytes.Equal(got, message) {
+			clientWrong = "the echo differs"
+		}
+		return nil
+	}()
+	o.server = <-served
+	o.wrong = clientWrong + serverWrong
+	return o
+}
+
+// checkClient says what a client whose handshake has succeeded tells wrong.
+func (f *fixtures) checkClient(c tlsapi.Conn) string {
+	state, info := c.ConnectionState(), c.Info()
+	withPSK := len(f.clientSide.PSKs) > 0
+	switch {
+	case !state.HandshakeComplete, info.Version == 0, info.CipherSuite == 0:
+		return fmt.Sprintf("the client's state is incomplete: %x %x; ", info.Version, info.CipherSuite)
+	case !withPSK && (len(state.PeerCertificates) == 0 || !info.Verified || len(state.VerifiedChains) == 0):
+		return fmt.Sprintf("the client has %d certificates and %d chains, verified: %v; ", len(state.PeerCertificates), len(state.VerifiedChains), info.Verified)
+	case withPSK && string(info.PSKIdentity) != "identity":
+		return fmt.Sprintf("the client's PSK is %q; ", info.PSKIdentity)
+	case info.ALPN != "h2":
+		return fmt.Sprintf("the client's ALPN is %q; ", info.ALPN)
+	}
+	return ""
+}
+
+func (f *fixtures) checkServer(c tlsapi.Conn) string {
+	state, info := c.ConnectionState(), c.Info()
+	switch {
+	case !state.HandshakeComplete, info.Version == 0, info.CipherSuite == 0:
+		return fmt.Sprintf("the server's state is incomplete: %x %x; ", info.Version, info.CipherSuite)
+	case f.serverSide.ClientAuth == tls.RequireAndVerifyClientCert && (len(state.PeerCertificates) == 0 || !info.Verified || len(state.VerifiedChains) == 0):
+		return fmt.Sprintf("the server has %d certificates and %d chains, verified: %v; ", len(state.PeerCertificates), len(state.VerifiedChains), info.Verified)
+	case len(f.serverSide.PSKs) > 0 && string(info.PSKIdentity) != "identity":
+		return fmt.Sprintf("the server's PSK is %q; ", info.PSKIdentity)
+	case info.ALPN != "h2":
+		return fmt.Sprintf("the server's ALPN is %q; ", info.ALPN)
+	case info.ServerName != f.clientSide.ServerName:
+		return fmt.Sprintf("the server's name is %q; ", info.ServerName)
+	}
+	return ""
+}
+
+// judge returns what is wrong with the outcome of a connection of which one
+// allocation has failed.
+func (f *fixtures) judge(o outcome) string {
+	switch s := f.scenario; {
+	case o.wrong != "":
+		return o.wrong
+	case s.clientKind != 0 && o.client == nil:
+		return "the client has accepted what it must refuse"
+	case s.serverKind != 0 && o.server == nil:
+		return "the server has accepted what it must refuse"
+	}
+	for _, err := range []error{o.client, o.server} {
+		var e *tlsapi.Error
+		if err != nil && !errors.As(err, &e) && !errors.Is(err, io.ErrUnexpectedEOF) {
+			return fmt.Sprintf("an error without a kind: %v", err)
+		}
+	}
+	return ""
+}
+
+// healthy returns what is wrong with a connection of which no allocation fails.
+func (f *fixtures) healthy() string {
+	o := f.once(func() {})
+	s := f.scenario
+	as := func(err error, kind tlsapi.Kind) bool {
+		if kind == 0 {
+			// An end whose peer refuses fails as well.
+			return err == nil || s.clientKind != 0 || s.serverKind != 0
+		}
+		return errors.Is(err, kind)
+	}
+	if o.wrong == "" && as(o.client, s.clientKind) && as(o.server, s.serverKind) {
+		return ""
+	}
+	return fmt.Sprintf("the connection after it: %s %v, %v", o.wrong, o.client, o.server)
+}
+
+// report is one line of a child: what happened at one point.
+type report struct {
+	Total int    `json:",omitempty"`
+	Point int    `json:",omitempty"`
+	Done  bool   `json:",omitempty"`
+	Wrong string `json:",omitempty"`
+	// Client and Server are the outcome.
+	Client string `json:",omitempty"`
+	Server string `json:",omitempty"`
+	// Leaks are the stacks of what was left behind, Failed is that of the
+	// allocation.
+	Leaks  [][]uintptr `json:",omitempty"`
+	Failed []uintptr   `json:",omitempty"`
+	End    bool        `json:",omitempty"`
+}
+
+const childVariable = "POLYTLS_FAULTS_CHILD"
+
+// TestChild is the process in which allocations fail. It is one of its own, so
+// that a crash is that of a known allocation.
+func TestChild(t *testing.T) {
+	task := os.Getenv(childVariable)
+	if task == "" {
+		t.Skip("it is run by TestAllocationFailures")
+	}
+	var provider, name string
+	var from, stride int
+	_, err := fmt.Sscanf(task, "%s %s %d %d", &provider, &name, &from, &stride)
+	require.NoError(t, err)
+	p := providers[slices.IndexFunc(providers, func(p tlsapi.Provider) bool { return p.Name() == provider })]
+	all := scenariosOf(provider)
+	s := all[slices.IndexFunc(all, func(s scenario) bool { return s.name == name })]
+
+	out := json.NewEncoder(os.Stdout)
+	say := func(r report) { require.NoError(t, out.Encode(r)) }
+	Limit(s.scope)
+	stride *= max(1, s.thin)
+	f := newFixtures(t, p, s)
+	total := 0
+	for range 5 {
+		if wrong := f.healthy(); wrong != "" {
+			say(report{Wrong: "before anything failed: " + wrong, End: true})
+			return
+		}
+		total = max(total, f.connect(0, false).count)
+	}
+	say(report{Total: total})
+	text := func(err error) string {
+		var e *tlsapi.Error
+		switch {
+		case err == nil:
+			return "ok"
+		case errors.As(err, &e):
+			return e.Kind.Error()
+		}
+		return err.Error()
+	}
+	for point := from; point <= total; point += stride {
+		say(report{Point: point})
+		watchdog := time.AfterFunc(30*time.Second, func() {
+			stacks := make([]byte, 1<<20)
+			say(report{Point: point, Wrong: "hung", Failed: FailedStack()})
+			fmt.Fprintf(os.Stderr, "hung at %d:\n%s", point, stacks[:runtime.Stack(stacks, true)])
+			os.Exit(97)
+		})
+		o := f.connect(point, false)
+		r := report{Point: point, Done: true, Client: text(o.client), Server: text(o.server), Wrong: f.judge(o)}
+		if len(Living()) > 0 {
+			r.Leaks, r.Failed = f.leaks(point)
+		}
+		if r.Wrong != "" {
+			r.Failed = FailedStack()
+		}
+		if wrong := f.healthy(); wrong != "" && r.Wrong == "" {
+			r.Wrong, r.Failed = wrong, FailedStack()
+		}
+		watchdog.Stop()
+		say(r)
+	}
+	say(report{End: true})
+}
+
+// leaks repeats a point and returns what is left behind every time: what a
+// library keeps for later is left once.
+func (f *fixtures) leaks(point int) (leaks [][]uintptr, failed []uintptr) {
+	for range 4 {
+		f.connect(point, true)
+		if leaks = settled(); len(leaks) == 0 {
+			return nil, nil
+		}
+		failed = FailedStack()
+	}
+	return leaks, failed
+}
+
+// settled returns what is left, but for what threads keep, when what runs in the
+// background has had time.
+func settled() (left [][]uintptr) {
+	for range 20 {
+		left = nil
+		for _, b := range Living() {
+			if !keptByThread(b.Stack) {
+				left = append(left, b.Stack)
+			}
+		}
+		if len(left) == 0 {
+			return nil
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	return left
+}
+
+// TestAllocationFailures lets allocations of the scenarios fail, one in each
+// connection: every POLYTLS_FAULTS_STRIDE-th, every one with 1.
+func TestAllocationFailures(t *testing.T) {
+	stride := 149
+	if text := os.Getenv("POLYTLS_FAULTS_STRIDE"); text != "" {
+		var err error
+		stride, err = strconv.Atoi(text)
+		require.NoError(t, err)
+	}
+	for _, p := range providers {
+		t.Run(p.Name(), func(t *testing.T) {
+			if err := p.Available(); err != nil {
+				t.Skipf("%s: %v", p.Name(), err)
+			}
+			for _, s := range scenariosOf(p.Name()) {
+				t.Run(s.name, func(t *testing.T) { runScenario(t, p.Name(), s, stride) })
+			}
+		})
+	}
+}
+
+func runScenario(t *testing.T, provider string, s scenario, stride int) {
+	total, done, crashes := 0, 0, 0
+	outcomes, kinds := map[string]int{}, map[string]int{}
+	var wrong []string
+	for from := 1; ; {
+		last, reports, stderr, err := runChild(t, provider, s.name, from, stride)
+		for _, r := range reports {
+			total = max(total, r.Total)
+			if r.Done {
+				done++
+				outcomes[r.Client+", "+r.Server]++
+			}
+			if r.Wrong != "" {
+				wrong = append(wrong, fmt.Sprintf("allocation %d: %s\n%s", r.Point, r.Wrong, symbols(r.Failed)))
+			}
+			if len(r.Leaks) > 0 {
+				if where := knownLeak(provider, r.Leaks, r.Failed); where != "" {
+					kinds[where]++
+				} else {
+					wrong = append(wrong, fmt.Sprintf("allocation %d: %d blocks are left behind; the first of them:\n%sthe allocation that failed:\n%s",
+						r.Point, len(r.Leaks), symbols(r.Leaks[0]), symbols(r.Failed)))
+				}
+			}
+		}
+		if err == nil {
+			break
+		}
+		crashes++
+		text, crash, failed := crashText(stderr)
+		if where := knownCrash(provider, crash, failed); where != "" {
+			kinds[where]++
+		} else {
+			wrong = append(wrong, fmt.Sprintf("allocation %d: the process ended with %v\n%s", last, err, text))
+		}
+		if last < from || crashes > 2000 {
+			break
+		}
+		from = last + stride*max(1, s.thin)
+	}
+	t.Logf("%d allocations, %d of them failed in turn, %d crashes; outcomes (client, server): %v; faults of the library: %v", total, done, crashes, outcomes, kinds)
+	require.NotZero(t, total)
+	for i, w := range wrong {
+		if i == 12 {
+			t.Errorf("and %d more", len(wrong)-i)
+			break
+		}
+		t.Error(w)
+	}
+	assert.Positive(t, done)
+}
+
+// runChild runs points from a number on, and returns the last one that was
+// begun.
+func runChild(t *testing.T, provider, name string, from, stride int) (last int, reports []report, stderr string, err error) {
+	exe, err := os.Executable()
+	require.NoError(t, err)
+	cmd := exec.Command(exe, "-test.run", "^TestChild$", "-test.timeout", "0", fmt.Sprint("-test.short=", testing.Short()))
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %s %d %d", childVariable, provider, name, from, stride), "GOMAXPROCS=2",
+		// The sanitizer must not end the process for what a library loses.
+		"ASAN_OPTIONS=detect_leaks=0")
+	var errText bytes.Buffer
+	cmd.Stderr = &errText
+	pipe, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	lines := bufio.NewScanner(pipe)
+	lines.Buffer(nil, 1<<24)
+	ended := false
+	for lines.Scan() {
+		var r report
+		if json.Unmarshal(lines.Bytes(), &r) != nil {
+			continue // the test binary's own words
+		}
+		ended = ended || r.End
+		last = max(last, r.Point)
+		reports = append(reports, r)
+	}
+	err = cmd.Wait()
+	if err == nil && !ended {
+		err = errors.New("the process ended early")
+	}
+	return last, reports, errText.String(), err
+}
+
+// crashText returns what a crashed process has said of it, and the functions
+// that it names.
+func crashText(stderr string) (text string, crash, failed []uintptr) {
+	for line := range strings.Lines(stderr) {
+		var what string
+		var address uintptr
+		if n, _ := fmt.Sscanf(strings.TrimSpace(line), "polytls crash %s 0x%x", &what, &address); n < 2 {
+			continue
+		}
+		switch what {
+		case "frame":
+			crash = append(crash, address)
+		case "failed":
+			failed = append(failed, address)
+		}
+	}
+	if len(crash) == 0 {
+		return stderr[:min(len(stderr), 6000)], nil, nil
+	}
+	return "in:\n" + symbols(crash) + "the allocation that failed:\n" + symbols(failed), crash, failed
+}

@@ -1,0 +1,36 @@
+/*
+ * Allocations that fail: see doc.go. All functions may be called by any thread.
+ */
+#ifndef POLYTLS_FAULTS_H
+#define POLYTLS_FAULTS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum { POLYTLS_FAULTS_FRAMES = 20, POLYTLS_FAULTS_BLOCKS = 1 << 15 };
+
+/* A block of memory; its address is not the reader's business. */
+struct polytls_faults_block {
+  void *address;
+  uint64_t number;
+  size_t size;
+  int frames;
+  void *stack[POLYTLS_FAULTS_FRAMES];
+};
+
+/* What counts: all functions of a table, all but ctx_new, ctx_new alone. */
+enum polytls_faults_scope { POLYTLS_FAULTS_ALL = 0, POLYTLS_FAULTS_NOT_CTX_NEW = 1, POLYTLS_FAULTS_CTX_NEW = 2 };
+void polytls_faults_scope(enum polytls_faults_scope scope);
+
+/* Counts from zero; fail_at is the number of the allocation that fails, 0 for
+ * none. Forgets the blocks of the last time. */
+void polytls_faults_start(uint64_t fail_at, int trace);
+void polytls_faults_stop(void);
+uint64_t polytls_faults_count(void);
+/* Copies up to n living blocks and returns how many. */
+size_t polytls_faults_living(struct polytls_faults_block *out, size_t n);
+/* Copies the stack of the allocation that failed. */
+void polytls_faults_failed(struct polytls_faults_block *out);
+void polytls_faults_crash(void);
+
+#endif

@@ -1,0 +1,19 @@
+static const char failing_certificate[] =
+    "-----BEGIN CERTIFICATE-----\n"
+    "MIIBozCCAUqgAwIBAgIUa2hr4+9FqaYzsGVdLph3rHLW8gUwCgYIKoZIzj0EAwIw\n"
+    "GTEXMBUGA1UEAwwOc2VydmVyLmV4YW1wbGUwIBcNMjYxMTIzMDUyMTA0WhgPMjEy\n"
+    "NjEwMzAwNTIxMDRaMBkxFzAVBgNVBAMMDnNlcnZlci5leGFtcGxlMFkwEwYHKoZI\n"
+    "zj0CAQYIKoZIzj0DAQcDQgAEkqNtkw0mDcY2W5wWWrUHrFpj6UBiRDfBAxwIwJy1\n"
+    "mL5iSKljwj851G4BGw2x/QFAIhNP5Qqg9k6HAZSo6eAdqKNuMGwwHQYDVR0OBBYE\n"
+    "FFd1YK4Yztl478qLUhXKRI3K21D3MB8GA1UdIwQYMBaAFFd1YK4Yztl478qLUhXK\n"
+    "RI3K21D3MA8GA1UdEwEB/wQFMAMBAf8wGQYDVR0RBBIwEIIOc2VydmVyLmV4YW1w\n"
+    "bGUwCgYIKoZIzj0EAwIDRwAwRAIgTG+fnIeZg0pFDlaAfTGVYAnt1WRvqTiPowfO\n"
+    "Z2Kz/UUCIFQWYto+tRpy1zIgexUzPAvuMdQ1jOaplChIT9CTPPPY\n"
+    "-----END CERTIFICATE-----\n";
+
+static const char failing_key[] =
+    "-----BEGIN PRIVATE KEY-----\n"
+    "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgPXuYQnr8JGCihv3e\n"
+    "X8AxJOCtS6+hha9WyIo9GadSRgihRANCAASSo22TDSYNxjZbnBZatQesWmPpQGJE\n"
+    "N8EDHAjAnLWYvmJIqWPCPznUbgEbDbH9AUAiE0/lCqD2TocBlKjp4B2o\n"
+    "-----END PRIVATE KEY-----\n";
