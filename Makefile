@@ -71,8 +71,12 @@ asan-all: native ## Run all Go tests under AddressSanitizer and cgocheck2
 	$(ASAN) ./...
 
 .PHONY: bogo
-bogo: native ## Let BoringSSL's test runner judge the providers (PROVIDERS="openssl std", BOGO_FLAGS=--race)
+bogo: native ## Let BoringSSL's test runner judge the providers (PROVIDERS="openssl std", BOGO_FLAGS="--test PATTERN")
 	scripts/bogo.sh $(BOGO_FLAGS) $(PROVIDERS)
+
+.PHONY: bogo-race bogo-asan
+bogo-race bogo-asan: native ## The same with Go's race detector, AddressSanitizer in the shim
+	scripts/bogo.sh --$(@:bogo-%=%) $(BOGO_FLAGS) $(PROVIDERS)
 
 .PHONY: bench
 bench: native ## Compare the providers on this machine (BENCH_FLAGS=--quick, BENCH_OUT=bin/bench)
