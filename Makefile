@@ -110,8 +110,12 @@ proxy-load: native ## Reload, restart, and kill backends of polytls proxy under 
 	cd cmd/polytls && POLYTLS_PROXY_REQUESTS=$(or $(POLYTLS_PROXY_REQUESTS),20000) $(REQUIRE) $(GO) test -count=1 -timeout 60m -run Load ./internal/proxy
 
 .PHONY: bogo
-bogo: native ## Let BoringSSL's test runner judge the providers (PROVIDERS="openssl std", BOGO_FLAGS=--race)
+bogo: native ## Let BoringSSL's test runner judge the providers (PROVIDERS="openssl std", BOGO_FLAGS="--test PATTERN")
 	scripts/bogo.sh $(BOGO_FLAGS) $(PROVIDERS)
+
+.PHONY: bogo-race bogo-asan
+bogo-race bogo-asan: native ## The same with Go's race detector, AddressSanitizer in the shim
+	scripts/bogo.sh --$(@:bogo-%=%) $(BOGO_FLAGS) $(PROVIDERS)
 
 .PHONY: bench
 bench: native ## Compare the providers on this machine (BENCH_FLAGS=--quick, BENCH_OUT=bin/bench)
