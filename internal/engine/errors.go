@@ -5,8 +5,10 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"net"
+	"os"
 
 	"github.com/polytls/polytls/tlsapi"
 )
@@ -134,6 +136,10 @@ func TransportError(provider, op string, err error) *tlsapi.Error {
 		// The transport was closed under the connection.
 	case errors.As(err, &timeout) && timeout.Timeout():
 		e.Kind = tlsapi.KindTimeout
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			// Transports of others have timeout errors of their own.
+			e.Err = fmt.Errorf("%w: %w", os.ErrDeadlineExceeded, err)
+		}
 	}
 	return e
 }
