@@ -3,19 +3,21 @@
 LIBS ?= openssl boringssl s2n
 GO ?= go
 # The modules of this repository: the core and the ones with heavier dependencies.
-MODULES := . cmd/polytls grpctls bench
+MODULES := . cmd/polytls grpctls promtls bench peers
 
 # Where everything was built and installed, nothing may be skipped for want of it.
 REQUIRE := POLYTLS_REQUIRE_PEERS=1 POLYTLS_REQUIRE_PROVIDERS="$(LIBS)"
 
 # Where the race detector, AddressSanitizer and a build without cgo can tell what
 # `make test` cannot; CONTRIBUTING.md says why.
-RACE_PACKAGES := ./internal/blinding ./internal/engine ./internal/native ./internal/selection ./tlsapi ./stdtls ./boringssl ./providers
+RACE_PACKAGES := ./internal/blinding ./internal/engine ./internal/native ./internal/selection ./metrics ./tlsapi ./stdtls ./boringssl ./providers
 ASAN_PACKAGES := ./internal/engine ./internal/native ./openssl ./boringssl ./s2n
 NOCGO_PACKAGES := ./internal/engine ./internal/native ./openssl ./boringssl ./s2n ./stdtls ./providers
 # cgocheck2 looks at every pointer that is stored to C memory.
 ASAN := $(REQUIRE) GOEXPERIMENT=cgocheck2 $(GO) test -asan -timeout 40m
 
+# All tests against other programs, which take minutes.
+PEERS := $(REQUIRE) POLYTLS_PEERS=all
 # Built apart, because the binaries that `go test` runs at once have no symbols,
 # and stacks are told apart by their functions.
 FAULTS := cd internal/faultinjection && $(GO) test -c -tags polytls_faults
@@ -23,6 +25,8 @@ FAULTS_STRIDE ?= 1
 
 BENCH_OUT ?= bin/bench
 BENCH_FLAGS ?=
+
+YARDSTICK_FLAGS ?=
 
 PROVIDERS ?= $(LIBS) std
 BOGO_FLAGS ?=
@@ -51,10 +55,13 @@ test: native test-tools ## Run all tests: scripts, builds, consumers, without cg
 	scripts/build-native-test.sh
 	scripts/build-stages-test.sh
 	scripts/consumer-test.sh
+	$(REQUIRE) scripts/next-go-test.sh
 	CGO_ENABLED=0 $(GO) test -short $(NOCGO_PACKAGES)
 	cd grpctls && $(REQUIRE) $(GO) test -timeout 20m ./...
+	cd promtls && $(REQUIRE) $(GO) test -timeout 20m ./...
 	cd cmd/polytls && $(REQUIRE) $(GO) test -timeout 20m ./...
 	cd bench && $(GO) test -timeout 20m ./...
+	cd peers && $(REQUIRE) $(GO) test -timeout 20m ./...
 	$(REQUIRE) $(GO) test -timeout 20m ./...
 
 .PHONY: race
@@ -65,6 +72,7 @@ race: native ## Run the tests under the race detector where it tells something
 race-all: native test-tools ## Run all Go tests under the race detector
 	cd cmd/polytls && $(REQUIRE) $(GO) test -race -timeout 30m ./...
 	cd grpctls && $(REQUIRE) $(GO) test -race -timeout 30m ./...
+	cd promtls && $(REQUIRE) $(GO) test -race -timeout 30m ./...
 	$(REQUIRE) $(GO) test -race -timeout 40m ./...
 
 .PHONY: asan
@@ -93,6 +101,19 @@ bench: native ## Compare the providers on this machine (BENCH_FLAGS=--quick, BEN
 	cd bench && $(GO) build -o ../bin/bench/compare .
 	bin/bench/compare --floors bin/bench --baseline bin/bench/baseline --out $(BENCH_OUT) $(BENCH_FLAGS)
 
+.PHONY: interop
+interop: native peer-tools ## Talk to other TLS programs in both roles, write docs/INTEROP.md (5 minutes)
+	cd peers && $(PEERS) POLYTLS_INTEROP=../docs/INTEROP.md $(GO) test -count=1 -timeout 30m -run TestInterop .
+
+.PHONY: scan
+scan: native peer-tools ## Let testssl.sh and sslscan look at the presets of every provider (5 minutes)
+	cd peers && $(PEERS) POLYTLS_SCAN=../docs/INTEROP.md $(GO) test -count=1 -timeout 60m -parallel 8 -run 'TestScan|TestSslscan' .
+
+.PHONY: yardstick
+yardstick: build peer-tools ## Measure serve and proxy beside nginx and HAProxy, write docs/PERFORMANCE.md (3 minutes)
+	cd bench && $(GO) build -o ../bin/yardstick ./yardstick
+	bin/yardstick --polytls bin/polytls --write docs/PERFORMANCE.md $(YARDSTICK_FLAGS)
+
 .PHONY: lint
 lint: native lint-tools ## Check formatting, generated files, Go, C under gcc and clang, shell and workflows
 	@unformatted=$$(git ls-files '*.go' | xargs gofmt -l); \
@@ -120,6 +141,11 @@ clean: ## Remove build output from the tree (the cache of native libraries stays
 .PHONY: test-tools
 test-tools:
 	@scripts/install-tools.sh openssl:openssl gnutls-cli:gnutls-bin curl:curl pkg-config:pkg-config
+
+.PHONY: peer-tools
+peer-tools: test-tools
+	@scripts/install-tools.sh tstclnt:libnss3-tools nginx:nginx-light haproxy:haproxy stunnel:stunnel4 javac:default-jdk-headless \
+		node:nodejs h2load:nghttp2-client testssl:testssl.sh sslscan:sslscan
 
 .PHONY: lint-tools
 lint-tools:

@@ -16,28 +16,15 @@
 package certreload
 
 import (
-	"crypto/sha256"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
-	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/fsnotify/fsnotify"
-
 	"github.com/polytls/polytls/tlsapi"
-)
-
-const (
-	defaultPollInterval = time.Minute
-	// settleTime is how long nothing must have changed before the files are
-	// read: certificate and key are seldom written at once.
-	settleTime = 100 * time.Millisecond
 )
 
 // KeyPair names the files of a certificate chain and of its private key, each
@@ -79,39 +66,23 @@ type Files struct {
 	options Options
 	current atomic.Pointer[tlsapi.ServerConfig]
 
-	mu   sync.Mutex // one reload at a time
-	read [32]byte   // digest of the files at the last attempt
-
-	watcher *fsnotify.Watcher // nil when the system has none
-	stop    chan struct{}
-	stopped chan struct{}
-	closing sync.Once
+	mu      sync.Mutex // one reload at a time
+	watcher *Watcher
 }
 
 // New reads the files and watches them until Close. What is wrong with them now
 // is an error of tlsapi.KindConfig, or the provider's.
 func New(options Options) (*Files, error) {
-	f := &Files{options: options, stop: make(chan struct{}), stopped: make(chan struct{})}
-	if f.options.PollInterval <= 0 {
-		f.options.PollInterval = defaultPollInterval
-	}
+	f := &Files{options: options}
 	if err := f.options.check(); err != nil {
 		return nil, err
 	}
 	// Watched before they are read, so that no change is missed.
-	watcher, err := fsnotify.NewWatcher()
-	if err != nil {
-		f.warn("the system does not tell of changed files; they are looked at only now and then", err)
-	}
-	f.watcher = watcher
-	f.watchFolders()
+	f.watcher = Watch(WatchOptions{Paths: f.options.paths, Changed: f.takeOver, PollInterval: options.PollInterval, Log: options.Log})
 	if err := f.reload(); err != nil {
-		if watcher != nil {
-			watcher.Close()
-		}
+		f.watcher.Close()
 		return nil, err
 	}
-	go f.watch()
 	return f, nil
 }
 
@@ -147,14 +118,13 @@ func (f *Files) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, er
 
 // Reload reads the files now, for a signal handler. When the error is not nil,
 // what was good last stays.
-func (f *Files) Reload() error { return f.reload() }
+func (f *Files) Reload() error {
+	f.watcher.Seen()
+	return f.reload()
+}
 
 // Close ends the watching; what is current stays. It waits for Reloaded.
-func (f *Files) Close() error {
-	f.closing.Do(func() { close(f.stop) })
-	<-f.stopped
-	return nil
-}
+func (f *Files) Close() error { return f.watcher.Close() }
 
 func (o *Options) check() error {
 	if len(o.Certificates) == 0 && len(o.ClientCAs) == 0 {
@@ -188,13 +158,6 @@ func (o *Options) paths() []string {
 func (f *Files) reload() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.reloadLocked(f.digest())
-}
-
-// reloadLocked needs the digest from before the reading: what changes meanwhile
-// is read again.
-func (f *Files) reloadLocked(digest [32]byte) error {
-	f.read = digest
 	config, err := f.load()
 	if err != nil {
 		return err
@@ -236,107 +199,17 @@ func (f *Files) load() (*tlsapi.ServerConfig, error) {
 	return &config, unused.Close()
 }
 
-// digest tells whether any file has changed. What cannot be read is part of it.
-func (f *Files) digest() [32]byte {
-	h := sha256.New()
-	for _, path := range f.options.paths() {
-		text, err := os.ReadFile(path)
-		if err != nil {
-			text = []byte(err.Error())
-		}
-		fmt.Fprintf(h, "%t,%d,", err == nil, len(text))
-		h.Write(text)
-	}
-	return [32]byte(h.Sum(nil))
-}
-
-// watch runs until Close.
-func (f *Files) watch() {
-	defer close(f.stopped)
-	poll := time.NewTicker(f.options.PollInterval)
-	defer poll.Stop()
-	settled := time.NewTimer(0)
-	settled.Stop()
-	defer settled.Stop()
-	var events <-chan fsnotify.Event
-	var failures <-chan error
-	if f.watcher != nil {
-		defer f.watcher.Close()
-		events, failures = f.watcher.Events, f.watcher.Errors
-	}
-	for {
-		select {
-		case <-f.stop:
-			return
-		case <-events:
-			settled.Reset(settleTime)
-		case err := <-failures:
-			// Events may be lost; the files tell the truth.
-			f.warn("watching the files", err)
-			settled.Reset(settleTime)
-		case <-settled.C:
-			f.takeOver()
-		case <-poll.C:
-			f.takeOver()
-		}
-	}
-}
-
-// takeOver reloads the files if they have changed since the last attempt.
+// takeOver reloads the files after a change.
 func (f *Files) takeOver() {
-	// A link may lead elsewhere now.
-	f.watchFolders()
-	f.mu.Lock()
-	digest := f.digest()
-	if digest == f.read {
-		f.mu.Unlock()
-		return
-	}
-	err := f.reloadLocked(digest)
-	f.mu.Unlock()
-	if err != nil {
-		f.warn("the files have changed and cannot be used; the old ones stay in use", err)
-	} else if f.options.Log != nil {
-		f.options.Log.Info("took over the changed files")
+	err := f.reload()
+	if f.options.Log != nil {
+		if err != nil {
+			f.options.Log.Warn("the files have changed and cannot be used; the old ones stay in use", "error", err)
+		} else {
+			f.options.Log.Info("took over the changed files")
+		}
 	}
 	if f.options.Reloaded != nil {
 		f.options.Reloaded(err)
 	}
-}
-
-func (f *Files) warn(message string, err error) {
-	if f.options.Log != nil {
-		f.options.Log.Warn(message, "error", err)
-	}
-}
-
-// maxLinks bounds chains of symbolic links, as systems do.
-const maxLinks = 40
-
-// watchFolders watches the folders of the files, and those of every link on the
-// way to them: files are replaced by renaming and by turning links around (in
-// Kubernetes the link ..data), which a watch of the file would not see.
-// Folders that are watched already are no matter.
-func (f *Files) watchFolders() {
-	if f.watcher == nil {
-		return
-	}
-	for _, path := range f.options.paths() {
-		for range maxLinks {
-			f.watchFolder(filepath.Dir(path))
-			target, err := os.Readlink(path)
-			if err != nil {
-				break
-			}
-			if !filepath.IsAbs(target) {
-				target = filepath.Join(filepath.Dir(path), target)
-			}
-			path = target
-		}
-	}
-}
-
-func (f *Files) watchFolder(folder string) {
-	// A folder that is missing is found by polling when it comes.
-	_ = f.watcher.Add(folder)
 }

@@ -15,6 +15,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"log/slog"
 	"net"
 	"net/url"
 	"slices"
@@ -23,6 +24,7 @@ import (
 
 	"google.golang.org/grpc/credentials"
 
+	"github.com/polytls/polytls/internal/handshakelog"
 	"github.com/polytls/polytls/tlsapi"
 )
 
@@ -57,11 +59,14 @@ func NewClient(provider tlsapi.Provider, config *tlsapi.ClientConfig) (credentia
 // configuration that GetConfigForClient returns must offer it itself. Handshakes
 // end after HandshakeTimeout, or two minutes when it is zero. A configuration
 // that the provider refuses is an error.
-func NewServer(provider tlsapi.Provider, config *tlsapi.ServerConfig) (credentials.TransportCredentials, error) {
+func NewServer(provider tlsapi.Provider, config *tlsapi.ServerConfig, options ...ServerOption) (credentials.TransportCredentials, error) {
 	if err := available(provider); err != nil {
 		return nil, err
 	}
 	s := &serverCredentials{provider: provider}
+	for _, option := range options {
+		option(s)
+	}
 	if config != nil {
 		s.config = *config
 	}
@@ -69,6 +74,17 @@ func NewServer(provider tlsapi.Provider, config *tlsapi.ServerConfig) (credentia
 		return nil, err
 	}
 	return s, try(func(transport net.Conn) (tlsapi.Conn, error) { return provider.Server(transport, &s.config) })
+}
+
+// ServerOption changes what NewServer returns.
+type ServerOption func(*serverCredentials)
+
+// WithLog logs failed handshakes of a server at slog.LevelWarn, as
+// httptls.Listener does; grpc-go tells of them in its own log at most. A client's
+// failures are in the errors of its calls. Nil, the default, means none. To log
+// successful handshakes as well, wrap the provider with a metrics.Meter.
+func WithLog(log *slog.Logger) ServerOption {
+	return func(s *serverCredentials) { s.log = log }
 }
 
 func available(provider tlsapi.Provider) error {
@@ -147,6 +163,7 @@ func (c *clientCredentials) OverrideServerName(name string) error {
 type serverCredentials struct {
 	provider tlsapi.Provider
 	config   tlsapi.ServerConfig
+	log      *slog.Logger
 }
 
 // ClientHandshake implements credentials.TransportCredentials.
@@ -156,6 +173,17 @@ func (s *serverCredentials) ClientHandshake(context.Context, string, net.Conn) (
 
 // ServerHandshake implements credentials.TransportCredentials.
 func (s *serverCredentials) ServerHandshake(transport net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	began := time.Now()
+	conn, auth, err := s.handshake(transport)
+	if err != nil {
+		handshakelog.Failed(s.log, handshakelog.Handshake{
+			Provider: s.provider.Name(), Role: "server", Remote: transport.RemoteAddr(), Duration: time.Since(began),
+		}, err)
+	}
+	return conn, auth, err
+}
+
+func (s *serverCredentials) handshake(transport net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	conn, err := s.provider.Server(transport, &s.config)
 	if err != nil {
 		return nil, nil, err
@@ -177,7 +205,7 @@ func (s *serverCredentials) Info() credentials.ProtocolInfo {
 // Clone implements credentials.TransportCredentials. Configurations are not
 // changed, so the same one serves.
 func (s *serverCredentials) Clone() credentials.TransportCredentials {
-	return &serverCredentials{provider: s.provider, config: s.config}
+	return &serverCredentials{provider: s.provider, config: s.config, log: s.log}
 }
 
 // OverrideServerName implements credentials.TransportCredentials.

@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"testing"
 	"time"
@@ -23,6 +24,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/polytls/polytls/grpctls"
+	"github.com/polytls/polytls/metrics"
 	"github.com/polytls/polytls/providers"
 	"github.com/polytls/polytls/stdtls"
 	"github.com/polytls/polytls/tlsapi"
@@ -192,6 +194,46 @@ func TestCallsAndStreams(t *testing.T) {
 		}
 	})
 }
+
+// A Meter changes nothing; what fails is logged and counted.
+func TestCountedAndLogged(t *testing.T) {
+	eachProvider(t, func(t *testing.T, p tlsapi.Provider) {
+		s := newSite(t)
+		s.server.MaxBlindingDelay = -1
+		lines := make(chan string, 10)
+		log := slog.New(slog.NewTextHandler(writerFunc(func(p []byte) (int, error) {
+			lines <- string(p)
+			return len(p), nil
+		}), nil))
+		meter := new(metrics.Meter)
+		server, err := grpctls.NewServer(meter.Provider(p), s.server, grpctls.WithLog(log))
+		require.NoError(t, err)
+		client, err := grpctls.NewClient(meter.Provider(p), s.client)
+		require.NoError(t, err)
+		address := serve(t, server)
+		exchange(t, dial(t, address, client))
+		for _, c := range meter.Snapshot().Connections {
+			complete, _ := c.Handshakes()
+			assert.EqualValues(t, 1, complete, c.Role)
+			assert.Greater(t, c.BytesRead, uint64(64*50_000), c.Role)
+			assert.Zero(t, c.Failures(), c.Role)
+		}
+		assert.Empty(t, lines)
+
+		conn, err := net.Dial("tcp", address)
+		require.NoError(t, err)
+		defer conn.Close()
+		_, err = io.WriteString(conn, "this is not TLS\n")
+		require.NoError(t, err)
+		line := <-lines
+		assert.Contains(t, line, "level=WARN msg=\"TLS handshake failed\" provider="+p.Name()+" role=server remote="+conn.LocalAddr().String())
+		assert.Contains(t, line, "kind=not_tls")
+	})
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
 func TestRefusals(t *testing.T) {
 	eachProvider(t, func(t *testing.T, p tlsapi.Provider) {

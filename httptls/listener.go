@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/polytls/polytls/internal/handshakelog"
 	"github.com/polytls/polytls/tlsapi"
 )
 
@@ -36,7 +37,11 @@ type Listener struct {
 	// configuration's counts besides this one. Negative means no limit but
 	// the configuration's.
 	HandshakeTimeout time.Duration
-	// Log receives a warning for every failed handshake. Nil means none.
+	// Log receives a line at slog.LevelWarn for every failed handshake, which
+	// nobody else hears of: provider, client's address, kind, alert, duration
+	// and the error's text, cut to 512 printable bytes as the client may have
+	// chosen parts of it. Nil means none. To log successful ones as well, wrap
+	// the provider with a metrics.Meter.
 	Log *slog.Logger
 
 	inner    net.Listener
@@ -164,9 +169,10 @@ func (l *Listener) acceptTransports() {
 // handshake owns transport and a slot.
 func (l *Listener) handshake(transport net.Conn) {
 	defer func() { <-l.slots }()
+	began := time.Now()
 	conn, err := l.provider.Server(transport, l.config)
 	if err != nil {
-		l.report(transport, err)
+		l.report(transport, began, err)
 		transport.Close()
 		return
 	}
@@ -175,7 +181,7 @@ func (l *Listener) handshake(transport net.Conn) {
 	cancel()
 	if err != nil {
 		if l.ctx.Err() == nil {
-			l.report(transport, err)
+			l.report(transport, began, err)
 			if l.answering.Load() {
 				answerPlainHTTP(transport, err)
 			}
@@ -200,10 +206,10 @@ func (l *Listener) handshakeContext() (context.Context, context.CancelFunc) {
 	return context.WithCancel(l.ctx)
 }
 
-func (l *Listener) report(transport net.Conn, err error) {
-	if l.Log != nil {
-		l.Log.Warn("TLS handshake failed", "provider", l.provider.Name(), "client", transport.RemoteAddr().String(), "error", err)
-	}
+func (l *Listener) report(transport net.Conn, began time.Time, err error) {
+	handshakelog.Failed(l.Log, handshakelog.Handshake{
+		Provider: l.provider.Name(), Role: "server", Remote: transport.RemoteAddr(), Duration: time.Since(began),
+	}, err)
 }
 
 // answerPlainHTTP tells a client that forgot the s of https, in the words of

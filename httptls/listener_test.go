@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -18,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/polytls/polytls/httptls"
+	"github.com/polytls/polytls/metrics"
 	"github.com/polytls/polytls/stdtls"
 	"github.com/polytls/polytls/tlsapi"
 	"github.com/polytls/polytls/tlstest"
@@ -221,8 +223,74 @@ func TestFailuresAreLogged(t *testing.T) {
 	require.NoError(t, err)
 	<-failed
 	assert.Contains(t, log.String(), "provider=std")
-	assert.Contains(t, log.String(), "client="+conn.LocalAddr().String())
+	assert.Contains(t, log.String(), "level=WARN msg=\"TLS handshake failed\"")
+	assert.Contains(t, log.String(), "role=server")
+	assert.Contains(t, log.String(), "kind=not_tls")
+	assert.Contains(t, log.String(), "remote="+conn.LocalAddr().String())
 	assert.True(t, strings.Contains(log.String(), tlsapi.KindNotTLS.Error()), log.String())
+}
+
+func TestServerLogs(t *testing.T) {
+	s := newSite(t)
+	lines := make(chan string, 10)
+	log := slog.New(slog.NewTextHandler(writerFunc(func(p []byte) (int, error) {
+		lines <- string(p)
+		return len(p), nil
+	}), nil))
+	addr := serve(t, &httptls.Server{
+		Provider: stdtls.Provider, Config: s.config, Log: log,
+		Server: http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("a program's mistake") })},
+	})
+	conn, err := net.Dial("tcp", addr)
+	require.NoError(t, err)
+	defer conn.Close()
+	_, err = io.WriteString(conn, "this is not TLS\n")
+	require.NoError(t, err)
+	assert.Contains(t, <-lines, "kind=not_tls")
+
+	_, err = client(t, &httptls.Transport{Provider: stdtls.Provider, Config: s.client}).Get("https://" + addr)
+	require.Error(t, err)
+	assert.Contains(t, <-lines, "a program's mistake")
+}
+
+// A Meter changes nothing for servers and clients.
+func TestCounted(t *testing.T) {
+	eachProvider(t, func(t *testing.T, p tlsapi.Provider) {
+		s := newSite(t)
+		meter := new(metrics.Meter)
+		counted := meter.Provider(p)
+		addr := serve(t, &httptls.Server{
+			Provider: counted, Config: s.config,
+			Server: http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				conn := httptls.ConnFromContext(r.Context())
+				if assert.NotNil(t, conn) {
+					assert.Equal(t, conn.ConnectionState().CipherSuite, r.TLS.CipherSuite)
+				}
+				_, _ = io.WriteString(w, r.Proto)
+			})},
+		})
+		requests := uint64(0)
+		for _, http2 := range []bool{false, true} {
+			web := client(t, &httptls.Transport{Provider: counted, Config: s.client, HTTP: &http.Transport{Protocols: protocols(true, http2)}})
+			for range 2 {
+				resp, err := web.Get("https://" + addr)
+				require.NoError(t, err)
+				body, err := io.ReadAll(resp.Body)
+				resp.Body.Close()
+				require.NoError(t, err)
+				assert.Equal(t, map[bool]string{false: "HTTP/1.1", true: "HTTP/2.0"}[http2], string(body))
+				assert.NotNil(t, resp.TLS)
+			}
+			requests++
+		}
+		for _, c := range meter.Snapshot().Connections {
+			complete, _ := c.Handshakes()
+			assert.Equal(t, requests, complete, "%s: one connection for two requests", c.Role)
+			assert.EqualValues(t, requests, c.Open, c.Role)
+			assert.NotZero(t, c.BytesRead, c.Role)
+			assert.Zero(t, c.Failures(), c.Role)
+		}
+	})
 }
 
 type writerFunc func([]byte) (int, error)

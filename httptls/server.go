@@ -3,6 +3,7 @@ package httptls
 import (
 	"context"
 	"crypto/tls"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -27,8 +28,8 @@ import (
 // ConnFromContext. ConnContext and ConnState are called with the tlsapi.Conn.
 // Shutdown waits for requests and HTTP/2 streams as http.Server's does.
 //
-// Serving changes Handler, ConnContext, ConnState and Protocols of the embedded
-// http.Server: they must not be set after that. The server serves TLS only; for
+// Serving changes Handler, ConnContext, ConnState, Protocols and ErrorLog of the
+// embedded http.Server: they must not be set after that. The server serves TLS only; for
 // plain HTTP use another http.Server.
 type Server struct {
 	http.Server
@@ -40,6 +41,11 @@ type Server struct {
 	// h2 before http/1.1; so are they when a configuration that its
 	// GetConfigForClient returns has none.
 	Config *tlsapi.ServerConfig
+	// Log receives failed handshakes as Listener.Log does, and what http.Server
+	// writes to its ErrorLog, at slog.LevelWarn, unless that is set. Nil, the
+	// default, means that failed handshakes are not logged and that http.Server
+	// does as it is used to.
+	Log *slog.Logger
 
 	prepared     sync.Once
 	preparation  error
@@ -111,6 +117,9 @@ func (s *Server) Serve(l net.Listener) error {
 		return err
 	}
 	tlsListener.answering.Store(true)
+	if tlsListener.Log == nil {
+		tlsListener.Log = s.Log
+	}
 	return s.Server.Serve(&servedListener{Listener: tlsListener, server: s})
 }
 
@@ -183,6 +192,9 @@ func (s *Server) prepare() error {
 		s.Protocols.SetHTTP1(s.http1)
 		s.Protocols.SetUnencryptedHTTP2(s.http2)
 
+		if s.Log != nil && s.ErrorLog == nil {
+			s.ErrorLog = slog.NewLogLogger(s.Log.Handler(), slog.LevelWarn)
+		}
 		handler := s.Handler
 		s.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.TLS == nil {

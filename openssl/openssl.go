@@ -17,7 +17,7 @@ var Provider tlsapi.Provider = native.New(&native.Provider{
 func matrix(able native.Abilities) native.Matrix {
 	m := native.LibsslMatrix()
 	if !able.Has(native.AbilityMLKEM) {
-		m.Set(tlsapi.Native, "the library at hand has no post-quantum group: X25519MLKEM768, SecP256r1MLKEM768 and SecP384r1MLKEM1024 are refused",
+		m.Set(tlsapi.Native, "the library at hand has no post-quantum group: X25519MLKEM768, SecP256r1MLKEM768, SecP384r1MLKEM1024 and MLKEM1024 are refused",
 			tlsapi.ClientCurves, tlsapi.ServerCurves)
 		m.Set(tlsapi.Emulated, native.PresetNote+"; "+native.PresetWithoutMLKEM, tlsapi.ClientPolicyPreset, tlsapi.ServerPolicyPreset)
 	}

@@ -244,10 +244,13 @@ static struct polytls_result failure_result(enum polytls_failure failure) {
   return r;
 }
 
-/* s2n's error state is one number per thread. */
+/* s2n's error state is one number per thread; its libcrypto has a queue. Emptying
+ * that walks all its places, so it is looked at first. */
 static void clear_errors(void) {
   *s2n_errno_location() = 0;
-  ERR_clear_error();
+  if (ERR_peek_error() != 0) {
+    ERR_clear_error();
+  }
 }
 
 static int is_error(const char *name) { return strcmp(s2n_strerror_name(*s2n_errno_location()), name) == 0; }
@@ -2196,6 +2199,7 @@ static int finish_handshake(struct connection *conn) {
   conn->psk = used_psk(conn);
   conn->resumed = is_resumed(conn);
   conn->done = 1;
+  conn->base.idle_limit = POLYTLS_MAX_IDLE_RECORDS;
   /* Memory only: what fails here is freed with the connection. The record
    * buffers come back with the first data; freeing them after every record
    * (s2n's dynamic buffers) costs a tenth of the bulk speed. */
@@ -2338,6 +2342,7 @@ static struct polytls_result conn_read(struct polytls_conn *base, uint8_t *buf, 
     ssize_t result = s2n_recv(conn->s2n, buf + n, (ssize_t)want, &blocked);
     if (result > 0) {
       n += (size_t)result;
+      conn->base.idle_records = 0;
       if (s2n_peek(conn->s2n) > 0) {
         continue;
       }
@@ -2360,6 +2365,9 @@ static struct polytls_result conn_read(struct polytls_conn *base, uint8_t *buf, 
       break;
     }
     if (blocked_on(blocked) == FOR_INPUT) {
+      if (n == 0 && polytls_conn_is_idle(&conn->base)) {
+        (void)fail(conn, POLYTLS_FAIL_PROTOCOL, ALERT_UNEXPECTED_MESSAGE, "too many records in a row bring no data");
+      }
       break;
     }
     fail_with_error(conn, "read");

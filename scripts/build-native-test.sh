@@ -328,15 +328,19 @@ what_is_built() {
   # The toy knows the key share syntax and no post-quantum group.
   grep -q '#define HAVE_GROUP_KEYSHARE_SYNTAX 1' "$dir/include/polytls_openssl_probe.h"
   not grep -q HAVE_X25519MLKEM768 "$dir/include/polytls_openssl_probe.h"
-  # Its symbols are hidden, and it links through the one name.
+  # Its symbols are hidden, and it links in the order of the generated flags.
   [ -z "$(readelf -Ws "$dir"/lib/libpolytls_openssl_*.a | awk '$5 == "GLOBAL" && $6 == "DEFAULT" && $7 ~ /^[0-9]+$/ && $8 !~ /native_key/')" ]
   printf '#include <openssl/ssl.h>\n#include "polytls_openssl_probe.h"\nint main(void) { return !SSL_CTX_new(TLS_method()) || !OpenSSL_version(0) || polytls_openssl_native_key()[0] != POLYTLS_OPENSSL_KEY[0]; }\n' >"$work/main.c"
-  gcc -I"$dir/include" -o "$work/main" "$work/main.c" -L"$dir/lib" -Lopenssl -lpolytls_openssl_native
+  gcc -I"$dir/include" -o "$work/main" "$work/main.c" -L"$dir/lib" -Lopenssl -lpolytls_openssl_ssl -lpolytls_openssl_crypto
   "$work/main"
-  # Where only the package folder is, as in a vendored copy, the name is found
-  # and empty.
+  # The go command takes real archives only: linker scripts have no magic.
+  for archive in "$dir"/lib/*.a openssl/*.a; do
+    [ "$(head -c 8 "$archive")" = '!<arch>' ]
+  done
+  # Where only the package folder is, as in a vendored copy, the archives are
+  # found and empty.
   echo 'int main(void) { return 0; }' >"$work/main.c"
-  gcc -o "$work/main" "$work/main.c" -L/nosuchfolder/lib -Lopenssl -lpolytls_openssl_native
+  gcc -o "$work/main" "$work/main.c" -L/nosuchfolder/lib -Lopenssl -lpolytls_openssl_ssl -lpolytls_openssl_crypto
 }
 
 new_sources_new_key() {
@@ -400,7 +404,7 @@ clean() {
   script 0 openssl
   script 0 --clean
   [ ! -e openssl/native_flags_generated.go ]
-  [ ! -e openssl/libpolytls_openssl_native.a ]
+  [ -z "$(find openssl -name '*.a')" ]
   [ ! -e third_party/build ]
   [ -n "$(find "$POLYTLS_CACHE" -maxdepth 1 -name 'openssl-*')" ]
   echo mine >"$POLYTLS_CACHE/notes"

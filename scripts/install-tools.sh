@@ -5,7 +5,8 @@ set -euo pipefail
 
 packages=()
 for pair in "$@"; do
-  command -v "${pair%%:*}" >/dev/null 2>&1 || packages+=("${pair#*:}")
+  # Daemons may not be in an ordinary user's path.
+  PATH=$PATH:/usr/sbin command -v "${pair%%:*}" >/dev/null 2>&1 || packages+=("${pair#*:}")
 done
 [ "${#packages[@]}" -gt 0 ] || exit 0
 

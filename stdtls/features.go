@@ -20,7 +20,7 @@ type cell struct {
 
 const (
 	noteVerification = "verified by crypto/x509 outside of crypto/tls; a refused certificate always gets alert bad_certificate"
-	noteCurves       = "the set is honoured; crypto/tls orders it by its own preference; X448 is refused"
+	noteCurves       = "the set is honoured; crypto/tls orders it by its own preference; X448 and MLKEM1024 are refused"
 	noteCipherSuites = "the TLS 1.2 suites are honoured as a set, in crypto/tls's own order; the TLS 1.3 suites must be all three, as crypto/tls cannot restrict them; DHE suites are refused"
 	noteShare        = "crypto/tls decides from the curves: a post-quantum group first in its order brings its classical half as a second share when that is in the list; the other value is refused"
 	noteSchemes      = "crypto/tls has no setting for signature schemes"
@@ -33,7 +33,8 @@ const (
 	noteHooks        = "called by the connection around crypto/tls's handshake"
 	noteExporter     = "TLS 1.2 needs a peer with extended master secret; without it the call matches errors.ErrUnsupported"
 	noteH2Only       = "the check for a client that offers only h2 is made beside the certificate's and ends with alert bad_certificate"
-	noteServerVerify = "in TLS 1.3 crypto/tls has sent the server's flight, Finished included, before the hook runs; the connection is usable only after it"
+	noteVerdict      = "the alert of a rejection is always bad_certificate"
+	noteServerVerify = noteVerdict + "; in TLS 1.3 crypto/tls has sent the server's flight, Finished included, before the hook runs; the connection is usable only after it"
 	noteRevocation   = "checked by crypto/x509 outside of crypto/tls, with alert bad_certificate; lists with an issuing distribution point or another unknown critical extension count as missing"
 	noteSigner       = "of a signer that fails only the error's text is passed on"
 	noteHook         = "the alert for an error is always internal_error"
@@ -74,7 +75,7 @@ var cells = map[tlsapi.Feature]cell{
 	tlsapi.ClientRevocationLists:    emulated(noteRevocation),
 	tlsapi.ClientHandshakeTimeout:   emulated(noteTimeout),
 	tlsapi.ClientKeyLog:             native,
-	tlsapi.ClientVerifyConnection:   native,
+	tlsapi.ClientVerifyConnection:   {tlsapi.Native, noteVerdict},
 	tlsapi.ClientHandshakeHooks:     emulated(noteHooks),
 	tlsapi.ClientCloseWrite:         native,
 	tlsapi.ClientExporter:           {tlsapi.Native, noteExporter},

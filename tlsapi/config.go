@@ -114,7 +114,11 @@ type Settings struct {
 	// VerifyConnection, if not nil, is called once per handshake, after the
 	// provider's own verification and before this end's last flight goes out;
 	// an error fails the handshake with KindRejected, and with alert
-	// bad_certificate where the provider can send one (see ClientAlerts).
+	// bad_certificate where the provider can send one (see
+	// ClientVerifyConnection, ServerVerifyConnection); an error that is, or
+	// wraps, a tls.AlertError has that alert instead where the provider can
+	// choose. What comes after the peer's certificate in the handshake may not
+	// be known yet: the group and the signature scheme.
 	// It is also called when a session was resumed. It may block: the
 	// handshake's deadline goes on.
 	VerifyConnection func(tls.ConnectionState) error

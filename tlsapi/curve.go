@@ -21,6 +21,9 @@ const (
 	SecP256r1MLKEM768  = tls.SecP256r1MLKEM768
 	SecP384r1MLKEM1024 = tls.SecP384r1MLKEM1024
 	X448               = CurveID(30)
+	// MLKEM1024 is ML-KEM alone, without a classical half, as CNSA 2.0 wants it
+	// (draft-ietf-tls-mlkem).
+	MLKEM1024 = CurveID(0x0202)
 )
 
 var curveNames = []struct {
@@ -37,6 +40,7 @@ var curveNames = []struct {
 	{X25519MLKEM768, "X25519MLKEM768", []string{"x25519mlkem768", "x25519_mlkem768"}},
 	{SecP256r1MLKEM768, "SecP256r1MLKEM768", []string{"secp256r1mlkem768"}},
 	{SecP384r1MLKEM1024, "SecP384r1MLKEM1024", []string{"secp384r1mlkem1024"}},
+	{MLKEM1024, "MLKEM1024", []string{"mlkem1024", "ml-kem-1024"}},
 }
 
 // ParseCurves parses a list of groups in order of preference, separated by
@@ -64,7 +68,7 @@ func CurveName(id CurveID) string {
 
 // PostQuantum reports whether a group has a post-quantum component.
 func PostQuantum(id CurveID) bool {
-	return id == X25519MLKEM768 || id == SecP256r1MLKEM768 || id == SecP384r1MLKEM1024
+	return id == X25519MLKEM768 || id == SecP256r1MLKEM768 || id == SecP384r1MLKEM1024 || id == MLKEM1024
 }
 
 func curveByName(name string) (CurveID, bool) {

@@ -23,6 +23,7 @@ func TestParseCurves(t *testing.T) {
 		"X25519MLKEM768:x25519":             {tlsapi.X25519MLKEM768, tlsapi.X25519},
 		"SecP256r1MLKEM768,X448":            {tlsapi.SecP256r1MLKEM768, tlsapi.X448},
 		"secp384r1mlkem1024":                {tlsapi.SecP384r1MLKEM1024},
+		"MLKEM1024":                         {tlsapi.MLKEM1024},
 		"X25519:P-256,P-384:X25519MLKEM768": {tlsapi.X25519, tlsapi.CurveP256, tlsapi.CurveP384, tlsapi.X25519MLKEM768},
 	} {
 		got, err := tlsapi.ParseCurves(list)
@@ -71,6 +72,7 @@ func TestCurveNames(t *testing.T) {
 	assert.True(t, tlsapi.PostQuantum(tlsapi.X25519MLKEM768))
 	assert.True(t, tlsapi.PostQuantum(tlsapi.SecP256r1MLKEM768))
 	assert.True(t, tlsapi.PostQuantum(tlsapi.SecP384r1MLKEM1024))
+	assert.True(t, tlsapi.PostQuantum(tlsapi.MLKEM1024))
 	assert.False(t, tlsapi.PostQuantum(tlsapi.X25519))
 }
 

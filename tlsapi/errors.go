@@ -135,6 +135,61 @@ func (k Kind) Error() string {
 	return fmt.Sprintf("kind %d", uint8(k))
 }
 
+var kindNames = map[Kind]string{
+	KindInternal:           "internal",
+	KindConfig:             "config",
+	KindUnsupported:        "unsupported",
+	KindUnavailable:        "unavailable",
+	KindProtocol:           "protocol",
+	KindPeerAlert:          "peer_alert",
+	KindBadRecord:          "bad_record",
+	KindNotTLS:             "not_tls",
+	KindNoCertificate:      "no_certificate",
+	KindNoALPN:             "no_alpn",
+	KindNoPSK:              "no_psk",
+	KindBadPSK:             "bad_psk",
+	KindTransport:          "transport",
+	KindTimeout:            "timeout",
+	KindCanceled:           "canceled",
+	KindClosed:             "closed",
+	KindRejected:           "rejected",
+	KindHostname:           "hostname",
+	KindUntrusted:          "untrusted",
+	KindSelfSigned:         "self_signed",
+	KindExpired:            "expired",
+	KindNotYetValid:        "not_yet_valid",
+	KindKeyUsage:           "key_usage",
+	KindWeakKey:            "weak_key",
+	KindWeakSignature:      "weak_signature",
+	KindRevoked:            "revoked",
+	KindRevocationUnknown:  "revocation_unknown",
+	KindInvalidCertificate: "invalid_certificate",
+}
+
+// Name returns the category as one word for logs and metrics, such as
+// "peer_alert"; "other" for the zero value and for values that are no category.
+// The names do not change.
+func (k Kind) Name() string {
+	if s, ok := kindNames[k]; ok {
+		return s
+	}
+	return "other"
+}
+
+// KindOf returns the category of an error of a provider: of the first [Error] or
+// Kind in err's tree, or zero when there is none.
+func KindOf(err error) Kind {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Kind
+	}
+	var k Kind
+	if errors.As(err, &k) {
+		return k
+	}
+	return 0
+}
+
 // Is makes KindUnsupported match errors.ErrUnsupported.
 func (k Kind) Is(target error) bool {
 	return k == KindUnsupported && target == errors.ErrUnsupported

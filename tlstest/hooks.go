@@ -3,6 +3,7 @@ package tlstest
 import (
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -54,6 +55,9 @@ func (h *hookCalls) require(t *testing.T, verify, complete, failed int32) {
 	assert.Equal(t, failed, h.failed.Load(), "calls of HandshakeFailed")
 }
 
+// withoutAlert is what a matrix says of rejections that send none.
+const withoutAlert = "closes the connection without an alert"
+
 func (s *suite) testHooks(t *testing.T) {
 	eachRoleAndVersion(t, func(t *testing.T, r role, version uint16) {
 		s.need(t, r.feature("verify-connection"), r.feature("handshake-hooks"))
@@ -99,11 +103,62 @@ func (s *suite) testHooks(t *testing.T) {
 				_, peerErr = d.peer.Read(make([]byte, 1))
 			}
 			require.Error(t, peerErr)
-			if cell := s.cells[r.feature("verify-connection")]; cell.Support == tlsapi.Emulated && strings.Contains(cell.Note, "alert") {
+			if cell := s.cells[r.feature("verify-connection")]; strings.Contains(cell.Note, withoutAlert) {
 				require.True(t, isCut(peerErr), "%v", peerErr)
 				return
 			}
 			s.requireAlertSeen(t, r, certificateStage(version), peerErr, alertBadCertificate)
+		})
+		t.Run("rejection of a certificate", func(t *testing.T) {
+			if r == server {
+				s.need(t, tlsapi.ServerClientAuth)
+			}
+			for _, c := range []struct {
+				verdict error
+				alert   tls.AlertError
+			}{
+				{errors.New("not on the list"), alertBadCertificate},
+				{fmt.Errorf("pinned otherwise: %w", tls.AlertError(46)), 46},
+				// Of another connection, and one that ends no handshake.
+				{&tlsapi.Error{Kind: tlsapi.KindPeerAlert, Alert: 48, HasAlert: true}, alertBadCertificate},
+				{tls.AlertError(90), alertBadCertificate},
+			} {
+				verdict, alert := c.verdict, c.alert
+				var calls hookCalls
+				var d *duo
+				if r == client {
+					config := s.clientConfig()
+					calls.install(verdict)(&config.Settings)
+					d = s.clientDuo(t, config, s.referenceServer(only(version)))
+				} else {
+					config := s.serverConfig(func(c *tlsapi.ServerConfig) { c.ClientAuth = tls.RequireAnyClientCert })
+					calls.install(verdict)(&config.Settings)
+					d = s.serverDuo(t, config, s.referenceClient(only(version), func(c *tls.Config) {
+						c.Certificates = []tls.Certificate{s.certs[ECDSA]}
+					}))
+				}
+				err, peerErr := d.handshakes()
+				e := s.requireKind(t, err, tlsapi.KindRejected)
+				require.ErrorIs(t, err, verdict)
+				calls.require(t, 1, 0, 1)
+				require.NotEmpty(t, calls.state.PeerCertificates)
+				assert.Equal(t, version, calls.state.Version)
+				assert.NotZero(t, calls.state.CipherSuite)
+				if r == server && version == tls.VersionTLS13 {
+					_, peerErr = d.peer.Read(make([]byte, 1))
+				}
+				require.Error(t, peerErr)
+				cell := s.cells[r.feature("verify-connection")]
+				switch {
+				case cell.Support == tlsapi.Emulated && strings.Contains(cell.Note, withoutAlert):
+					require.True(t, isCut(peerErr), "%v", peerErr)
+					assert.False(t, e.HasAlert)
+					continue
+				case strings.Contains(cell.Note, "always bad_certificate"):
+					alert = alertBadCertificate
+				}
+				s.requireAlertSeen(t, r, certificateStage(version), peerErr, alert)
+			}
 		})
 		t.Run("failure before verification", func(t *testing.T) {
 			var calls hookCalls

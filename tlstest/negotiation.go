@@ -226,6 +226,7 @@ var curveLists = [][]tlsapi.CurveID{
 	{tlsapi.SecP256r1MLKEM768, tlsapi.CurveP256},
 	{tlsapi.SecP384r1MLKEM1024, tlsapi.CurveP384},
 	{tlsapi.X448, tlsapi.X25519},
+	{tlsapi.MLKEM1024, tlsapi.CurveP384},
 }
 
 // unusual returns the names of the curves that a library may lack, when it
@@ -405,11 +406,15 @@ func (s *suite) testCipherSuites(t *testing.T) {
 	}
 	t.Run("client", func(t *testing.T) {
 		s.need(t, tlsapi.ClientCipherSuites)
+		d := s.clientDuo(t, s.clientConfig(), s.referenceServer())
+		d.mustHandshake(t)
+		groups, versions, schemes := d.hello(t).Groups, d.hello(t).SupportedVersions, d.hello(t).SignatureSchemes
 		for _, list := range [][]uint16{
 			{tls13[0], tls12[0]},
 			{tls13[0], tls13[1], tls13[2], tls12[0], tls12[1], tls12[2]},
 			{tls13[2], tls13[1], tls12[2], tls12[1], tls12[0]},
 			{tls12[1], tls13[1]},
+			{tls13[0], tls13[1], tls12[0], tls12[1]},
 			{tls12[1], tls12[0], tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, tls13[1], tls13[0]},
 		} {
 			t.Run(suiteNames(list), func(t *testing.T) {
@@ -422,6 +427,10 @@ func (s *suite) testCipherSuites(t *testing.T) {
 					got13, got12 := d.hello(t).Suites()
 					s.requireList(t, tlsapi.ClientCipherSuites, want13, got13)
 					s.requireList(t, tlsapi.ClientCipherSuites, want12, got12)
+					// A library's way to choose suites must not choose the rest, too.
+					assert.Equal(t, groups, d.hello(t).Groups)
+					assert.Equal(t, versions, d.hello(t).SupportedVersions)
+					assert.Equal(t, schemes, d.hello(t).SignatureSchemes)
 					assert.Contains(t, list, d.conn.Info().CipherSuite)
 					assert.Equal(t, d.peer.ConnectionState().CipherSuite, d.conn.Info().CipherSuite)
 				})

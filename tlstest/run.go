@@ -67,6 +67,7 @@ func (s *suite) runServed(t *testing.T) {
 	t.Run("key-log", s.testKeyLog)
 	t.Run("psks", s.testPSKs)
 	t.Run("information", s.testInformation)
+	t.Run("records-without-data", s.testRecordsWithoutData)
 	// These mostly wait.
 	concurrently(t,
 		group{"session-tickets", s.testSessionTickets},

@@ -231,6 +231,17 @@ func (c kinds) Handshake() error {
 	return err
 }
 
+// patient says that a peer which sends no data has closed the connection.
+type patient struct{ tlsapi.Conn }
+
+func (c patient) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if errors.Is(err, tlsapi.KindProtocol) {
+		return n, io.EOF
+	}
+	return n, err
+}
+
 func unsupported(features ...tlsapi.Feature) func([]tlsapi.FeatureSupport) []tlsapi.FeatureSupport {
 	return func(cells []tlsapi.FeatureSupport) []tlsapi.FeatureSupport {
 		cells = slices.Clone(cells)
@@ -373,7 +384,8 @@ var faults = map[string]struct {
 	"calls HTTP a protocol error": {"bad-input", overConn(func(c tlsapi.Conn) tlsapi.Conn {
 		return kinds{c, tlsapi.KindNotTLS, tlsapi.KindProtocol}
 	})},
-	"ignores ticket keys": {"resumption", server(func(c *tlsapi.ServerConfig) { c.SessionTicketKeys = nil })},
+	"works for nothing without end": {"records-without-data", overConn(func(c tlsapi.Conn) tlsapi.Conn { return patient{c} })},
+	"ignores ticket keys":           {"resumption", server(func(c *tlsapi.ServerConfig) { c.SessionTicketKeys = nil })},
 	"issues no tickets": {"resumption", server(func(c *tlsapi.ServerConfig) {
 		c.SessionTicketKeys, c.SessionTicketsDisabled = nil, true
 	})},

@@ -61,16 +61,55 @@ static inline ptrdiff_t polytls_conn_out_append(struct polytls_conn *conn, const
   return (ptrdiff_t)len;
 }
 
+/* The most records in a row that may bring no data after the handshake (tickets,
+ * key updates, warnings, empty records), for libraries without a bound of their
+ * own. A peer that sends more makes this end work for nothing. crypto/tls allows
+ * 16, BoringSSL 32 of a kind. */
+#define POLYTLS_MAX_IDLE_RECORDS 32
+
+/* Reports whether the peer has come to the limit: no further record is taken, and
+ * the library's step waits for input that is there. */
+static inline int polytls_conn_is_idle(const struct polytls_conn *conn) {
+  return conn->idle_limit != 0 && conn->idle_records >= conn->idle_limit && conn->header_seen == 0;
+}
+
+/* Counts the records in what the library takes (RFC 8446 section 5.1: type,
+ * version, uint16 length, content). */
+static inline void polytls_conn_count_records(struct polytls_conn *conn, const uint8_t *bytes, size_t len) {
+  while (len > 0) {
+    size_t n = 1;
+    if (conn->header_seen < 5) {
+      conn->record_left = (uint16_t)(conn->record_left << 8 | *bytes); /* of the last two */
+      conn->header_seen++;
+    } else {
+      n = len < conn->record_left ? len : conn->record_left;
+      conn->record_left = (uint16_t)(conn->record_left - n);
+    }
+    bytes += n;
+    len -= n;
+    if (conn->header_seen == 5 && conn->record_left == 0) {
+      conn->header_seen = 0;
+      conn->idle_records++;
+    }
+  }
+}
+
 /* Moves up to len bytes of ciphertext from `in` to bytes and returns how many;
- * 0 when `in` is empty. */
+ * 0 when `in` is empty, or the peer has sent too many records without data. */
 static inline size_t polytls_conn_in_take(struct polytls_conn *conn, uint8_t *bytes, size_t len) {
   size_t waiting = conn->in_end - conn->in_start;
   if (len > waiting) {
     len = waiting;
   }
+  if (polytls_conn_is_idle(conn)) {
+    return 0;
+  }
   if (len > 0) {
     memcpy(bytes, conn->in + conn->in_start, len);
     conn->in_start += len;
+    if (conn->idle_limit != 0) {
+      polytls_conn_count_records(conn, bytes, len);
+    }
   }
   if (conn->in_start == conn->in_end) {
     conn->in_start = 0;
@@ -81,10 +120,9 @@ static inline size_t polytls_conn_in_take(struct polytls_conn *conn, uint8_t *by
 
 /* Overwrites secrets in a way that compilers keep. */
 static inline void polytls_wipe(uint8_t *bytes, size_t len) {
-  volatile uint8_t *at = bytes;
-  while (len-- > 0) {
-    *at++ = 0;
-  }
+  memset(bytes, 0, len);
+  /* What is said to read the memory here keeps the writes. */
+  __asm__ __volatile__("" : : "r"(bytes) : "memory");
 }
 
 /* Wipes a buffer of secrets and frees its memory. */

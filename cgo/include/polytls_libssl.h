@@ -80,9 +80,14 @@
 #else
 #define LIBSSL_ABILITY_IMPORTED_PSKS 0
 #endif
+#ifdef OPENSSL_IS_BORINGSSL
+#define LIBSSL_ABILITY_VERDICT POLYTLS_ABILITY_VERDICT
+#else
+#define LIBSSL_ABILITY_VERDICT 0
+#endif
 #define LIBSSL_ABILITIES                                                                             \
   (LIBSSL_ABILITY_MLKEM | LIBSSL_ABILITY_KEY_SHARES | LIBSSL_ABILITY_IMPORTED_PSKS | POLYTLS_ABILITY_EXPORTER | \
-   POLYTLS_ABILITY_HALF_CLOSE)
+   POLYTLS_ABILITY_HALF_CLOSE | LIBSSL_ABILITY_VERDICT)
 
 /* What a record adds to its plaintext at most (5 header, 16 explicit IV, 48
  * MAC, 256 padding), and a KeyUpdate in front of it. */
@@ -198,6 +203,11 @@ struct libssl_signer {
 };
 #endif
 
+#ifdef OPENSSL_IS_BORINGSSL
+/* The stages of POLYTLS_SET_ASK_VERDICT. */
+enum libssl_verdict { LIBSSL_VERDICT_UNASKED, LIBSSL_VERDICT_ASKED, LIBSSL_VERDICT_WANTED, LIBSSL_VERDICT_GIVEN };
+#endif
+
 struct libssl_conn {
   struct polytls_conn head; /* must be first: the caller sees only this */
   struct libssl_ctx *ctx;
@@ -229,6 +239,8 @@ struct libssl_conn {
 #endif
 #ifdef OPENSSL_IS_BORINGSSL
   struct libssl_signer signer;
+  enum libssl_verdict verdict;
+  uint8_t verdict_alert; /* 0 to go on */
   uint8_t *certificates; /* body of the peer's Certificate message, for a while */
   size_t certificates_len;
 #endif
@@ -260,6 +272,16 @@ static void libssl_clear_errors(void) {
   if (ERR_peek_error() != 0) {
     ERR_clear_error();
   }
+}
+
+/* The same in front of SSL_read and SSL_write. What others have left in the queue
+ * would be taken for the cause of a failure; BoringSSL empties it itself. What
+ * these calls leave is read when they fail, and they leave nothing when they
+ * succeed, so that no second look is needed after them. */
+static void libssl_clear_stale_errors(void) {
+#ifndef OPENSSL_IS_BORINGSSL
+  libssl_clear_errors();
+#endif
 }
 
 /* Returns a failure and writes its text, POLYTLS_ERROR_TEXT_SIZE bytes. */
@@ -471,6 +493,7 @@ static const struct libssl_group libssl_groups[] = {
     {4587, 1, 1, "SecP256r1MLKEM768"},
     {4588, 1, 1, "X25519MLKEM768"},
     {4589, 1, 1, "SecP384r1MLKEM1024"},
+    {514, 1, 1, "MLKEM1024"},
     /* Not to be named by options, but in OpenSSL's default list. */
     {256, 1, 0, "ffdhe2048"},
     {257, 1, 0, "ffdhe3072"},
@@ -669,6 +692,54 @@ static int libssl_verify(X509_STORE_CTX *store_ctx, void *argument) {
   conn->accepted = 1;
   return 1;
 }
+
+#ifdef OPENSSL_IS_BORINGSSL
+/* Decides about the peer's chain as BoringSSL would let libssl_verify decide.
+ * Returns 1, or 0 with *alert. */
+static int libssl_verify_sent_chain(struct libssl_conn *conn, uint8_t *alert) {
+  STACK_OF(X509) *sent = SSL_get_peer_full_cert_chain(conn->ssl);
+  X509_STORE_CTX *store_ctx = X509_STORE_CTX_new();
+  int ok = sent != NULL && sk_X509_num(sent) > 0 && store_ctx != NULL &&
+           X509_STORE_CTX_init(store_ctx, SSL_CTX_get_cert_store(conn->ctx->ssl_ctx), sk_X509_value(sent, 0), sent) == 1 &&
+           X509_STORE_CTX_set_ex_data(store_ctx, SSL_get_ex_data_X509_STORE_CTX_idx(), conn->ssl) == 1;
+  if (!ok) {
+    conn->out_of_memory = 1;
+    *alert = SSL_AD_INTERNAL_ERROR;
+  } else if (libssl_verify(store_ctx, NULL) != 1) {
+    ok = 0;
+    *alert = (uint8_t)SSL_alert_from_verify_result(X509_STORE_CTX_get_error(store_ctx));
+  }
+  X509_STORE_CTX_free(store_ctx);
+  return ok;
+}
+
+/* Decides about the peer's certificates, and stops the handshake for the verdict
+ * of whoever asked for that. A session that a client resumes was verified when it
+ * was made: the verdict is about the connection. */
+static enum ssl_verify_result_t libssl_custom_verify(SSL *ssl, uint8_t *alert) {
+  struct libssl_conn *conn = SSL_get_app_data(ssl);
+  if (conn == NULL) {
+    return ssl_verify_invalid;
+  }
+  switch (conn->verdict) {
+    case LIBSSL_VERDICT_WANTED:
+      return ssl_verify_retry;
+    case LIBSSL_VERDICT_GIVEN:
+      *alert = conn->verdict_alert;
+      return conn->verdict_alert == 0 ? ssl_verify_ok : ssl_verify_invalid;
+    default:
+      break;
+  }
+  if (!SSL_session_reused(ssl) && !libssl_verify_sent_chain(conn, alert)) {
+    return ssl_verify_invalid;
+  }
+  if (conn->verdict == LIBSSL_VERDICT_ASKED) {
+    conn->verdict = LIBSSL_VERDICT_WANTED;
+    return ssl_verify_retry;
+  }
+  return ssl_verify_ok;
+}
+#endif
 
 /* Remembers the alert that was sent. close_notify is none. */
 static void libssl_info(const SSL *ssl, int type, int value) {
@@ -1419,29 +1490,55 @@ static const char *libssl_suite_name(SSL *ssl, uint16_t id) {
 }
 
 #ifdef OPENSSL_IS_BORINGSSL
-/* BoringSSL's TLS 1.3 suites are fixed. Their order in the ClientHello is one of
- * two, by the processor; either is accepted on every machine, so that a
- * configuration does not depend on where it runs. */
-static struct polytls_result libssl_check_tls13_suites(struct libssl_ctx *ctx) {
-  static const uint16_t with_aes[3] = {0x1301, 0x1302, 0x1303};
-  static const uint16_t without_aes[3] = {0x1303, 0x1301, 0x1302};
+/* The groups that BoringSSL has by itself. */
+static const uint16_t libssl_own_groups[3] = {29, 23, 24};
+
+static int libssl_give_groups(SSL_CTX *ssl_ctx, const uint16_t *ids, size_t count);
+
+/* BoringSSL's TLS 1.3 suites are all three, or those of a compliance policy,
+ * which is set for its suites alone: everything else of it is replaced, here or
+ * by what is set after the suites. Their order in the ClientHello is one of two,
+ * by the processor; either is accepted on every machine, so that a configuration
+ * does not depend on where it runs. */
+static struct polytls_result libssl_set_tls13_suites(struct libssl_ctx *ctx) {
+  static const struct {
+    size_t count;
+    uint16_t suites[3];
+    enum ssl_compliance_policy_t policy;
+  } choices[] = {
+      {3, {0x1301, 0x1302, 0x1303}, ssl_compliance_policy_none},
+      {3, {0x1303, 0x1301, 0x1302}, ssl_compliance_policy_none},
+      {2, {0x1301, 0x1302}, ssl_compliance_policy_fips_202205},
+      {1, {0x1302}, ssl_compliance_policy_wpa3_192_202304},
+  };
+  uint16_t suites[3] = {0, 0, 0};
   size_t n = 0;
-  int same_with = 1;
-  int same_without = 1;
   for (size_t i = 0; i < ctx->suites.count; i++) {
-    uint16_t suite = ctx->suites.values[i];
-    if (!libssl_suite_is_tls13(suite)) {
-      continue;
+    if (libssl_suite_is_tls13(ctx->suites.values[i])) {
+      suites[n < 3 ? n : 2] = ctx->suites.values[i];
+      n++;
     }
-    same_with = same_with && n < 3 && suite == with_aes[n];
-    same_without = same_without && n < 3 && suite == without_aes[n];
-    n++;
   }
-  if ((!same_with && !same_without) || n != 3) {
+  size_t at = 0;
+  while (at < sizeof(choices) / sizeof(choices[0]) &&
+         (n != choices[at].count || memcmp(suites, choices[at].suites, sizeof(suites)) != 0)) {
+    at++;
+  }
+  if (at == sizeof(choices) / sizeof(choices[0])) {
     return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_UNSUPPORTED, 0,
-                       "BoringSSL can neither leave out nor reorder TLS 1.3 suites; name all three as %s, or as %s",
+                       "BoringSSL cannot choose or order TLS 1.3 suites so; name all three as %s, or as %s, or %s",
                        "TLS_AES_128_GCM_SHA256, TLS_AES_256_GCM_SHA384, TLS_CHACHA20_POLY1305_SHA256",
-                       "TLS_CHACHA20_POLY1305_SHA256, TLS_AES_128_GCM_SHA256, TLS_AES_256_GCM_SHA384");
+                       "TLS_CHACHA20_POLY1305_SHA256, TLS_AES_128_GCM_SHA256, TLS_AES_256_GCM_SHA384",
+                       "the first two of the former, or TLS_AES_256_GCM_SHA384 alone");
+  }
+  if (choices[at].policy == ssl_compliance_policy_none) {
+    return libssl_result(POLYTLS_OK);
+  }
+  if (SSL_CTX_set_compliance_policy(ctx->ssl_ctx, choices[at].policy) != 1 ||
+      SSL_CTX_set_min_proto_version(ctx->ssl_ctx, ctx->min_version) != 1 ||
+      SSL_CTX_set_max_proto_version(ctx->ssl_ctx, ctx->max_version) != 1 ||
+      (ctx->groups.count == 0 && !libssl_give_groups(ctx->ssl_ctx, libssl_own_groups, 3))) {
+    return libssl_ctx_library_failure(ctx, POLYTLS_FAIL_UNSUPPORTED, "the TLS 1.3 suites cannot be set");
   }
   return libssl_result(POLYTLS_OK);
 }
@@ -1470,7 +1567,7 @@ static struct polytls_result libssl_set_suites(struct libssl_ctx *ctx, SSL *ssl,
   }
 #ifdef OPENSSL_IS_BORINGSSL
   if (ctx->max_version >= TLS1_3_VERSION) {
-    struct polytls_result result = libssl_check_tls13_suites(ctx);
+    struct polytls_result result = libssl_set_tls13_suites(ctx);
     if (result.status != POLYTLS_OK) {
       return result;
     }
@@ -1642,7 +1739,6 @@ static int libssl_bind_client_hello(struct libssl_conn *conn, const SSL_CLIENT_H
  * HelloRetryRequest. Here a share that has come is taken first; only to get to a
  * post-quantum group that stands further ahead another one is asked for. */
 static enum ssl_select_cert_result_t libssl_order_groups(struct libssl_conn *conn, const SSL_CLIENT_HELLO *hello) {
-  static const uint16_t library_default[3] = {29, 23, 24};
   const uint8_t *versions = NULL;
   const uint8_t *shares = NULL;
   size_t versions_len = 0;
@@ -1653,7 +1749,7 @@ static enum ssl_select_cert_result_t libssl_order_groups(struct libssl_conn *con
       !SSL_early_callback_ctx_extension_get(hello, TLSEXT_TYPE_key_share, &shares, &shares_len)) {
     return ssl_select_cert_success;
   }
-  const uint16_t *own = conn->ctx->groups.count > 0 ? conn->ctx->groups.values : library_default;
+  const uint16_t *own = conn->ctx->groups.count > 0 ? conn->ctx->groups.values : libssl_own_groups;
   size_t count = conn->ctx->groups.count > 0 ? conn->ctx->groups.count : 3;
   uint16_t order[LIBSSL_MAX_IDS];
   size_t n = 0;
@@ -2076,7 +2172,10 @@ static struct polytls_result libssl_finish_verification(struct libssl_ctx *ctx) 
   /* The second argument is no callback: libssl_verify decides, also for a client
    * that verifies nothing. */
   SSL_CTX_set_verify(ctx->ssl_ctx, mode, NULL);
-#ifndef OPENSSL_IS_BORINGSSL
+#ifdef OPENSSL_IS_BORINGSSL
+  SSL_CTX_set_custom_verify(ctx->ssl_ctx, mode, libssl_custom_verify);
+  SSL_CTX_set_reverify_on_resume(ctx->ssl_ctx, 1);
+#else
   if (ctx->role == POLYTLS_SERVER) {
     SSL_CTX_set_client_hello_cb(ctx->ssl_ctx, libssl_client_hello, NULL);
   }
@@ -2447,6 +2546,17 @@ static struct polytls_result libssl_conn_set(struct polytls_conn *head, int opti
   if (option == POLYTLS_SET_SIGNATURE) {
     return libssl_set_signature(conn, data, len);
   }
+#ifdef OPENSSL_IS_BORINGSSL
+  if (option == POLYTLS_SET_ASK_VERDICT && !conn->started && len == 1) {
+    conn->verdict = data[0] != 0 ? LIBSSL_VERDICT_ASKED : LIBSSL_VERDICT_UNASKED;
+    return libssl_result(POLYTLS_OK);
+  }
+  if (option == POLYTLS_SET_VERDICT && conn->verdict == LIBSSL_VERDICT_WANTED && len == 1) {
+    conn->verdict = LIBSSL_VERDICT_GIVEN;
+    conn->verdict_alert = data[0];
+    return libssl_result(POLYTLS_OK);
+  }
+#endif
   if (conn->started || conn->ctx->role != POLYTLS_CLIENT) {
     return libssl_fail(conn->head.error_text, POLYTLS_FAIL_CONFIG, 0,
                        "option %d belongs to clients, before the handshake", option);
@@ -2477,6 +2587,9 @@ static struct polytls_result libssl_conn_set(struct polytls_conn *head, int opti
  * server of TLS 1.2 knows: its last flight is its first. */
 static int libssl_resumed(const struct libssl_conn *conn) {
   int known = conn->handshake_done || (conn->ctx->role == POLYTLS_SERVER && SSL_version(conn->ssl) == TLS1_2_VERSION);
+#ifdef OPENSSL_IS_BORINGSSL
+  known = known || conn->verdict == LIBSSL_VERDICT_WANTED;
+#endif
   return known && SSL_session_reused(conn->ssl) && !libssl_uses_psk(conn);
 }
 
@@ -2560,7 +2673,6 @@ static enum polytls_failure libssl_failure_of(int reason) {
     case SSL_R_PACKET_LENGTH_TOO_LONG:
     case SSL_R_BAD_RECORD_TYPE:
     case SSL_R_LENGTH_TOO_SHORT:
-    case SSL_R_RECORD_TOO_SMALL:
 #ifdef SSL_R_INVALID_RECORD
     case SSL_R_INVALID_RECORD:
     case SSL_R_RECORD_LAYER_FAILURE:
@@ -2593,6 +2705,9 @@ static struct polytls_result libssl_failed(struct libssl_conn *conn, int ssl_err
     return libssl_set_failure(conn, POLYTLS_FAIL_INTERNAL, error.code, "out of memory");
   }
 #ifdef OPENSSL_IS_BORINGSSL
+  if (conn->verdict == LIBSSL_VERDICT_GIVEN && conn->verdict_alert != 0) {
+    return libssl_set_failure(conn, POLYTLS_FAIL_PROTOCOL, error.code, "the connection was refused");
+  }
   if (conn->signer.failed) {
     return libssl_set_failure(conn, POLYTLS_FAIL_INTERNAL, error.code, "the external signer gave no usable signature");
   }
@@ -2720,6 +2835,7 @@ static struct polytls_result libssl_handshake_complete(struct libssl_conn *conn)
 #ifdef OPENSSL_IS_BORINGSSL
   libssl_forget_certificates(conn);
 #else
+  conn->head.idle_limit = POLYTLS_MAX_IDLE_RECORDS; /* BoringSSL has bounds of its own */
   libssl_forget_name(conn);
   if (reused && conn->ctx->role == POLYTLS_CLIENT && version == TLS1_2_VERSION) {
     libssl_keep_renewed_ticket(conn);
@@ -2770,6 +2886,9 @@ static struct polytls_result libssl_handshake(struct polytls_conn *head) {
         result = libssl_input_result(conn, POLYTLS_CLOSED, 0);
         break;
 #ifdef OPENSSL_IS_BORINGSSL
+      case SSL_ERROR_WANT_CERTIFICATE_VERIFY:
+        result = libssl_input_result(conn, POLYTLS_WANT_VERDICT, 0);
+        break;
       case SSL_ERROR_WANT_PRIVATE_KEY_OPERATION:
         result = libssl_input_result(conn, POLYTLS_WANT_SIGNATURE, 0);
         break;
@@ -2817,7 +2936,7 @@ static struct polytls_result libssl_read(struct polytls_conn *head, uint8_t *buf
   }
   enum polytls_status status = POLYTLS_WANT_INPUT;
   size_t n = 0;
-  libssl_clear_errors();
+  libssl_clear_stale_errors();
   conn->reading = 1;
   while (n < len) {
     /* Asking the library when it has nothing costs more than this look. */
@@ -2830,10 +2949,15 @@ static struct polytls_result libssl_read(struct polytls_conn *head, uint8_t *buf
     int ret = SSL_read(conn->ssl, buf + n, (int)most);
     if (ret > 0) {
       n += (size_t)ret;
+      conn->head.idle_records = 0;
       continue;
     }
     int error = libssl_ssl_error(conn, ret);
     if (error == SSL_ERROR_WANT_READ) {
+      if (n == 0 && polytls_conn_is_idle(&conn->head)) {
+        (void)libssl_set_failure(conn, POLYTLS_FAIL_PROTOCOL, 0, "too many records in a row bring no data");
+        status = POLYTLS_FAILED;
+      }
       break;
     }
     if (error == SSL_ERROR_WANT_WRITE) {
@@ -2855,7 +2979,6 @@ static struct polytls_result libssl_read(struct polytls_conn *head, uint8_t *buf
     break;
   }
   conn->reading = 0;
-  libssl_clear_errors();
   if (n > 0 || len == 0) {
     return libssl_input_result(conn, POLYTLS_OK, n);
   }
@@ -2892,7 +3015,7 @@ static struct polytls_result libssl_write(struct polytls_conn *head, const uint8
   }
   size_t n = 0;
   int full = 0;
-  libssl_clear_errors();
+  libssl_clear_stale_errors();
   while (n < len && !full) {
     size_t size = libssl_record_size(conn, len - n);
     if (size == 0) {
@@ -2909,15 +3032,12 @@ static struct polytls_result libssl_write(struct polytls_conn *head, const uint8
       full = 1;
       break;
     }
-    struct polytls_result result = libssl_failed(conn, error);
-    libssl_clear_errors();
-    return result;
+    return libssl_failed(conn, error);
   }
-  libssl_clear_errors();
-  if (n == 0 && full) {
-    return libssl_step_result(conn, POLYTLS_WANT_OUTPUT, 0);
-  }
-  return libssl_step_result(conn, POLYTLS_OK, n);
+  struct polytls_result result = libssl_result(n == 0 && full ? POLYTLS_WANT_OUTPUT : POLYTLS_OK);
+  result.flags = POLYTLS_FLAG_HANDSHAKE_DONE;
+  result.n = n;
+  return result;
 }
 
 static struct polytls_result libssl_close_notify(struct polytls_conn *head) {

@@ -42,7 +42,11 @@ enum polytls_status {
   /* Handshake only: a signature of an external signer is needed. The request
    * is POLYTLS_GET_SIGNATURE_REQUEST, the answer POLYTLS_SET_SIGNATURE; then
    * call again. */
-  POLYTLS_WANT_SIGNATURE = 5
+  POLYTLS_WANT_SIGNATURE = 5,
+  /* Handshake only: the peer's certificates are accepted, and whoever asked for
+   * it (POLYTLS_SET_ASK_VERDICT) has the last word; the answer is
+   * POLYTLS_SET_VERDICT; then call again. */
+  POLYTLS_WANT_VERDICT = 6
 };
 
 /* Why a step failed. */
@@ -139,6 +143,13 @@ struct polytls_conn {
   size_t out_end;
   size_t out_cap;
   size_t out_limit;
+  /* Records that were taken since the last one with data, see
+   * polytls_conn_in_take: counted when idle_limit is not 0. header_seen and
+   * record_left say where in a record the library is. */
+  uint32_t idle_limit;
+  uint32_t idle_records;
+  uint16_t record_left;
+  uint8_t header_seen;
   int32_t verify_code;         /* enum polytls_verify_code */
   int32_t verify_depth;        /* certificate that caused it, 0 the leaf */
   int64_t verify_library_code; /* the library's own X509_V_ERR_… */
@@ -252,6 +263,15 @@ enum polytls_conn_option {
                                     library's own form. One that the library
                                     cannot use any more is POLYTLS_FAIL_CONFIG;
                                     the connection goes on without. */
+  POLYTLS_SET_ASK_VERDICT = 7,   /* uint8, both roles: 1: the handshake step stops
+                                    with POLYTLS_WANT_VERDICT once the peer's
+                                    certificates, or those of the session that
+                                    a client resumes, are accepted, before its
+                                    next flight; for libraries with
+                                    POLYTLS_ABILITY_VERDICT */
+  POLYTLS_SET_VERDICT = 8,       /* in the handshake, after POLYTLS_WANT_VERDICT:
+                                    uint8 0 to go on, else the alert to fail
+                                    with */
   POLYTLS_SET_SIGNATURE = 6      /* in the handshake, after
                                     POLYTLS_WANT_SIGNATURE: the signature; empty
                                     when the signer has failed */
@@ -296,7 +316,8 @@ enum polytls_ability {
   POLYTLS_ABILITY_KEY_SHARES = 2,    /* a client's key shares can be chosen */
   POLYTLS_ABILITY_IMPORTED_PSKS = 4, /* PSKs of RFC 9258 */
   POLYTLS_ABILITY_EXPORTER = 8,
-  POLYTLS_ABILITY_HALF_CLOSE = 16    /* reading goes on after close_notify */
+  POLYTLS_ABILITY_HALF_CLOSE = 16,   /* reading goes on after close_notify */
+  POLYTLS_ABILITY_VERDICT = 32       /* POLYTLS_SET_ASK_VERDICT */
 };
 
 /* What a provider's one exported function returns. Everything is constant and

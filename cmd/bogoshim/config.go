@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 
@@ -42,6 +43,9 @@ func (c *connection) settings(server bool) (tlsapi.Settings, error) {
 		}
 	}
 	s.VerifyConnection = c.verify
+	if c.compliance != nil {
+		c.compliance.comply(&s)
+	}
 	return s, nil
 }
 
@@ -113,16 +117,31 @@ func union(schemes []tls.SignatureScheme, more ...tls.SignatureScheme) []tls.Sig
 	return all
 }
 
+// Alerts of RFC 8446 section 6.
+const (
+	alertHandshakeFailure             = 40
+	alertCertificateUnknown           = 46
+	alertBadCertificateStatusResponse = 113
+)
+
 // verify is the hook that -verify-fail makes fail. BoringSSL's is not called for
 // a peer without certificates, and for resumed sessions only when asked.
 func (c *connection) verify(state tls.ConnectionState) error {
+	if c.failOCSP && !c.server {
+		return fmt.Errorf("the test wants the stapled response to be refused: %w", tls.AlertError(alertBadCertificateStatusResponse))
+	}
 	if !c.verifyFail || !c.verifyPeer && !c.customVerify {
 		return nil
 	}
 	if len(state.PeerCertificates) == 0 || state.DidResume && !c.reverify {
 		return nil
 	}
-	return errors.New("the test wants the verification to fail")
+	// The defaults of BoringSSL's two callbacks.
+	alert := tls.AlertError(alertHandshakeFailure)
+	if c.customVerify {
+		alert = alertCertificateUnknown
+	}
+	return fmt.Errorf("the test wants the verification to fail: %w", alert)
 }
 
 // certificates are those of the flags, in their order of preference.
@@ -224,12 +243,14 @@ func (c *connection) serverConfig() (*tlsapi.ServerConfig, error) {
 	if c.expectAdvertisedALPN != nil || c.expectVerifyPrefs != nil || c.earlyCallback || c.failEarlyCallback || c.hookFails {
 		config.GetConfigForClient = func(info *tls.ClientHelloInfo) (*tlsapi.ServerConfig, error) {
 			if c.failEarlyCallback || c.hookFails {
-				return nil, errors.New("the test wants the hook to fail")
+				return nil, fmt.Errorf("the test wants the hook to fail: %w", tls.AlertError(alertHandshakeFailure))
 			}
 			return nil, c.hello(info)
 		}
 	}
-	if c.failCertCallback {
+	// The staple is the certificate's: choosing it for a connection is choosing the
+	// certificate.
+	if c.failCertCallback || c.failOCSP {
 		config.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 			return nil, errors.New("the test wants the hook to fail")
 		}

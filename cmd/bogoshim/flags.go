@@ -25,7 +25,8 @@ type test struct {
 // connection is what the flags say about one connection. Flags without a prefix
 // count for all of them.
 type connection struct {
-	async bool
+	server bool
+	async  bool
 	// schemesPerCertificate is set where the provider has no SignatureSchemes.
 	schemesPerCertificate bool
 
@@ -33,6 +34,7 @@ type connection struct {
 	// -new-x509-credential; credentials are those after it, which come first.
 	certificate credential
 	credentials []credential
+	compliance  *compliance
 
 	minVersion, maxVersion uint16
 	noVersion              map[uint16]bool
@@ -64,6 +66,7 @@ type connection struct {
 	hookFails         bool
 	useOCSPCallback   bool
 	declineOCSP       bool
+	failOCSP          bool
 
 	implicitHandshake    bool
 	handshakeAgain       bool
@@ -143,6 +146,12 @@ func parse(args []string) (*test, error) {
 			return nil, missing{"early data (" + name + ")"}
 		}
 		name = strings.TrimPrefix(name, "-")
+		if policy, ok := compliances[name]; ok {
+			for _, c := range into {
+				c.compliance = &policy
+			}
+			continue
+		}
 
 		if set, ok := switches[name]; ok {
 			for _, c := range into {
@@ -175,6 +184,7 @@ func parse(args []string) (*test, error) {
 			}
 		}
 	}
+	t.initial.server, t.resumed.server = t.server, t.server
 	return t, nil
 }
 
@@ -214,6 +224,7 @@ var switches = map[string]func(*connection){
 	"install-ddos-callback":          func(c *connection) { c.earlyCallback = true },
 	"fail-ddos-callback":             func(c *connection) { c.hookFails = true },
 	"decline-ocsp-callback":          func(c *connection) { c.declineOCSP = true },
+	"fail-ocsp-callback":             func(c *connection) { c.failOCSP = true },
 	"implicit-handshake":             func(c *connection) { c.implicitHandshake = true },
 	"handshake-twice":                func(c *connection) { c.handshakeAgain = true },
 	"no-op-extra-handshake":          func(c *connection) { c.handshakeAgain = true },
@@ -247,6 +258,13 @@ var switches = map[string]func(*connection){
 	"use-old-client-cert-callback": func(*connection) {},
 	// The verification's outcome is that of the handshake.
 	"expect-verify-result": func(*connection) {},
+	// There is no early data: it is neither offered nor accepted, and a test that
+	// wants nothing else applies.
+	"enable-early-data":          func(*connection) {},
+	"expect-reject-early-data":   func(*connection) {},
+	"expect-no-offer-early-data": func(*connection) {},
+	// Tickets go through callbacks of ours where the library has them.
+	"use-ticket-callback": func(*connection) {},
 	// For two processes.
 	"allow-hint-mismatch": func(*connection) {},
 	// Every Write is whole.

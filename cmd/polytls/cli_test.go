@@ -69,6 +69,10 @@ const (
 		key_shares psk_identity ocsp ocsp.status ocsp.this_update ocsp.next_update ocsp.verified revocation_checked
 		peer peer.subject peer.organization peer.serial peer.sha256 peer.not_after peer.dns_names
 		peer.ip_addresses`
+	transferKeys = `sent_bytes received_bytes`
+	pageKeys     = `provider library_version version cipher_suite group signature_scheme alpn protocol resumed server_name
+		verified hello_retry_request key_shares psk_identity remote_address ocsp ocsp.status ocsp.this_update ocsp.next_update
+		ocsp.verified peer peer.subject peer.organization peer.serial peer.sha256 peer.not_after peer.dns_names peer.ip_addresses`
 	serveKeys   = `provider library_version address`
 	versionKeys = `version revision modified go`
 )
@@ -750,6 +754,8 @@ func TestReportTypesMatchThePromise(t *testing.T) {
 		providersKeys: []providerReport{{Features: []tlsapi.FeatureSupport{{}}}},
 		matrixKeys:    matrixReport{Pairs: []pairReport{{}}},
 		connectKeys:   connectReport{connectionReport: connectionReport{Peer: &peerReport{}, OCSP: &ocspReport{}}},
+		pageKeys:      pageReport{connectionReport: connectionReport{Peer: &peerReport{}, OCSP: &ocspReport{}}},
+		transferKeys:  transferReport{},
 		versionKeys:   versionReport{},
 	} {
 		text, err := json.Marshal(value)

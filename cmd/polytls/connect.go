@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/polytls/polytls/metrics"
 	"github.com/polytls/polytls/tlsapi"
 )
 
@@ -28,6 +29,14 @@ and then closes. With --session-file the end of stdin waits up to 0.5s for a
 session to keep. A peer that ends the connection without close_notify makes the
 command fail: the data may be incomplete.
 
+--send takes the data from a file instead of stdin, of any size, and tells at the
+end how many bytes have gone each way. --reconnect N makes N connections first,
+one after the other, that wait for a session and close; each that follows offers
+the session of the one before, and it is told which were resumed. What the peer
+sends over these is dropped. With --session-file the first offers one of an
+earlier run as well. These connections are silent: a server that sends its TLS
+1.3 tickets with its first data, as BoringSSL does, has none for them.
+
 What was negotiated goes to stderr, or with --json to stdout as
   {"provider","library_version","version","cipher_suite","group","alpn",
    "resumed","server_name","verified","hello_retry_request","key_shares",
@@ -36,8 +45,11 @@ What was negotiated goes to stderr, or with --json to stdout as
    "not_after","dns_names","ip_addresses"}}
 "peer" is null when the peer has no certificate, "ocsp" when it stapled no OCSP
 response; what the response says is told and not acted upon.
-"revocation_checked" is true when the chain was held against --crl. With --json received data is
-written to the file of --output, or dropped.
+"revocation_checked" is true when the chain was held against --crl. With
+--reconnect there is one such object for each connection; with --send,
+  {"sent_bytes","received_bytes"}
+follows at the end. With --json received data is written to the file of --output,
+or dropped.
 
 An option that the provider does not support is refused before anything is
 sent.`
@@ -45,6 +57,8 @@ sent.`
 const connectExample = `  polytls connect example.com:443 --provider openssl --alpn H2H1 </dev/null
   printf 'GET / HTTP/1.0\r\nHost: localhost\r\n\r\n' | polytls connect localhost:4433 --ca ca.pem
   polytls connect 127.0.0.1:4433 --servername internal.example --ca ca.pem --cert client.pem --key client.key
+  polytls connect localhost:4433 --ca ca.pem --send backup.tar --output echoed.tar
+  polytls connect example.com:443 --provider s2n --reconnect 5 --session-file sessions </dev/null
   polytls connect example.com:443 --provider boringssl --curves X25519MLKEM768:X25519 --json </dev/null`
 
 // defaultLinger is how long to wait for a peer that cannot be told that
@@ -65,6 +79,14 @@ type connectCommand struct {
 	dialTimeout time.Duration
 	linger      time.Duration
 	output      string
+	input       string
+	reconnect   int
+}
+
+// transferReport is the JSON form of what --send has come to.
+type transferReport struct {
+	SentBytes     uint64 `json:"sent_bytes"`
+	ReceivedBytes uint64 `json:"received_bytes"`
 }
 
 func newConnectCommand() *cobra.Command {
@@ -82,7 +104,9 @@ func newConnectCommand() *cobra.Command {
 	cmd.Flags().DurationVar(&c.linger, "linger", 0,
 		"at the end of stdin, close when nothing has come for this long; 0: wait for the peer, or 1s where the provider cannot half-close")
 	cmd.Flags().StringVar(&c.output, "output", "", "write received data to this `file` instead of stdout")
-	markFiles(cmd, "output")
+	cmd.Flags().StringVar(&c.input, "send", "", "send this `file` instead of stdin, and tell how many bytes went each way")
+	cmd.Flags().IntVar(&c.reconnect, "reconnect", 0, "connect this many times before, each time with the session of the time before")
+	markFiles(cmd, "output", "send")
 	return cmd
 }
 
@@ -96,9 +120,21 @@ func (c *connectCommand) run(cmd *cobra.Command, address string) error {
 			return usagef("%s: %v is negative", flag, d)
 		}
 	}
+	switch {
+	case c.reconnect < 0:
+		return usagef("--reconnect: %d is negative", c.reconnect)
+	case c.reconnect > 0 && c.flags.noTickets:
+		return usagef("--reconnect: there is nothing to resume with --no-tickets")
+	}
 	config, err := c.flags.clientConfig(cmd, defaultServerName(host))
 	if err != nil {
 		return err
+	}
+	if c.reconnect > 0 && config.SessionCache == nil {
+		config.SessionCache = tlsapi.NewLRUSessionCache(0)
+	}
+	if config.SessionCache != nil {
+		config.SessionCache = &announcingCache{SessionCache: config.SessionCache, stored: make(chan struct{}, 1)}
 	}
 	provider := c.flags.provider
 	if err := provider.Available(); err != nil {
@@ -108,11 +144,25 @@ func (c *connectCommand) run(cmd *cobra.Command, address string) error {
 	if err := tlsapi.CheckFeatures(provider, config.Features()); err != nil {
 		return err
 	}
+	input := cmd.InOrStdin()
+	if c.input != "" {
+		file, err := os.Open(c.input)
+		if err != nil {
+			return fmt.Errorf("--send: %w", err)
+		}
+		defer file.Close()
+		input = file
+	}
 	output, closeOutput, err := c.openOutput(cmd)
 	if err != nil {
 		return err
 	}
-	err = c.talk(cmd, provider, config, address, output)
+	for range c.reconnect {
+		if err := c.fetchSession(cmd, provider, config, address); err != nil {
+			return errors.Join(err, closeOutput())
+		}
+	}
+	err = c.talk(cmd, provider, config, address, input, output)
 	return errors.Join(err, closeOutput())
 }
 
@@ -144,40 +194,109 @@ func (c *connectCommand) openOutput(cmd *cobra.Command) (io.Writer, func() error
 	}
 }
 
-func (c *connectCommand) talk(cmd *cobra.Command, provider tlsapi.Provider, config *tlsapi.ClientConfig, address string, output io.Writer) error {
+// connected dials, runs the handshake and reports it.
+func (c *connectCommand) connected(cmd *cobra.Command, provider tlsapi.Provider, config *tlsapi.ClientConfig, address string) (tlsapi.Conn, error) {
 	ctx := cmd.Context()
+	if cache, ok := config.SessionCache.(*announcingCache); ok {
+		cache.forget()
+	}
 	dialer := net.Dialer{Timeout: c.dialTimeout}
 	transport, err := dialer.DialContext(ctx, "tcp", address)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	conn, err := provider.Client(transport, config)
 	if err != nil {
-		return errors.Join(err, transport.Close())
+		return nil, errors.Join(err, transport.Close())
 	}
-	defer conn.Close()
-	if err := conn.HandshakeContext(ctx); err != nil {
-		return err
+	err = conn.HandshakeContext(ctx)
+	if err == nil {
+		err = c.report(cmd, config, conn, transport.RemoteAddr())
 	}
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return conn, nil
+}
+
+func (c *connectCommand) report(cmd *cobra.Command, config *tlsapi.ClientConfig, conn tlsapi.Conn, remote net.Addr) error {
 	// The handshake would have failed otherwise.
 	checked := len(config.RevocationLists) > 0 && conn.Info().Verified
 	if wantsJSON(cmd) {
-		report := connectReport{describeConnection(conn), checked}
-		if err := writeJSON(cmd.OutOrStdout(), report); err != nil {
-			return err
-		}
-	} else {
-		fmt.Fprintf(cmd.ErrOrStderr(), "%-15s %s\n", "connected to", transport.RemoteAddr())
-		writeConnection(cmd.ErrOrStderr(), conn)
-		if checked {
-			fmt.Fprintf(cmd.ErrOrStderr(), "%-15s %s\n", "revocation", "checked with the lists of --crl")
-		}
+		return writeJSON(cmd.OutOrStdout(), connectReport{describeConnection(conn), checked})
 	}
+	fmt.Fprintf(cmd.ErrOrStderr(), "%-15s %s\n", "connected to", remote)
+	writeConnection(cmd.ErrOrStderr(), conn)
+	if c.reconnect > 0 && !conn.Info().Resumed {
+		fmt.Fprintf(cmd.ErrOrStderr(), "%-15s %s\n", "resumed", "no")
+	}
+	if checked {
+		fmt.Fprintf(cmd.ErrOrStderr(), "%-15s %s\n", "revocation", "checked with the lists of --crl")
+	}
+	return nil
+}
 
+// fetchSession connects, waits for a session for at most ticketTime, and closes.
+func (c *connectCommand) fetchSession(cmd *cobra.Command, provider tlsapi.Provider, config *tlsapi.ClientConfig, address string) error {
+	conn, err := c.connected(cmd, provider, config, address)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if err := conn.SetReadDeadline(time.Now().Add(ticketTime)); err != nil {
+		return err
+	}
+	// A ticket of TLS 1.3 is found by a Read. That none comes, or that the peer
+	// closes, shows in what the next connection says.
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_, _ = io.Copy(io.Discard, conn)
+	}()
+	select {
+	case <-config.SessionCache.(*announcingCache).stored:
+	case <-ended:
+	case <-cmd.Context().Done():
+		return errors.New("interrupted")
+	}
+	return nil
+}
+
+// announcingCache tells of sessions that are stored.
+type announcingCache struct {
+	tlsapi.SessionCache
+	stored chan struct{}
+}
+
+// Put implements tlsapi.SessionCache.
+func (c *announcingCache) Put(key string, session []byte) {
+	c.SessionCache.Put(key, session)
+	select {
+	case c.stored <- struct{}{}:
+	default:
+	}
+}
+
+// forget makes stored wait for the next session.
+func (c *announcingCache) forget() {
+	select {
+	case <-c.stored:
+	default:
+	}
+}
+
+func (c *connectCommand) talk(cmd *cobra.Command, provider tlsapi.Provider, config *tlsapi.ClientConfig, address string, input io.Reader, output io.Writer) error {
+	ctx := cmd.Context()
+	meter := new(metrics.Meter)
+	conn, err := c.connected(cmd, meter.Provider(provider), config, address)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
-	input := cmd.InOrStdin()
-	if sessions, ok := config.SessionCache.(*sessionFile); ok {
+	if sessions, ok := config.SessionCache.(*announcingCache); ok && c.flags.sessionFile != "" {
 		// A ticket of TLS 1.3 comes after the handshake, and not every library
 		// takes one when it has closed its sending side.
 		input = io.MultiReader(input, endAfter(sessions.stored, ticketTime))
@@ -186,7 +305,23 @@ func (c *connectCommand) talk(cmd *cobra.Command, provider tlsapi.Provider, conf
 	if ctx.Err() != nil {
 		return errors.New("interrupted")
 	}
+	if c.input != "" {
+		err = errors.Join(err, reportTransfer(cmd, meter))
+	}
 	return err
+}
+
+func reportTransfer(cmd *cobra.Command, meter *metrics.Meter) error {
+	var report transferReport
+	for _, c := range meter.Snapshot().Connections {
+		report.SentBytes += c.BytesWritten
+		report.ReceivedBytes += c.BytesRead
+	}
+	if wantsJSON(cmd) {
+		return writeJSON(cmd.OutOrStdout(), report)
+	}
+	fmt.Fprintf(cmd.ErrOrStderr(), "%-15s %d bytes\n%-15s %d bytes\n", "sent", report.SentBytes, "received", report.ReceivedBytes)
+	return nil
 }
 
 // endAfter is an input without data that ends when the event has come, or when

@@ -93,17 +93,17 @@ func (f *settingsFlags) resolve(cmd *cobra.Command) (tlsapi.Settings, error) {
 		return settings, err
 	}
 	if len(settings.PSKs) == 0 && cmd.Flags().Changed("psk-kind") {
-		return settings, usagef("--psk-kind says nothing without --psk or --psk-file")
+		return settings, &usageError{optionErrorf("psk-kind", "it says nothing without --psk or --psk-file")}
 	}
 	if settings.RevocationLists, err = readRevocationLists(f.crlFiles); err != nil {
-		return settings, fmt.Errorf("--crl: %w", err)
+		return settings, &optionError{"crl", err}
 	}
 	if f.keyLogFile != "" {
 		// The file stays open until the process ends: connections write to it
 		// to their end.
 		if f.keyLog == nil {
 			if f.keyLog, err = os.OpenFile(f.keyLogFile, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600); err != nil {
-				return settings, fmt.Errorf("--key-log: %w", err)
+				return settings, &optionError{"key-log", err}
 			}
 		}
 		settings.KeyLogWriter = f.keyLog
@@ -119,7 +119,7 @@ func (f *settingsFlags) certificates() ([]tls.Certificate, error) {
 	case len(keys) == 0:
 		keys = f.certFiles
 	case len(f.certFiles) == 0:
-		return nil, usagef("--key %s: there is no --cert to go with it", keys[0])
+		return nil, &usageError{optionErrorf("key", "%s: there is no --cert to go with it", keys[0])}
 	case len(keys) != len(f.certFiles):
 		return nil, usagef("--cert is given %d times and --key %d times: give one key per certificate, or no --key when the certificate files hold the keys",
 			len(f.certFiles), len(keys))
@@ -128,21 +128,21 @@ func (f *settingsFlags) certificates() ([]tls.Certificate, error) {
 	for i, file := range f.certFiles {
 		cert, err := tlsapi.LoadCertificate(file, keys[i])
 		if err != nil {
-			return nil, fmt.Errorf("--cert: %w", cause(err))
+			return nil, &optionError{"cert", cause(err)}
 		}
 		certificates = append(certificates, cert)
 	}
 	return certificates, nil
 }
 
-// certPool reads the files of a flag; nil without files and system roots.
+// certPool reads the files of the flag; nil without files and system roots.
 func certPool(flag string, files []string, system bool) (*tlsapi.CertPool, error) {
 	if len(files) == 0 && !system {
 		return nil, nil
 	}
 	pool, err := tlsapi.CertPoolFromFiles(files...)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", flag, cause(err))
+		return nil, &optionError{flag, cause(err)}
 	}
 	if system {
 		pool.AddSystemRoots()
@@ -156,6 +156,7 @@ type clientFlags struct {
 	config      tlsapi.ClientConfig
 	caFiles     []string
 	sessionFile string
+	sessions    *sessionFile // once it is open
 }
 
 func (f *clientFlags) register(cmd *cobra.Command) {
@@ -190,13 +191,13 @@ func (f *clientFlags) clientConfig(cmd *cobra.Command, host string) (*tlsapi.Cli
 		config.ServerName = host
 	}
 	if len(f.certFiles) > 1 {
-		return nil, usagef("--cert is given %d times: a client has one certificate", len(f.certFiles))
+		return nil, &usageError{optionErrorf("cert", "it is given %d times: a client has one certificate", len(f.certFiles))}
 	}
 	var err error
 	if config.Settings, err = f.resolve(cmd); err != nil {
 		return nil, err
 	}
-	if config.RootCAs, err = certPool("--ca", f.caFiles, f.addSystemRoots); err != nil {
+	if config.RootCAs, err = certPool("ca", f.caFiles, f.addSystemRoots); err != nil {
 		return nil, err
 	}
 	certificates, err := f.certificates()
@@ -208,9 +209,12 @@ func (f *clientFlags) clientConfig(cmd *cobra.Command, host string) (*tlsapi.Cli
 	}
 	config.SessionTicketsDisabled = f.noTickets
 	if f.sessionFile != "" {
-		if config.SessionCache, err = openSessionFile(f.sessionFile, cmd.ErrOrStderr()); err != nil {
-			return nil, fmt.Errorf("--session-file: %w", err)
+		if f.sessions == nil {
+			if f.sessions, err = openSessionFile(f.sessionFile, cmd.ErrOrStderr()); err != nil {
+				return nil, &optionError{"session-file", err}
+			}
 		}
+		config.SessionCache = f.sessions
 	}
 	if err := config.Validate(); err != nil {
 		return nil, contradiction(err)
@@ -252,7 +256,7 @@ func (f *serverFlags) register(cmd *cobra.Command) {
 func (f *serverFlags) serverConfig(cmd *cobra.Command) (*tlsapi.ServerConfig, error) {
 	config := f.config
 	if config.ClientAuth == tls.NoClientCert && (len(f.clientCAFiles) > 0 || f.addSystemRoots) {
-		return nil, usagef("CAs for clients are given, but clients are not asked for a certificate: add --client-auth require-and-verify (or another mode)")
+		return nil, &usageError{optionErrorf("client-auth", "CAs for clients are given, but clients are not asked for a certificate: choose require-and-verify (or another mode)")}
 	}
 	var err error
 	if config.Settings, err = f.resolve(cmd); err != nil {
@@ -266,19 +270,19 @@ func (f *serverFlags) serverConfig(cmd *cobra.Command) (*tlsapi.ServerConfig, er
 	}
 	for i, file := range f.ocspFiles {
 		if config.Certificates[i].OCSPStaple, err = readOCSPResponse(file); err != nil {
-			return nil, fmt.Errorf("--ocsp: %w", err)
+			return nil, &optionError{"ocsp", err}
 		}
 	}
 	if len(config.Certificates) == 0 && len(config.PSKs) == 0 {
 		return nil, usagef("--cert and --key are missing: a server needs a certificate, or pre-shared keys")
 	}
-	if config.ClientCAs, err = certPool("--client-ca", f.clientCAFiles, f.addSystemRoots); err != nil {
+	if config.ClientCAs, err = certPool("client-ca", f.clientCAFiles, f.addSystemRoots); err != nil {
 		return nil, err
 	}
 	config.SessionTicketsDisabled = f.noTickets
 	if f.ticketKeyFile != "" {
 		if config.SessionTicketKeys, err = readTicketKeys(f.ticketKeyFile); err != nil {
-			return nil, fmt.Errorf("--ticket-key-file: %w", err)
+			return nil, &optionError{"ticket-key-file", err}
 		}
 	}
 	if err := config.Validate(); err != nil {
@@ -325,10 +329,23 @@ var optionFlags = map[string]string{
 func contradiction(err error) error {
 	var e *tlsapi.Error
 	if errors.As(err, &e) && optionFlags[e.Option] != "" {
-		return usagef("%s: %w", optionFlags[e.Option], cause(err))
+		return &usageError{&optionError{strings.TrimPrefix(optionFlags[e.Option], "--"), cause(err)}}
 	}
 	return &usageError{err}
 }
+
+// optionError is an error of one option, by the name of its flag.
+type optionError struct {
+	flag string
+	err  error
+}
+
+func optionErrorf(flag, format string, args ...any) error {
+	return &optionError{flag, fmt.Errorf(format, args...)}
+}
+
+func (e *optionError) Error() string { return "--" + e.flag + ": " + e.err.Error() }
+func (e *optionError) Unwrap() error { return e.err }
 
 // cause takes the frame off an error of a parser: the flag's name takes its
 // place.

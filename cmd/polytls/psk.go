@@ -25,7 +25,7 @@ func readPSKs(specs, files []string, kind tlsapi.PSKKind) ([]tlsapi.PSK, error) 
 	for i, spec := range specs {
 		psk, err := parsePSK(spec, kind)
 		if err != nil {
-			return nil, usagef("--psk, entry %d: %w", i+1, err)
+			return nil, &usageError{optionErrorf("psk", "entry %d: %w", i+1, err)}
 		}
 		psks = append(psks, psk)
 	}
@@ -37,10 +37,10 @@ func readPSKs(specs, files []string, kind tlsapi.PSKKind) ([]tlsapi.PSK, error) 
 			return err
 		})
 		if err != nil {
-			return nil, fmt.Errorf("--psk-file: %w", err)
+			return nil, &optionError{"psk-file", err}
 		}
 		if len(psks) == before {
-			return nil, fmt.Errorf("--psk-file: %s: there is no pre-shared key in it", file)
+			return nil, optionErrorf("psk-file", "%s: there is no pre-shared key in it", file)
 		}
 	}
 	return psks, nil

@@ -56,6 +56,7 @@ func newRootCommand() *cobra.Command {
 		newMatrixCommand(),
 		newConnectCommand(),
 		newServeCommand(),
+		newProxyCommand(),
 		newBenchCommand(),
 		newBenchWorkerCommand(),
 		newVersionCommand(),

@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -20,13 +19,24 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/polytls/polytls/internal/handshakelog"
 	"github.com/polytls/polytls/tlsapi"
 )
 
 const serveHelp = `Listens on ADDR (default 127.0.0.1:4433; port 0 lets the system choose), runs
-TLS handshakes and sends everything back that clients send. With --root it
-serves the files of a folder over HTTP/1.1 instead; nothing outside of the
-folder, links that lead out of it neither.
+TLS handshakes and sends everything back that clients send.
+
+With --root it serves the files of a folder over HTTP instead; nothing outside
+of the folder, links that lead out of it neither. With --page it shows what was
+negotiated to whom: a page for browsers, JSON where the client prefers it (Accept)
+and at /json, with the keys
+  {"provider","library_version","version","cipher_suite","group",
+   "signature_scheme","alpn","protocol","resumed","server_name","verified",
+   "hello_retry_request","key_shares","psk_identity","remote_address","ocsp",
+   "peer":{"subject","organization","serial","sha256","not_after","dns_names",
+   "ip_addresses"}}
+where "peer" is the client's certificate. --page offers HTTP/2 and HTTP/1.1,
+--root HTTP/1.1 alone; --alpn changes it, with both.
 
 The address that it listens on is printed to stdout, with --json as one line
   {"provider","library_version","address"}
@@ -40,6 +50,7 @@ An option that the provider does not support is refused at the start.`
 
 const serveExample = `  polytls serve --cert server.pem --key server.key
   polytls serve 127.0.0.1:8443 --provider openssl --cert server.pem --key server.key --root ./public
+  polytls serve --cert server.pem --key server.key --page --provider boringssl
   polytls serve --cert server.pem --key server.key --client-auth require-and-verify --client-ca ca.pem --alpn H2H1
   openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=localhost \
     -addext subjectAltName=DNS:localhost,IP:127.0.0.1 -keyout server.key -out server.pem`
@@ -50,6 +61,7 @@ const stopTime = 5 * time.Second
 type serveCommand struct {
 	flags          serverFlags
 	root           string
+	page           bool
 	once           bool
 	maxConnections int
 	idleTimeout    time.Duration
@@ -59,7 +71,7 @@ func newServeCommand() *cobra.Command {
 	c := &serveCommand{}
 	cmd := &cobra.Command{
 		Use:     "serve [ADDR]",
-		Short:   "Serve TLS: echo, or the files of a folder over HTTP",
+		Short:   "Serve TLS: echo, the files of a folder, or a page that shows what was negotiated",
 		Long:    serveHelp,
 		Example: serveExample,
 		Args:    cobra.MaximumNArgs(1),
@@ -69,7 +81,8 @@ func newServeCommand() *cobra.Command {
 	}
 	c.flags.register(cmd)
 	flags := cmd.Flags()
-	flags.StringVar(&c.root, "root", "", "serve the files of this `folder` over HTTP/1.1 instead of echoing")
+	flags.StringVar(&c.root, "root", "", "serve the files of this `folder` over HTTP instead of echoing")
+	flags.BoolVar(&c.page, "page", false, "show what was negotiated over HTTP instead of echoing, as HTML or JSON")
 	flags.BoolVar(&c.once, "once", false, "serve one connection and exit; the exit status tells how it went")
 	flags.IntVar(&c.maxConnections, "max-connections", 1000, "most connections at a time; more wait")
 	flags.DurationVar(&c.idleTimeout, "idle-timeout", 5*time.Minute, "longest time without data on a connection; 0 for no limit")
@@ -89,13 +102,11 @@ func (c *serveCommand) run(cmd *cobra.Command, address string) error {
 	if c.idleTimeout < 0 {
 		return usagef("--idle-timeout: %v is negative", c.idleTimeout)
 	}
-	if c.root != "" {
-		switch alpn := &c.flags.settings.ALPN; {
-		case *alpn == nil:
-			*alpn = tlsapi.ALPNH1()
-		case !slices.Equal(*alpn, tlsapi.ALPNH1()):
-			return usagef("--alpn: --root serves http/1.1 and nothing else")
-		}
+	if c.root != "" && c.page {
+		return usagef("--root and --page: give one of both")
+	}
+	if err := c.chooseHTTP(); err != nil {
+		return err
 	}
 	config, err := c.flags.serverConfig(cmd)
 	if err != nil {
@@ -124,9 +135,15 @@ func (c *serveCommand) run(cmd *cobra.Command, address string) error {
 	}
 	mode := "echo"
 	s.serve = s.echo
-	if files != nil {
-		mode = "files of " + c.root
-		web := s.newWebServer(listener.Addr(), http.FileServerFS(files.FS()))
+	var handler http.Handler
+	switch {
+	case files != nil:
+		mode, handler = "files of "+c.root, http.FileServerFS(files.FS())
+	case c.page:
+		mode, handler = "page at https://"+listener.Addr().String()+"/", pageHandler(requestConn)
+	}
+	if handler != nil {
+		web := s.newWebServer(listener.Addr(), handler)
 		defer web.stop()
 		s.serve = web.serve
 	}
@@ -137,6 +154,25 @@ func (c *serveCommand) run(cmd *cobra.Command, address string) error {
 		return s.acceptOne(cmd.Context(), listener)
 	}
 	return s.acceptAll(cmd.Context(), listener, c.maxConnections)
+}
+
+// chooseHTTP sets the protocols to offer where HTTP is served.
+func (c *serveCommand) chooseHTTP() error {
+	alpn := &c.flags.settings.ALPN
+	switch {
+	case c.root == "" && !c.page:
+	case *alpn != nil:
+		for _, protocol := range *alpn {
+			if protocol != "h2" && protocol != "http/1.1" {
+				return usagef("--alpn: --root and --page serve h2 and http/1.1, not %s", protocol)
+			}
+		}
+	case c.page:
+		*alpn = tlsapi.ALPNH2H1()
+	default:
+		*alpn = tlsapi.ALPNH1()
+	}
+	return nil
 }
 
 // reloadOnSignal replaces the configuration at every SIGHUP until the returned
@@ -255,17 +291,17 @@ func (s *tlsServer) handle(ctx context.Context, transport net.Conn) error {
 	log := s.log.With("client", transport.RemoteAddr().String())
 	conn, err := s.provider.Server(transport, s.config.Load())
 	if err != nil {
-		log.Error("configuration refused", "error", err)
+		log.Error("configuration refused", "error", handshakelog.Text(err.Error()))
 		return errors.Join(err, transport.Close())
 	}
 	defer conn.Close()
 	if err := conn.HandshakeContext(ctx); err != nil {
-		log.Warn("handshake failed", "error", err)
+		log.Warn("handshake failed", "kind", tlsapi.KindOf(err).Name(), "error", handshakelog.Text(err.Error()))
 		return err
 	}
 	log = log.With(connectionAttributes(conn)...)
 	if err := s.serve(ctx, conn); err != nil {
-		log.Warn("connection failed", "error", err)
+		log.Warn("connection failed", "kind", tlsapi.KindOf(err).Name(), "error", handshakelog.Text(err.Error()))
 		return err
 	}
 	log.Info("connection ended")
@@ -279,14 +315,14 @@ func connectionAttributes(conn tlsapi.Conn) []any {
 		{"group", r.Group}, {"alpn", r.ALPN}, {"server_name", r.ServerName}, {"psk", r.PSKIdentity},
 	} {
 		if a.value != "" {
-			attributes = append(attributes, a.key, a.value)
+			attributes = append(attributes, a.key, handshakelog.Text(a.value))
 		}
 	}
 	if r.Resumed {
 		attributes = append(attributes, "resumed", true)
 	}
 	if r.Peer != nil {
-		attributes = append(attributes, "peer", r.Peer.Subject, "verified", r.Verified)
+		attributes = append(attributes, "peer", handshakelog.Text(r.Peer.Subject), "verified", r.Verified)
 	}
 	return attributes
 }
@@ -331,26 +367,50 @@ type webServer struct {
 	queue *connQueue
 }
 
+// requestConn is the connection of a request of a webServer.
+func requestConn(r *http.Request) tlsapi.Conn {
+	return r.Context().Value(requestConnKey{}).(tlsapi.Conn)
+}
+
+type requestConnKey struct{}
+
 func (s *tlsServer) newWebServer(address net.Addr, handler http.Handler) *webServer {
 	w := &webServer{
 		http: &http.Server{
 			Handler:           handler,
+			Protocols:         new(http.Protocols),
 			ReadHeaderTimeout: 10 * time.Second,
 			ReadTimeout:       s.idleTimeout,
 			IdleTimeout:       s.idleTimeout,
 			ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+			ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
+				if h, ok := conn.(http2Conn); ok {
+					conn = h.Conn
+				}
+				return context.WithValue(ctx, requestConnKey{}, conn)
+			},
 		},
 		queue: &connQueue{address: address, conns: make(chan net.Conn), done: make(chan struct{})},
 	}
+	w.http.Protocols.SetHTTP1(true)
+	w.http.Protocols.SetUnencryptedHTTP2(true)
 	// It returns when the queue is closed, with nothing to tell.
 	go func() { _ = w.http.Serve(w.queue) }()
 	return w
 }
 
+// http2Conn hides that a connection is TLS: an http.Server of Go 1.26 speaks
+// HTTP/2 over *tls.Conn, and over what it takes for unencrypted.
+type http2Conn struct{ net.Conn }
+
 func (w *webServer) serve(ctx context.Context, conn tlsapi.Conn) error {
 	watched := &watchedConn{Conn: conn, closed: make(chan struct{})}
+	var served net.Conn = watched
+	if conn.ConnectionState().NegotiatedProtocol == "h2" {
+		served = http2Conn{watched}
+	}
 	select {
-	case w.queue.conns <- watched:
+	case w.queue.conns <- served:
 	case <-ctx.Done():
 		return nil
 	}

@@ -20,10 +20,6 @@ type sessionFile struct {
 	path     string
 	warnings io.Writer
 
-	// stored is closed by the first Put.
-	stored     chan struct{}
-	storedOnce sync.Once
-
 	mu     sync.Mutex
 	lock   *flock.Flock
 	warned bool
@@ -32,7 +28,7 @@ type sessionFile struct {
 // openSessionFile makes sure that the file can be read and written. A file
 // that does not exist is made.
 func openSessionFile(path string, warnings io.Writer) (*sessionFile, error) {
-	f := &sessionFile{path: path, warnings: warnings, stored: make(chan struct{}), lock: flock.New(path+".lock", flock.SetPermissions(0o600))}
+	f := &sessionFile{path: path, warnings: warnings, lock: flock.New(path+".lock", flock.SetPermissions(0o600))}
 	return f, f.update(func(map[string][]byte) {})
 }
 
@@ -53,7 +49,6 @@ func (f *sessionFile) Get(key string) []byte {
 
 // Put stores a session.
 func (f *sessionFile) Put(key string, session []byte) {
-	defer f.storedOnce.Do(func() { close(f.stored) })
 	if err := f.update(func(sessions map[string][]byte) { sessions[key] = session }); err != nil {
 		f.warn(err)
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func count[C any](c *Configs[C]) int {
+func count[C, P any](c *Configs[C, P]) int {
 	n := 0
 	c.passed.Range(func(any, any) bool { n++; return true })
 	return n
@@ -21,7 +21,7 @@ func count[C any](c *Configs[C]) int {
 var global tlsapi.ClientConfig
 
 func TestChecksOnce(t *testing.T) {
-	var configs Configs[tlsapi.ClientConfig]
+	var configs Configs[tlsapi.ClientConfig, struct{}]
 	calls := 0
 	pass := func() error { calls++; return nil }
 	inside := struct {
@@ -51,7 +51,7 @@ func TestChecksOnce(t *testing.T) {
 }
 
 func TestFailuresAreNotRemembered(t *testing.T) {
-	var configs Configs[tlsapi.ServerConfig]
+	var configs Configs[tlsapi.ServerConfig, struct{}]
 	config := new(tlsapi.ServerConfig)
 	failed := errors.New("failed")
 	for range 2 {
@@ -64,7 +64,7 @@ func TestFailuresAreNotRemembered(t *testing.T) {
 }
 
 func TestForgetsWhatIsGone(t *testing.T) {
-	var configs Configs[tlsapi.ServerConfig]
+	var configs Configs[tlsapi.ServerConfig, struct{}]
 	for range 100 {
 		config := new(tlsapi.ServerConfig)
 		// A hook that refers to its configuration must not keep it alive.
@@ -78,7 +78,7 @@ func TestForgetsWhatIsGone(t *testing.T) {
 }
 
 func TestManyAtOnce(t *testing.T) {
-	var configs Configs[tlsapi.ServerConfig]
+	var configs Configs[tlsapi.ServerConfig, struct{}]
 	config := new(tlsapi.ServerConfig)
 	var group sync.WaitGroup
 	for range 8 {
@@ -94,7 +94,7 @@ func TestManyAtOnce(t *testing.T) {
 
 // TestChangeDuringTheCheck tests that what is remembered is what was checked.
 func TestChangeDuringTheCheck(t *testing.T) {
-	var configs Configs[tlsapi.ServerConfig]
+	var configs Configs[tlsapi.ServerConfig, struct{}]
 	config := new(tlsapi.ServerConfig)
 	calls := 0
 	for range 2 {
@@ -105,4 +105,21 @@ func TestChangeDuringTheCheck(t *testing.T) {
 		}))
 	}
 	assert.Equal(t, 2, calls)
+}
+
+func TestProductsFollowTheContent(t *testing.T) {
+	var configs Configs[tlsapi.ServerConfig, int]
+	config := &tlsapi.ServerConfig{}
+	config.ALPN = []string{"h2", "http/1.1"}
+	made := 0
+	of := func() int {
+		product, err := configs.Of(config, ContentOf(Content(nil, config), config.ALPN), func() (int, error) { made++; return made, nil })
+		require.NoError(t, err)
+		return product
+	}
+	assert.Equal(t, 1, of())
+	assert.Equal(t, 1, of())
+	config.ALPN[1] = "other"
+	assert.Equal(t, 2, of(), "an entry of a list that is looked at was set")
+	assert.Equal(t, 2, of())
 }

@@ -43,14 +43,14 @@ func (c *Conn) startBlinding() bool {
 	return true
 }
 
-// tornOutput reports whether a send has failed. One that still runs drops the
-// alert itself when it fails.
+// tornOutput reports whether a send has failed or was cut off. One that still
+// runs drops the alert itself when it fails.
 func (c *Conn) tornOutput() bool {
 	if !c.sendMu.TryLock() {
 		return false
 	}
 	defer c.sendMu.Unlock()
-	return c.sendErr != nil
+	return c.sendErr != nil || c.unsent != nil
 }
 
 // blinded replaces the error of a Write that was woken by startBlinding with

@@ -20,6 +20,9 @@ const (
 	// before leaving it to the background: enough for a transport that takes
 	// it, not noticed where it does not.
 	tailWait = 50 * time.Millisecond
+	// deafLimit is how long Close waits for a transport that accepts write
+	// deadlines and does not keep them.
+	deafLimit = 500 * time.Millisecond
 )
 
 // CloseWrite sends a close_notify and leaves the reading half open.
@@ -71,6 +74,7 @@ func (c *Conn) Close() error {
 	}
 	c.closed = true
 	c.users++
+	c.plain.drop()
 	c.giveUpWork()
 	c.gatherFacts()
 	if c.lateOutput != nil {
@@ -151,6 +155,9 @@ func (c *Conn) closeTransport() error {
 
 // fatal filters the clean ends out of a sticky error.
 func fatal(err error) error {
+	if err == nil {
+		return nil
+	}
 	var e *tlsapi.Error
 	if err == io.EOF || errors.As(err, &e) && e.Kind == tlsapi.KindClosed {
 		return nil
@@ -159,8 +166,13 @@ func fatal(err error) error {
 }
 
 // wakeReader ends a blocked Read while the tail is still being sent; false when
-// the transport has no deadlines.
+// the transport has no deadlines. The connection is closed: a Read that has not
+// begun to wait does not.
 func (c *Conn) wakeReader() bool {
+	if c.socket != nil && c.readMu.TryLock() {
+		c.readMu.Unlock()
+		return true
+	}
 	c.deadlineMu.Lock()
 	defer c.deadlineMu.Unlock()
 	return c.transport.SetReadDeadline(time.Unix(1, 0)) == nil
@@ -173,16 +185,15 @@ type tail struct {
 	once sync.Once
 }
 
-// startTail sends the engine's output in the background, for at most tailLimit,
-// and waits for it for at most tailWait.
+// startTail sends the engine's output, for at most tailLimit. It waits for it for
+// at most tailWait; what is left then goes on in the background.
 func (c *Conn) startTail() *tail {
-	t := &tail{conn: c, sent: make(chan struct{})}
 	c.mu.Lock()
-	if c.tail != nil {
-		t = c.tail
+	if t := c.tail; t != nil {
 		c.mu.Unlock()
 		return t
 	}
+	t := &tail{conn: c, sent: make(chan struct{})}
 	c.tail = t
 	c.users++
 	c.mu.Unlock()
@@ -190,7 +201,10 @@ func (c *Conn) startTail() *tail {
 	locked := c.sendMu.TryLock()
 	if locked {
 		var done bool
-		if rest, done = c.sendAtOnce(); done {
+		if rest, done = c.sendAtOnce(); !done {
+			rest, done = c.sendSoon(rest)
+		}
+		if done {
 			c.sendMu.Unlock()
 			c.sendRest()
 			close(t.sent)
@@ -198,14 +212,13 @@ func (c *Conn) startTail() *tail {
 			return t
 		}
 	}
-	c.deadlineMu.Lock()
-	c.transport.SetWriteDeadline(time.Now().Add(tailLimit))
-	c.deadlineMu.Unlock()
+	c.limitWrites(tailLimit)
 	go func() {
 		defer c.leave()
 		defer close(t.sent)
 		if locked {
 			err := c.sendLocked(rest)
+			c.mu.Unlock()
 			c.sendMu.Unlock()
 			if err != nil {
 				return
@@ -222,6 +235,56 @@ func (c *Conn) startTail() *tail {
 	case <-wait.C:
 	}
 	return t
+}
+
+// sendSoon sends rest and the engine's output on the caller's goroutine, for as
+// long as its caller may wait: another goroutine would wake another thread, which
+// costs more than what is sent. Where done is false, rest comes before all other
+// output. It is called with sendMu held.
+//
+// Plain sockets have been tried before, and a connection of TLS takes nothing more
+// once a write has timed out: both are left to the background.
+func (c *Conn) sendSoon(rest []byte) (left []byte, done bool) {
+	switch c.transport.(type) {
+	case *tls.Conn, tlsapi.Conn:
+		return rest, false
+	}
+	if c.socket != nil || c.sendErr != nil || !c.limitWrites(tailWait) {
+		return rest, false
+	}
+	deaf := time.AfterFunc(deafLimit, func() { c.transport.Close() })
+	defer deaf.Stop()
+	for {
+		if len(rest) == 0 {
+			c.mu.Lock()
+			rest = c.takeOutput()
+			closed := c.closed
+			c.mu.Unlock()
+			if len(rest) == 0 {
+				// Who did not close the connection may write to the transport.
+				if !closed {
+					c.limitWrites(tailLimit)
+				}
+				return nil, true
+			}
+		}
+		n, err := c.writeTransport(rest)
+		if err != nil {
+			if TransportError(c.options.Provider, "write", err).Kind == tlsapi.KindTimeout {
+				return rest[n:], false
+			}
+			c.sendFailed(err, nil)
+			return nil, true
+		}
+		rest = nil
+	}
+}
+
+// limitWrites sets the transport's write deadline; false when it has none.
+func (c *Conn) limitWrites(limit time.Duration) bool {
+	c.deadlineMu.Lock()
+	defer c.deadlineMu.Unlock()
+	return c.transport.SetWriteDeadline(time.Now().Add(limit)) == nil
 }
 
 // waits reports whether something is left to send.

@@ -67,6 +67,13 @@ type Conn struct {
 	sendMu  sync.Mutex
 	// sendErr is why nothing can be sent any more; guarded by sendMu.
 	sendErr *tlsapi.Error
+	// unsent is a copy of what was taken out of the engine, without a Write that
+	// waits for it, and not sent when a deadline passed: it comes before all
+	// other output. patient says that nobody waits for what is being sent, and
+	// cutOff is why it was not. Guarded by sendMu.
+	unsent  []byte
+	patient bool
+	cutOff  *tlsapi.Error
 	// sendAgain asks whoever has sendMu to look for output again after it.
 	sendAgain atomic.Bool
 
@@ -86,6 +93,9 @@ type Conn struct {
 	// readable is set when the engine may have something to read without more
 	// input.
 	readable bool
+	// plain is what has been decrypted and nobody has read yet: Reads of a few
+	// bytes are served from it.
+	plain plaintext
 	// lateOutput is not nil while a server's tickets wait for other output to
 	// leave with, or for their time.
 	lateOutput *time.Timer
@@ -101,13 +111,18 @@ type Conn struct {
 	hold    *blinding.Hold
 	aborted bool
 
+	// lookingForAlert is set when the handshake has failed and pendingAlert has
+	// set its own deadline.
+	lookingForAlert bool
+
 	// headerChecked is set when the peer's first bytes were found to be TLS.
 	headerChecked bool
 	// clientHello and serverHello read the hello messages until the handshake
-	// is complete; keyShares and helloRetry are what they held.
+	// is complete; sharesRead and retryRead are what they held, keyShares and
+	// helloRetry the same once it is.
 	clientHello, serverHello helloReader
-	keyShares                []tlsapi.CurveID
-	helloRetry               bool
+	sharesRead, keyShares    []tlsapi.CurveID
+	retryRead, helloRetry    bool
 
 	// complete is set when the engine has completed its handshake: its facts do
 	// not change any more.
@@ -174,22 +189,14 @@ func (c *Conn) HandshakeContext(ctx context.Context) error {
 	}
 
 	// What stays if a hook panics.
-	c.handshakeErr = &tlsapi.Error{Provider: c.options.Provider, Op: "handshake", Kind: tlsapi.KindInternal, Err: errors.New("a hook panicked")}
-	var err error
-	if err = ctx.Err(); err != nil {
-		c.transport.Close()
-		err = ContextError(c.options.Provider, err)
-	} else {
-		limited := c.limit(ctx)
-		defer limited.end()
-		interrupted := make(chan bool, 1)
-		stop := context.AfterFunc(limited, func() { interrupted <- c.abort() })
-		err = c.handshake(limited)
-		if !stop() && <-interrupted {
-			err = ContextError(c.options.Provider, limited.cause())
+	returned := false
+	defer func() {
+		if !returned {
+			c.handshakeErr = &tlsapi.Error{Provider: c.options.Provider, Op: "handshake", Kind: tlsapi.KindInternal, Err: errors.New("a hook panicked")}
 		}
-	}
-	c.handshakeErr = nil
+	}()
+	err := c.runHandshake(ctx)
+	returned = true
 	if err != nil {
 		if c.isClosed() {
 			err = ClosedError(c.options.Provider, "handshake")
@@ -204,7 +211,7 @@ func (c *Conn) HandshakeContext(ctx context.Context) error {
 		return err
 	}
 	c.mu.Lock()
-	c.readHellos()
+	c.takeHellos()
 	c.readable = true
 	c.handshakeDone.Store(true)
 	c.mu.Unlock()
@@ -212,6 +219,26 @@ func (c *Conn) HandshakeContext(ctx context.Context) error {
 		c.options.HandshakeComplete(c.Info())
 	}
 	return nil
+}
+
+// runHandshake runs the handshake until it is over or the context is.
+func (c *Conn) runHandshake(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		c.transport.Close()
+		return ContextError(c.options.Provider, err)
+	}
+	limited := c.limit(ctx)
+	defer limited.end()
+	if limited.Done() == nil {
+		return c.handshake(limited)
+	}
+	interrupted := make(chan bool, 1)
+	stop := context.AfterFunc(limited, func() { interrupted <- c.abort() })
+	err := c.handshake(limited)
+	if !stop() && <-interrupted {
+		return ContextError(c.options.Provider, limited.cause())
+	}
+	return err
 }
 
 // handshake is run by one goroutine at a time.
@@ -263,6 +290,11 @@ func (c *Conn) handshake(ctx *limitedContext) error {
 		}
 		// The send gate: nothing of this step's output has been sent yet, and
 		// nothing will be if the connection is refused here.
+		if res.Status == WantVerdict {
+			workErr = c.verdict()
+			accepted = true
+			continue
+		}
 		accepting := !accepted && (res.Status == OK || res.Flags&FlagPeerCertificates != 0)
 		if accepting || res.Status == OK {
 			err := c.requireFacts()
@@ -282,8 +314,11 @@ func (c *Conn) handshake(ctx *limitedContext) error {
 		} else if err := c.send(); err != nil {
 			// A peer that has refused us may have closed its end before our
 			// flight was out; its alert says more than the failed write.
-			if alert := c.pendingAlert(); alert != nil {
-				return alert
+			var e *tlsapi.Error
+			if errors.As(err, &e) && e.Kind != tlsapi.KindTimeout {
+				if alert := c.pendingAlert(); alert != nil {
+					return alert
+				}
 			}
 			return err
 		}
@@ -374,6 +409,29 @@ func (c *Conn) accept(complete bool) error {
 	return nil
 }
 
+// verdict tells the engine whether the connection is accepted, and returns why
+// not.
+func (c *Conn) verdict() error {
+	err := c.requireFacts()
+	if err == nil {
+		err = c.accept(false)
+	}
+	var alert uint8
+	if err != nil {
+		alert = verdictAlert(err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		// The next step finds out.
+		return nil
+	}
+	if res := c.engine.Verdict(alert); res.Status != OK && err == nil {
+		return ResultError(c.options.Provider, "handshake", res, c.engine.ErrorText())
+	}
+	return err
+}
+
 func (c *Conn) checkALPN() error {
 	if !c.options.RequireALPN {
 		return nil
@@ -406,7 +464,13 @@ func (c *Conn) handshakeFailure(res Result, text string) error {
 // pendingAlert looks whether the peer's alert explains a failed send: it reads
 // what has arrived already.
 func (c *Conn) pendingAlert() error {
-	if c.transport.SetReadDeadline(time.Now().Add(tailWait)) != nil {
+	c.mu.Lock()
+	c.lookingForAlert = true
+	c.mu.Unlock()
+	c.deadlineMu.Lock()
+	err := c.transport.SetReadDeadline(time.Now().Add(tailWait))
+	c.deadlineMu.Unlock()
+	if err != nil {
 		return nil
 	}
 	for {
@@ -428,17 +492,26 @@ func (c *Conn) pendingAlert() error {
 
 // Read decrypts into p.
 func (c *Conn) Read(p []byte) (int, error) {
-	if err := c.handshakeFirst("read", len(p)); err != nil || len(p) == 0 {
-		return 0, err
+	if len(p) == 0 || !c.handshakeDone.Load() {
+		if err := c.handshakeFirst("read"); err != nil || len(p) == 0 {
+			return 0, err
+		}
 	}
 	c.readMu.Lock()
 	defer c.readMu.Unlock()
-	entered, received := false, false
+	entered := false
 	defer func() {
 		if entered {
 			c.leave()
 		}
 	}()
+	return c.read(p, &entered)
+}
+
+// read is Read after the handshake, with readMu held. entered says whether it is
+// counted among the users.
+func (c *Conn) read(p []byte, entered *bool) (int, error) {
+	received := false
 	for {
 		c.mu.Lock()
 		if c.closed {
@@ -455,7 +528,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 		var sessions [][]byte
 		// Asking the library when it has nothing costs more than this look.
 		if c.readable || received {
-			res = c.engine.Read(p)
+			res = c.decrypt(p)
 			c.readable = res.Status != WantInput && (res.Status != OK || res.Flags&FlagPending != 0)
 			if res.Status == Failed {
 				text = c.engine.ErrorText()
@@ -468,16 +541,16 @@ func (c *Conn) Read(p []byte) (int, error) {
 			c.heard = true
 			if !output && sessions == nil {
 				// Nothing but the data: the way of nearly every Read.
-				if entered {
-					entered = false
-					c.users--
+				if *entered {
+					*entered = false
+					c.leaveLocked()
 				}
 				c.mu.Unlock()
 				return res.N, nil
 			}
 		}
-		if !entered {
-			entered = true
+		if !*entered {
+			*entered = true
 			c.users++
 		}
 		switch res.Status {
@@ -524,11 +597,8 @@ func (c *Conn) Read(p []byte) (int, error) {
 }
 
 // handshakeFirst runs the handshake before the first Read or Write, and tells of
-// a closed connection when nothing else of n bytes would.
-func (c *Conn) handshakeFirst(op string, n int) error {
-	if n > 0 && c.handshakeDone.Load() {
-		return nil
-	}
+// a closed connection when nothing else would.
+func (c *Conn) handshakeFirst(op string) error {
 	if err := c.enter(op); err != nil {
 		return err
 	}
@@ -538,8 +608,10 @@ func (c *Conn) handshakeFirst(op string, n int) error {
 
 // Write encrypts p and sends it.
 func (c *Conn) Write(p []byte) (int, error) {
-	if err := c.handshakeFirst("write", len(p)); err != nil {
-		return 0, err
+	if len(p) == 0 || !c.handshakeDone.Load() {
+		if err := c.handshakeFirst("write"); err != nil {
+			return 0, err
+		}
 	}
 	c.writeMu.Lock()
 	defer c.writeMu.Unlock()
@@ -549,7 +621,12 @@ func (c *Conn) Write(p []byte) (int, error) {
 			c.leave()
 		}
 	}()
-	n := 0
+	return c.write(p, &entered)
+}
+
+// write is Write after the handshake, with writeMu held. entered says whether it
+// is counted among the users.
+func (c *Conn) write(p []byte, entered *bool) (n int, err error) {
 	for {
 		// Whoever sends now may have to wait, which is nothing that a Write
 		// with an error should do.
@@ -562,11 +639,21 @@ func (c *Conn) Write(p []byte) (int, error) {
 			}
 			return n, ClosedError(c.options.Provider, "write")
 		}
-		if !entered {
-			entered = true
+		if !*entered {
+			*entered = true
 			c.users++
 		}
-		if err := c.writeErr; err != nil || len(p) == 0 {
+		var res Result
+		if err = c.writeErr; err == nil && len(p) > 0 {
+			res = c.engine.Write(p[n:])
+			c.writing = n+res.N < len(p)
+			if res.Status != OK && res.Status != WantOutput {
+				c.writeErr = ResultError(c.options.Provider, "write", res, c.engine.ErrorText())
+				c.readable = true
+				err = c.writeErr
+			}
+		}
+		if err != nil || len(p) == 0 {
 			c.mu.Unlock()
 			if sending {
 				c.sendMu.Unlock()
@@ -574,39 +661,27 @@ func (c *Conn) Write(p []byte) (int, error) {
 			}
 			return n, err
 		}
-		res := c.engine.Write(p[n:])
-		c.writing = n+res.N < len(p)
-		if res.Status != OK && res.Status != WantOutput {
-			c.writeErr = ResultError(c.options.Provider, "write", res, c.engine.ErrorText())
-			c.readable = true
-			err := c.writeErr
+		if !sending {
 			c.mu.Unlock()
-			if sending {
-				c.sendMu.Unlock()
-				c.sendRest()
-			}
-			return n, err
-		}
-		var out []byte
-		if sending {
-			out = c.takeOutput()
-		}
-		c.mu.Unlock()
-		var err error
-		if sending {
+			err = c.send()
+		} else {
+			out := c.takeOutput()
+			c.mu.Unlock()
 			err = c.sendLocked(out)
+			if n+res.N == len(p) {
+				*entered = false
+				c.leaveLocked()
+			}
+			c.mu.Unlock()
 			c.sendMu.Unlock()
 			if err == nil {
 				err = c.sendRest()
 			}
-		} else {
-			err = c.send()
 		}
 		if err != nil {
 			return n, c.blinded(err)
 		}
-		n += res.N
-		if n == len(p) {
+		if n += res.N; n == len(p) {
 			// Whatever has happened since: all of it is sent.
 			return n, nil
 		}
@@ -617,6 +692,7 @@ func (c *Conn) Write(p []byte) (int, error) {
 func (c *Conn) send() error {
 	c.sendMu.Lock()
 	err := c.sendLocked(nil)
+	c.mu.Unlock()
 	c.sendMu.Unlock()
 	if err == nil {
 		err = c.sendRest()
@@ -635,7 +711,10 @@ func (c *Conn) sendInBackground() {
 			c.mu.Unlock()
 			go func() {
 				defer c.leave()
+				c.patient = true
 				err := c.sendLocked(rest)
+				c.patient = false
+				c.mu.Unlock()
 				c.sendMu.Unlock()
 				if err == nil {
 					c.sendRest()
@@ -712,6 +791,10 @@ func (c *Conn) takeOutput() []byte {
 		c.lateOutput.Stop()
 		c.lateOutput = nil
 	}
+	if out := c.unsent; out != nil {
+		c.unsent = nil
+		return out
+	}
 	out := c.engine.TakeOutput()
 	if !c.handshakeDone.Load() {
 		c.outgoing(out)
@@ -722,11 +805,12 @@ func (c *Conn) takeOutput() []byte {
 // sendRest sends what was added by somebody who found sendMu taken after its
 // holder had looked for the last time.
 func (c *Conn) sendRest() error {
-	for c.sendAgain.Swap(false) {
+	for c.sendAgain.Load() && c.sendAgain.Swap(false) {
 		if !c.lockSend() {
 			return nil
 		}
 		err := c.sendLocked(nil)
+		c.mu.Unlock()
 		c.sendMu.Unlock()
 		if err != nil {
 			return err
@@ -736,46 +820,89 @@ func (c *Conn) sendRest() error {
 }
 
 // sendLocked sends what was taken out of the engine before, and then all output
-// of the engine. It is called with sendMu held.
+// of the engine. It is called with sendMu held, and returns with mu held, too:
+// there is more to do with it nearly always.
 func (c *Conn) sendLocked(out []byte) error {
-	for ; ; out = nil {
+	if len(out) > 0 {
+		c.transmit(out)
+	} else {
 		c.mu.Lock()
-		if len(out) == 0 && !c.freed {
-			out = c.takeOutput()
+	}
+	for !c.freed && c.cutOff == nil {
+		if out = c.takeOutput(); len(out) == 0 {
+			break
 		}
-		closed := c.closed
 		c.mu.Unlock()
-		switch {
-		case len(out) == 0 && c.sendErr == nil:
-			return nil
-		case len(out) == 0 && closed && c.sendErr.Kind != tlsapi.KindTimeout:
-			return ClosedError(c.options.Provider, "write")
-		case len(out) == 0:
-			return c.sendErr
-		case c.sendErr != nil:
-			// Part of a record may be out: nothing can follow it.
-			continue
+		c.transmit(out)
+	}
+	switch {
+	case c.cutOff != nil:
+		err := c.cutOff
+		c.cutOff = nil
+		return err
+	case c.sendErr == nil:
+		return nil
+	case c.closed && c.sendErr.Kind != tlsapi.KindTimeout:
+		return ClosedError(c.options.Provider, "write")
+	}
+	return c.sendErr
+}
+
+// transmit gives output to the transport. It is called with sendMu held, and
+// returns with mu held, too.
+func (c *Conn) transmit(out []byte) {
+	if c.sendErr == nil {
+		n, err := 0, errAskTransport
+		if c.socket != nil {
+			n, err = c.socket.write(out)
 		}
-		n, err := c.transport.Write(out)
-		if err == nil && n != len(out) {
-			err = io.ErrShortWrite
+		if err == errAskTransport {
+			var more int
+			more, err = c.writeTransport(out[n:])
+			n += more
 		}
 		if err != nil {
-			c.sendErr = TransportError(c.options.Provider, "write", err)
-			c.mu.Lock()
-			if c.hold != nil {
-				c.hold.DropAlert()
-			}
-			if c.writeErr == nil || c.closeNotifySent && c.hold == nil {
-				c.writeErr = c.sendErr
-			}
-			c.mu.Unlock()
+			c.sendFailed(err, out[n:])
 		}
+	}
+	// Where sending has failed, part of a record may be out: nothing can follow it.
+	c.mu.Lock()
+}
+
+// writeTransport writes all of out, or says how much was written and why it was
+// not all.
+func (c *Conn) writeTransport(out []byte) (n int, err error) {
+	n, err = c.transport.Write(out)
+	if n < 0 || n > len(out) {
+		n, err = 0, errors.New("the transport's Write returned an impossible count")
+	}
+	if err == nil && n != len(out) {
+		err = io.ErrShortWrite
+	}
+	return n, err
+}
+
+// sendFailed makes the end of the transport's write side known; rest is what it
+// has not taken. It is called with sendMu held.
+func (c *Conn) sendFailed(err error, rest []byte) {
+	e := TransportError(c.options.Provider, "write", err)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.hold != nil {
+		c.hold.DropAlert()
+	}
+	if c.patient && e.Kind == tlsapi.KindTimeout {
+		c.unsent, c.cutOff = append([]byte{}, rest...), e
+		return
+	}
+	c.sendErr = e
+	if c.writeErr == nil || c.closeNotifySent && c.hold == nil {
+		c.writeErr = c.sendErr
 	}
 }
 
-// errAskTransport says that reading the socket itself told nothing: the
-// transport knows why.
+// errAskTransport says that the socket itself told nothing: the transport knows
+// why.
 var errAskTransport = errors.New("ask the transport")
 
 // maxEmptyReads is how often a transport may return neither data nor an error.
@@ -868,29 +995,26 @@ func (c *Conn) checkHeader() (err error, short bool) {
 	return &tlsapi.Error{Provider: c.options.Provider, Op: "handshake", Kind: tlsapi.KindNotTLS, Err: header}, false
 }
 
-// incoming and outgoing keep the hello messages for what libraries do not tell.
-func (c *Conn) incoming(b []byte) {
-	if c.options.Client {
-		c.serverHello.add(b)
-	} else {
-		c.clientHello.add(b)
+// incoming and outgoing read the hello messages for what libraries do not tell.
+// They are called with mu held.
+func (c *Conn) incoming(b []byte) { c.readHello(b, !c.options.Client) }
+func (c *Conn) outgoing(b []byte) { c.readHello(b, c.options.Client) }
+
+func (c *Conn) readHello(b []byte, fromClient bool) {
+	if fromClient {
+		if message := c.clientHello.add(b); message != nil {
+			c.sharesRead = keyShares(message)
+		}
+	} else if message := c.serverHello.add(b); message != nil {
+		c.retryRead = isHelloRetry(message)
 	}
 }
 
-func (c *Conn) outgoing(b []byte) {
-	if c.options.Client {
-		c.clientHello.add(b)
-	} else {
-		c.serverHello.add(b)
-	}
-}
-
-// readHellos takes what is wanted out of the hello messages and drops them; it
-// is called with mu held.
-func (c *Conn) readHellos() {
-	c.keyShares = keyShares(c.clientHello.message)
-	c.helloRetry = isHelloRetry(c.serverHello.message)
-	c.clientHello, c.serverHello = helloReader{}, helloReader{}
+// takeHellos makes what the hello messages held known, when the handshake is
+// complete; it is called with mu held.
+func (c *Conn) takeHellos() {
+	c.keyShares, c.helloRetry = c.sharesRead, c.retryRead
+	c.clientHello, c.serverHello = helloReader{done: true}, helloReader{done: true}
 	c.state = nil
 }
 
@@ -908,6 +1032,11 @@ func (c *Conn) enter(op string) error {
 func (c *Conn) leave() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.leaveLocked()
+}
+
+// leaveLocked is leave for who has mu.
+func (c *Conn) leaveLocked() {
 	c.users--
 	if c.closed && c.users == 0 && !c.freed {
 		c.freed = true
@@ -949,7 +1078,7 @@ func (c *Conn) setDeadline(set func() error) error {
 	c.deadlineMu.Lock()
 	defer c.deadlineMu.Unlock()
 	c.mu.Lock()
-	closed, busy := c.closed, c.tail != nil || c.hold != nil
+	closed, busy := c.closed, c.tail != nil || c.hold != nil || c.lookingForAlert
 	c.mu.Unlock()
 	switch {
 	case closed:

@@ -28,6 +28,10 @@ type Engine interface {
 	// caller of the handshake sees, as KindRejected unless it is a
 	// tlsapi.Error.
 	Work() func(ctx context.Context, adopt func(*Options)) error
+	// Verdict answers Handshake's WantVerdict: with 0 the handshake goes on, with
+	// an alert the next step fails and leaves that alert in the output. It returns
+	// OK or Failed.
+	Verdict(alert uint8) Result
 	// Read decrypts into p: OK with N > 0, WantInput, WantOutput, Closed or
 	// Failed. After WantInput, and after OK without FlagPending, it is called
 	// again when there is more input, or when another step has failed.
@@ -87,6 +91,10 @@ const (
 	// WantWork is an answer of Handshake only: Work says what is to be done
 	// before it is called again.
 	WantWork
+	// WantVerdict is an answer of Handshake only: the peer's certificates are
+	// accepted, nothing of this end's next flight exists, and Verdict says whether
+	// it shall. Engines whose library cannot wait there never answer it.
+	WantVerdict
 )
 
 // Failure is why a step failed; the values are those of enum polytls_failure.

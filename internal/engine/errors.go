@@ -39,8 +39,15 @@ var failureKinds = map[Failure]tlsapi.Kind{
 	FailBadPSK:        tlsapi.KindBadPSK,
 }
 
-// alertNoApplicationProtocol is from RFC 7301.
-const alertNoApplicationProtocol = 120
+// Alerts of RFC 8446 section 6, and of RFC 7301.
+const (
+	alertCloseNotify           = 0
+	alertBadCertificate        = 42
+	alertIllegalParameter      = 47
+	alertUserCanceled          = 90
+	alertNoRenegotiation       = 100
+	alertNoApplicationProtocol = 120
+)
 
 // ResultError turns a failed result into the error that the caller sees.
 func ResultError(provider, op string, res Result, text string) *tlsapi.Error {
@@ -78,6 +85,37 @@ func workError(provider string, res Result, err error) error {
 		e.Alert = tls.AlertError(res.AlertSent)
 	}
 	return e
+}
+
+// verdictAlert is the alert for a connection that is refused after its
+// verification: the one that the hook's error names, if any.
+func verdictAlert(err error) uint8 {
+	var e *tlsapi.Error
+	if !errors.As(err, &e) {
+		return alertBadCertificate
+	}
+	switch e.Kind {
+	case tlsapi.KindNoALPN:
+		return alertNoApplicationProtocol
+	case tlsapi.KindProtocol:
+		return alertIllegalParameter
+	}
+	return HookAlert(e.Err, alertBadCertificate)
+}
+
+// HookAlert is the alert for the error of a hook: the tls.AlertError that it is,
+// or wraps, and otherwise the one given. Alerts that end no handshake with an
+// error do not count, and neither does that of another connection.
+func HookAlert(err error, otherwise uint8) uint8 {
+	var own tls.AlertError
+	if !errors.As(err, &own) || errors.As(err, new(*tlsapi.Error)) {
+		return otherwise
+	}
+	switch own {
+	case alertCloseNotify, alertUserCanceled, alertNoRenegotiation:
+		return otherwise
+	}
+	return uint8(own)
 }
 
 // VerificationError turns a failed verification into the error that the caller

@@ -8,7 +8,10 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
+	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -366,4 +369,102 @@ func TestCloseBehindTheLastWriteIsACleanEnd(t *testing.T) {
 			require.Equal(t, io.EOF, err)
 		}
 	})
+}
+
+// A handshake that cannot send looks for the peer's alert for a moment only,
+// whatever deadlines others set meanwhile.
+func TestDeadlinesOfOthersWhenAHandshakeCannotSend(t *testing.T) {
+	eachProvider(t, func(t *testing.T, f *fixture) {
+		wire, serverWire := tlstest.Pipe()
+		defer serverWire.Close()
+		h := &hooked{Conn: wire}
+		failing := make(chan struct{})
+		once := sync.OnceFunc(func() { close(failing) })
+		fail := func([]byte) (int, error) { once(); return 0, syscall.EPIPE }
+		h.write.Store(&fail)
+		client, server := f.over(t, h, serverWire)
+		defer client.Close()
+		defer server.Close()
+		handshake := make(chan error, 1)
+		go func() { handshake <- client.Handshake() }()
+		<-failing
+		for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+			_ = client.SetReadDeadline(time.Time{})
+			select {
+			case err := <-handshake:
+				require.ErrorIs(t, err, syscall.EPIPE)
+				return
+			default:
+			}
+		}
+		t.Error("the handshake waits for a peer to which it cannot send")
+		client.Close()
+		<-handshake
+	})
+}
+
+// A handshake whose write deadline has passed does not wait for the peer.
+func TestHandshakePastItsWriteDeadline(t *testing.T) {
+	eachProvider(t, func(t *testing.T, f *fixture) {
+		wire, serverWire := tlstest.Pipe()
+		defer serverWire.Close()
+		var reads atomic.Int64
+		h := &hooked{Conn: wire}
+		read := func(p []byte) (int, error) { reads.Add(1); return wire.Read(p) }
+		h.read.Store(&read)
+		client, server := f.over(t, h, serverWire)
+		defer client.Close()
+		defer server.Close()
+		require.NoError(t, client.SetWriteDeadline(time.Unix(1, 0)))
+		require.ErrorIs(t, client.Handshake(), tlsapi.KindTimeout)
+		assert.Zero(t, reads.Load())
+	})
+}
+
+// What is sent without a Write, a server's tickets here, may be late for a
+// deadline that Writes have: it goes on with what is sent next.
+func TestTicketsOutliveAWriteDeadline(t *testing.T) {
+	for _, way := range []string{"Write", "Close"} {
+		t.Run(way, func(t *testing.T) {
+			eachProvider(t, func(t *testing.T, f *fixture) {
+				wire, serverWire := tlstest.Pipe()
+				h := &hooked{Conn: serverWire}
+				late := make(chan struct{})
+				f.server.HandshakeComplete = func(tlsapi.ConnectionInfo) {
+					var calls atomic.Int64
+					half := func(p []byte) (int, error) {
+						if calls.Add(1) > 1 {
+							return serverWire.Write(p)
+						}
+						defer close(late)
+						n, err := serverWire.Write(p[:len(p)/2])
+						return n, errors.Join(err, os.ErrDeadlineExceeded)
+					}
+					h.write.Store(&half)
+				}
+				client, server := f.over(t, wire, h)
+				defer client.Close()
+				defer server.Close()
+				done := make(chan error, 1)
+				go func() { done <- server.Handshake() }()
+				require.NoError(t, client.Handshake())
+				require.NoError(t, <-done)
+				select {
+				case <-late:
+				case <-time.After(200 * time.Millisecond):
+					t.Skip("the library sends its tickets with the first data")
+				}
+				sent := ""
+				if way == "Write" {
+					sent = "hello"
+					_, err := server.Write([]byte(sent))
+					require.NoError(t, err)
+				}
+				require.NoError(t, server.Close())
+				received, err := io.ReadAll(client)
+				require.NoError(t, err)
+				assert.Equal(t, sent, string(received))
+			})
+		})
+	}
 }

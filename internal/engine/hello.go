@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"crypto/sha256"
 
 	"golang.org/x/crypto/cryptobyte"
@@ -27,52 +28,66 @@ const (
 // 4.1.3).
 var helloRetryRandom = sha256.Sum256([]byte("HelloRetryRequest"))
 
-// helloReader collects the first handshake message of one direction out of its
-// records. Its zero value is ready; done is set when the message is complete or
-// cannot be one.
+// helloReader finds the first handshake message of one direction in its records.
+// Its zero value is ready; done is set when the message is complete or cannot be
+// one.
 type helloReader struct {
+	// raw is what has come of a record, and message of a message, that is not
+	// complete.
 	raw     []byte
 	message []byte
 	done    bool
 }
 
-// add takes the next bytes of the direction. It does not keep them.
-func (r *helloReader) add(b []byte) {
+// add takes the next bytes of the direction, which stay the caller's. It returns
+// the message when they complete it, valid as long as they are.
+func (r *helloReader) add(b []byte) (message []byte) {
 	if r.done {
-		return
+		return nil
 	}
-	r.raw = append(r.raw, b...)
-	for len(r.raw) >= recordHeaderSize {
-		n := int(r.raw[3])<<8 | int(r.raw[4])
-		if r.raw[0] != recordTypeHandshake || len(r.message) > maxHello {
-			r.finish(false)
-			return
+	if len(r.raw) > 0 {
+		r.raw = append(r.raw, b...)
+		b = r.raw
+	}
+	for len(b) >= recordHeaderSize {
+		n := int(b[3])<<8 | int(b[4])
+		if b[0] != recordTypeHandshake || len(r.message) > maxHello {
+			r.finish()
+			return nil
 		}
-		if len(r.raw) < recordHeaderSize+n {
+		if len(b) < recordHeaderSize+n {
 			break
 		}
-		r.message = append(r.message, r.raw[recordHeaderSize:recordHeaderSize+n]...)
-		r.raw = r.raw[recordHeaderSize+n:]
-		if len(r.message) >= 4 {
-			length := int(r.message[1])<<16 | int(r.message[2])<<8 | int(r.message[3])
-			if len(r.message) >= 4+length {
-				r.message = r.message[:4+length]
-				r.finish(true)
-				return
+		part := b[recordHeaderSize : recordHeaderSize+n]
+		b = b[recordHeaderSize+n:]
+		if len(r.message) > 0 {
+			r.message = append(r.message, part...)
+			part = r.message
+		}
+		if len(part) >= 4 {
+			length := int(part[1])<<16 | int(part[2])<<8 | int(part[3])
+			if len(part) >= 4+length {
+				r.finish()
+				return part[: 4+length : 4+length]
 			}
 		}
+		if len(r.message) == 0 {
+			r.message = bytes.Clone(part)
+		}
 	}
-	if len(r.raw) > maxHello {
-		r.finish(false)
+	if len(b) > maxHello {
+		r.finish()
+		return nil
 	}
+	if len(b) == 0 {
+		r.raw = nil
+	} else if len(r.raw) != len(b) || &r.raw[0] != &b[0] {
+		r.raw = bytes.Clone(b)
+	}
+	return nil
 }
 
-func (r *helloReader) finish(complete bool) {
-	r.done, r.raw = true, nil
-	if !complete {
-		r.message = nil
-	}
-}
+func (r *helloReader) finish() { *r = helloReader{done: true} }
 
 // Offer is what a ClientHello offers for the key exchange.
 type Offer struct {
@@ -85,8 +100,7 @@ type Offer struct {
 // false when there is none.
 func ReadOffer(wire []byte) (offer Offer, ok bool) {
 	var r helloReader
-	r.add(wire)
-	return parseOffer(r.message)
+	return parseOffer(r.add(wire))
 }
 
 // keyShares returns the groups that have a share in a ClientHello message, in

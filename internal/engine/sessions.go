@@ -245,10 +245,13 @@ func (s *session) marshal(key string) []byte {
 func sessionDigest(key string, body []byte) [sha256.Size]byte {
 	h := sha256.New()
 	// The length keeps key and body apart.
-	h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(key))))
-	h.Write([]byte(key))
+	var memory [256]byte
+	head := append(binary.BigEndian.AppendUint64(memory[:0], uint64(len(key))), key...)
+	h.Write(head)
 	h.Write(body)
-	return [sha256.Size]byte(h.Sum(nil))
+	var digest [sha256.Size]byte
+	h.Sum(digest[:0])
+	return digest
 }
 
 // appendBytes appends bytes with a length of three bytes.

@@ -10,17 +10,27 @@ import (
 )
 
 // socket is a transport whose descriptor is read and written without waiting.
+// Go's poller tells when to try again, and rules on deadlines and Close: the
+// descriptor is used in the functions of RawConn only, until the system says
+// that it would block.
 type socket struct {
 	transport net.Conn
 	raw       syscall.RawConn
 
-	// What read and readOnce tell each other; guarded by readMu.
+	// What read and readOnce tell each other; guarded by readMu. once is
+	// readOnce, made one time only.
 	engine Engine
 	space  []byte
 	n      int
 	err    error
-	// once is readOnce, made one time only.
-	once func(fd uintptr) bool
+	once   func(fd uintptr) bool
+
+	// The same for write and writeAll; guarded by sendMu. With atOnce nobody
+	// waits for the socket.
+	out      []byte
+	atOnce   bool
+	writeErr error
+	all      func(fd uintptr) bool
 }
 
 // newSocket returns nil for any other transport than a plain socket of the net
@@ -44,7 +54,7 @@ func newSocket(transport net.Conn) *socket {
 		return nil
 	}
 	s := &socket{transport: transport, raw: raw}
-	s.once = s.readOnce
+	s.once, s.all = s.readOnce, s.writeAll
 	return s
 }
 
@@ -65,16 +75,15 @@ func (s *socket) readOnce(fd uintptr) bool {
 		return true
 	}
 	for {
-		n, err := syscall.Read(int(fd), s.space)
+		n, errno := readNow(fd, s.space)
 		switch {
-		case err == syscall.EINTR:
+		case errno == syscall.EINTR:
 			continue
-		case err == syscall.EAGAIN:
+		case errno == syscall.EAGAIN:
 			s.engine.InputReceived(0)
 			return false
-		case err != nil:
-			s.err = &net.OpError{Op: "read", Net: s.transport.LocalAddr().Network(), Source: s.transport.LocalAddr(),
-				Addr: s.transport.RemoteAddr(), Err: os.NewSyscallError("read", err)}
+		case errno != 0:
+			s.err = s.opError("read", errno)
 		case n == 0:
 			s.err = io.EOF
 		default:
@@ -84,23 +93,52 @@ func (s *socket) readOnce(fd uintptr) bool {
 	}
 }
 
+// write writes as the transport would. The caller has sendMu.
+func (s *socket) write(b []byte) (written int, err error) {
+	s.out, s.atOnce, s.writeErr = b, false, nil
+	rawErr := s.raw.Write(s.all)
+	written = len(b) - len(s.out)
+	s.out = nil
+	if rawErr != nil && s.writeErr == nil {
+		// A deadline, or the socket is closed.
+		return written, errAskTransport
+	}
+	return written, s.writeErr
+}
+
 // tryWrite writes what the socket takes at once, and returns how much that was.
-// What stands in the way of the rest is for the next Write of the transport to
-// find.
+// What stands in the way of the rest is for the next write to find. The caller
+// has sendMu.
 func (s *socket) tryWrite(b []byte) (written int) {
-	_ = s.raw.Write(func(fd uintptr) bool {
-		for written < len(b) {
-			// Go's sockets do not block.
-			n, err := syscall.Write(int(fd), b[written:])
-			if err == syscall.EINTR {
-				continue
-			}
-			if err != nil || n <= 0 {
-				break
-			}
-			written += n
-		}
-		return true
-	})
+	s.out, s.atOnce, s.writeErr = b, true, nil
+	_ = s.raw.Write(s.all)
+	written = len(b) - len(s.out)
+	s.out = nil
 	return written
+}
+
+func (s *socket) writeAll(fd uintptr) bool {
+	for len(s.out) > 0 {
+		n, errno := writeNow(fd, s.out)
+		switch {
+		case errno == syscall.EINTR:
+		case errno == syscall.EAGAIN:
+			return s.atOnce
+		case errno != 0:
+			s.writeErr = s.opError("write", errno)
+			return true
+		case n == 0:
+			s.writeErr = io.ErrUnexpectedEOF
+			return true
+		default:
+			s.out = s.out[n:]
+		}
+	}
+	return true
+}
+
+// opError is the error that the transport would return.
+func (s *socket) opError(op string, errno syscall.Errno) error {
+	return &net.OpError{Op: op, Net: s.transport.LocalAddr().Network(), Source: s.transport.LocalAddr(),
+		Addr: s.transport.RemoteAddr(), Err: os.NewSyscallError(op, errno)}
 }

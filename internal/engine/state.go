@@ -92,27 +92,42 @@ func (c *Conn) Info() tlsapi.ConnectionInfo {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.gatherFacts()
-	state := c.connectionState(c.handshakeDone.Load())
+	info := c.summary()
+	info.DescribePeer(c.connectionState(c.handshakeDone.Load()).PeerCertificates)
+	return info
+}
+
+// Summary is Info without the description of the peer, for which certificates
+// would have to be parsed: what every handshake can afford to be counted by.
+func (c *Conn) Summary() tlsapi.ConnectionInfo {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.gatherFacts()
+	return c.summary()
+}
+
+// summary is called with mu held, after gatherFacts.
+func (c *Conn) summary() tlsapi.ConnectionInfo {
+	f := &c.facts
 	info := tlsapi.ConnectionInfo{
 		Provider:          c.options.Provider,
 		LibraryVersion:    c.options.LibraryVersion,
-		Version:           state.Version,
-		CipherSuite:       state.CipherSuite,
-		Group:             state.CurveID,
-		SignatureScheme:   tls.SignatureScheme(c.facts.SignatureScheme),
-		ALPN:              state.NegotiatedProtocol,
-		ServerName:        c.facts.ServerName,
-		Verified:          len(state.VerifiedChains) > 0,
-		Resumed:           state.DidResume,
-		PSKIdentity:       slices.Clone(c.facts.PSKIdentity),
+		Version:           f.Version,
+		CipherSuite:       f.CipherSuite,
+		Group:             f.Group,
+		SignatureScheme:   tls.SignatureScheme(f.SignatureScheme),
+		ALPN:              f.ALPN,
+		ServerName:        f.ServerName,
+		Verified:          len(f.VerifiedChain) > 0,
+		Resumed:           f.Resumed,
+		PSKIdentity:       slices.Clone(f.PSKIdentity),
 		KeyShares:         slices.Clone(c.keyShares),
-		HelloRetryRequest: state.HelloRetryRequest,
+		HelloRetryRequest: f.HelloRetry || c.helloRetry,
 	}
 	if c.options.Client {
 		info.ServerName = c.options.SNI
 	}
 	info.BlindingPending = c.hold != nil && c.hold.Pending()
-	info.DescribePeer(state.PeerCertificates)
 	return info
 }
 
@@ -144,15 +159,4 @@ func (c *Conn) ExportKeyingMaterial(label string, context []byte, length int) ([
 		return nil, ResultError(c.options.Provider, "export", res, c.engine.ErrorText())
 	}
 	return out, nil
-}
-
-// parseChain leaves out what does not parse: the verification has had its say.
-func parseChain(chain [][]byte) []*x509.Certificate {
-	var certs []*x509.Certificate
-	for _, der := range chain {
-		if cert, err := x509.ParseCertificate(der); err == nil {
-			certs = append(certs, cert)
-		}
-	}
-	return certs
 }

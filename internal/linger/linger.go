@@ -42,10 +42,15 @@ func Close(transport net.Conn, ready func()) bool {
 	if !ok || half.CloseWrite() != nil {
 		return false
 	}
-	// A transport that ignores deadlines is closed by the timer.
-	timer := time.AfterFunc(Limit, func() { transport.Close() })
+	stop := func() bool { return true }
+	switch transport.(type) {
+	case *net.TCPConn, *net.UnixConn:
+	default:
+		// A transport that ignores deadlines is closed by the timer.
+		stop = time.AfterFunc(Limit, func() { transport.Close() }).Stop
+	}
 	go func() {
-		defer timer.Stop()
+		defer stop()
 		defer transport.Close()
 		ready()
 		if transport.SetReadDeadline(time.Now().Add(Limit)) == nil {

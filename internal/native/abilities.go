@@ -15,11 +15,14 @@ const (
 	AbilityExporter
 	// AbilityHalfClose is to go on reading after close_notify was sent.
 	AbilityHalfClose
+	// AbilityVerdict is to stop the handshake for a hook's verdict before this
+	// end's last flight, and to refuse with an alert.
+	AbilityVerdict
 
 	// AllAbilities are those of the libraries that third_party/native.lock
 	// prefers. A provider that is not available says what it could do with
 	// one of these.
-	AllAbilities = AbilityHalfClose<<1 - 1
+	AllAbilities = AbilityVerdict<<1 - 1
 )
 
 // Has reports whether all of the bits are set.

@@ -11,6 +11,7 @@ import "C"
 
 import (
 	"sync"
+	"sync/atomic"
 	"unsafe"
 )
 
@@ -26,6 +27,9 @@ type bufferPool struct {
 	size C.size_t
 	most int
 
+	// top is the one on top, had without the lock.
+	top atomic.Pointer[C.uint8_t]
+
 	mu   sync.Mutex
 	free []*C.uint8_t
 }
@@ -35,11 +39,14 @@ var (
 	recordBuffers = bufferPool{size: C.POLYTLS_MAX_RECORD, most: 64}
 	// batchBuffers hold what one call of the transport moves. Little of one is
 	// touched where the messages are small.
-	batchBuffers = bufferPool{size: outputLimit, most: 64}
+	batchBuffers = bufferPool{size: batchSize, most: 64}
 )
 
 // get returns a buffer, or nothing when memory ran out.
 func (p *bufferPool) get() buffer {
+	if b := p.top.Swap(nil); b != nil {
+		return buffer{b, p.size}
+	}
 	p.mu.Lock()
 	if last := len(p.free) - 1; last >= 0 {
 		b := p.free[last]
@@ -55,24 +62,29 @@ func (p *bufferPool) get() buffer {
 	return buffer{b, p.size}
 }
 
+// put takes a buffer back; false when there are enough.
+func (p *bufferPool) put(b *C.uint8_t) bool {
+	if p.top.CompareAndSwap(nil, b) {
+		return true
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.free) == p.most {
+		return false
+	}
+	p.free = append(p.free, b)
+	return true
+}
+
 // giveBack takes a buffer of any size, or nothing.
 func giveBack(b buffer) {
-	if b.p == nil {
+	switch {
+	case b.p == nil:
 		return
-	}
-	for _, p := range [...]*bufferPool{&batchBuffers, &recordBuffers} {
-		if b.cap != p.size {
-			continue
-		}
-		p.mu.Lock()
-		kept := len(p.free) < p.most
-		if kept {
-			p.free = append(p.free, b.p)
-		}
-		p.mu.Unlock()
-		if kept {
-			return
-		}
+	case b.cap == batchBuffers.size && batchBuffers.put(b.p):
+		return
+	case b.cap == recordBuffers.size && recordBuffers.put(b.p):
+		return
 	}
 	C.free(unsafe.Pointer(b.p))
 }

@@ -44,7 +44,7 @@ func (c *contextCache) get(b *contextBuilder) (*context, error) {
 	key := b.digest()
 	for {
 		c.mu.Lock()
-		lru := c.class(b)
+		lru := c.class(cacheClass{b.role, b.cacheSize})
 		entry, ok := lru.Get(key)
 		if ok {
 			c.counts[b.role].Hits++
@@ -89,10 +89,25 @@ func (c *contextCache) get(b *contextBuilder) (*context, error) {
 	}
 }
 
-// class returns the cache that the builder's context belongs to. It is called
-// with the lock held.
-func (c *contextCache) class(b *contextBuilder) *simplelru.LRU[[32]byte, *cacheEntry] {
-	class := cacheClass{b.role, b.cacheSize}
+// lookUp returns the context with this digest, which the caller releases, or nil
+// when there is none yet; get makes it.
+func (c *contextCache) lookUp(class cacheClass, digest [32]byte) *context {
+	if class.size < 0 {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	// Without a context, the entry is one that is being made.
+	entry, ok := c.class(class).Get(digest)
+	if !ok || entry.ctx == nil || !entry.ctx.hold() {
+		return nil
+	}
+	c.counts[class.role].Hits++
+	return entry.ctx
+}
+
+// class returns the cache of a class. It is called with the lock held.
+func (c *contextCache) class(class cacheClass) *simplelru.LRU[[32]byte, *cacheEntry] {
 	if class.size == 0 {
 		class.size = defaultCacheSize
 	}

@@ -28,8 +28,6 @@ const (
 	alertHandshakeFailure  = 40
 	alertDecodeError       = 50
 	alertInternalError     = 80
-	alertUserCanceled      = 90
-	alertNoRenegotiation   = 100
 
 	// maxHello is the longest ClientHello, as with crypto/tls; maxHelloWire
 	// bounds the records that it comes in, which may be of any size.

@@ -22,7 +22,9 @@ type offerProbe struct {
 func (ctx *context) offer() (engine.Offer, error) {
 	p := &ctx.probe
 	p.once.Do(func() {
-		conn, err := ctx.newConn([]instruction{{option: connSkipHostname, data: []byte{1}}}, nil)
+		var anyName connOptions
+		anyName.add(connSkipHostname, []byte{1})
+		conn, err := ctx.newConn(anyName)
 		if err != nil {
 			p.err = err
 			return

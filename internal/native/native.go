@@ -47,16 +47,21 @@ type Provider struct {
 	initOnce sync.Once
 	initErr  error
 	contexts contextCache
-	clients  checked.Configs[tlsapi.ClientConfig]
-	servers  checked.Configs[tlsapi.ServerConfig]
+	// clients and servers are the plans of the configurations that were checked.
+	clients checked.Configs[tlsapi.ClientConfig, plan]
+	servers checked.Configs[tlsapi.ServerConfig, plan]
 	// vetted are the servers' configurations of which contexts can be made.
-	vetted checked.Configs[tlsapi.ServerConfig]
+	vetted checked.Configs[tlsapi.ServerConfig, struct{}]
+	// can is what the state machine must know of the library.
+	can struct{ clientHalfClose, clientExporter, serverHalfClose, serverExporter bool }
 }
 
 // complete fills in what follows from the library at hand.
 func (p *Provider) complete(l *library, abilities Abilities) *Provider {
 	p.library, p.abilities = l, abilities
 	p.cells = p.Matrix(abilities).Cells()
+	p.can.clientHalfClose, p.can.clientExporter = p.supports(tlsapi.ClientCloseWrite), p.supports(tlsapi.ClientExporter)
+	p.can.serverHalfClose, p.can.serverExporter = p.supports(tlsapi.ServerCloseWrite), p.supports(tlsapi.ServerExporter)
 	return p
 }
 
@@ -108,48 +113,37 @@ func (p *Provider) Client(transport net.Conn, config *tlsapi.ClientConfig) (tlsa
 	if err := p.check(transport); err != nil {
 		return nil, err
 	}
-	if err := p.clients.Check(config, func() error { return p.checkClient(config) }); err != nil {
-		return nil, p.named(err)
-	}
-	c := &contextBuilder{provider: p, role: client}
-	c.settings(&config.Settings)
-	c.setUint8(optVerifyMode, "InsecureSkipVerify", verifyRequireAndVerify)
-	if config.InsecureSkipVerify {
-		c.setUint8(optVerifyMode, "InsecureSkipVerify", verifyNone)
-	} else {
-		c.anchors("RootCAs", config.RootCAs, true)
-	}
-	if config.Certificate != nil {
-		c.certificate("Certificate", config.Certificate)
-	}
-	c.keyShares(config)
-	sessions := c.sessions(config)
-
-	sni, names, err := clientNames(config)
+	plan, err := p.planClient(config)
 	if err != nil {
 		return nil, p.named(err)
 	}
-	conn, err := p.newConn(c, names)
+	conn, err := p.planned(client, config.ConfigCacheSize, &plan, func() *contextBuilder { return p.clientContext(config) })
 	if err != nil {
 		return nil, err
+	}
+	if config.Certificate != nil {
+		conn.signer = externalSigner(config.Certificate.PrivateKey)
 	}
 	o := p.options(&config.Settings)
 	o.Client = true
 	o.ServerName = config.ServerName
-	o.SNI = sni
-	o.Sessions = sessions
-	o.RequireALPN = slices.Equal(config.ALPN, tlsapi.ALPNH2())
-	o.HalfClose = p.supports(tlsapi.ClientCloseWrite)
-	o.Exporter = p.supports(tlsapi.ClientExporter)
+	o.SNI = plan.sni
+	o.Sessions = plan.sessions(config)
+	o.RequireALPN = requireALPN(config)
+	o.HalfClose, o.Exporter = p.can.clientHalfClose, p.can.clientExporter
 	return engine.New(transport, conn, o), nil
 }
+
+// h2Only is the list that fails a handshake which selects nothing.
+var h2Only = tlsapi.ALPNH2()
 
 // Server returns the server end of a connection.
 func (p *Provider) Server(transport net.Conn, config *tlsapi.ServerConfig) (tlsapi.Conn, error) {
 	if err := p.check(transport); err != nil {
 		return nil, err
 	}
-	if err := p.servers.Check(config, func() error { return p.checkServer(config) }); err != nil {
+	plan, err := p.planServer(config)
+	if err != nil {
 		return nil, p.named(err)
 	}
 	if selects(config) {
@@ -160,9 +154,12 @@ func (p *Provider) Server(transport net.Conn, config *tlsapi.ServerConfig) (tlsa
 		o.Replaceable = config.GetConfigForClient != nil
 		return engine.New(transport, &selector{provider: p, config: config, transport: transport}, o), nil
 	}
-	conn, err := p.newConn(p.serverContext(config), nil)
+	conn, err := p.planned(server, config.ConfigCacheSize, &plan, func() *contextBuilder { return p.serverContext(config) })
 	if err != nil {
 		return nil, err
+	}
+	if len(config.Certificates) > 0 {
+		conn.signer = externalSigner(config.Certificates[0].PrivateKey)
 	}
 	return engine.New(transport, conn, p.serverOptions(config)), nil
 }
@@ -182,6 +179,26 @@ func (p *Provider) checkServer(config *tlsapi.ServerConfig) error {
 		return err
 	}
 	return tlsapi.CheckFeatures(p, config.Features())
+}
+
+// clientContext returns the instructions for a client.
+func (p *Provider) clientContext(config *tlsapi.ClientConfig) *contextBuilder {
+	c := &contextBuilder{provider: p, role: client}
+	c.settings(&config.Settings)
+	c.setUint8(optVerifyMode, "InsecureSkipVerify", verifyRequireAndVerify)
+	if config.InsecureSkipVerify {
+		c.setUint8(optVerifyMode, "InsecureSkipVerify", verifyNone)
+	} else {
+		c.anchors("RootCAs", config.RootCAs, true)
+	}
+	if config.Certificate != nil {
+		c.certificate("Certificate", config.Certificate)
+	}
+	c.keyShares(config)
+	if resumes(config) {
+		c.setUint8(optSessionTickets, "SessionCache", 1)
+	}
+	return c
 }
 
 // serverContext returns the instructions for a server. Where certificates or
@@ -207,9 +224,20 @@ func (p *Provider) serverContext(config *tlsapi.ServerConfig) *contextBuilder {
 // configuration.
 func (p *Provider) serverOptions(config *tlsapi.ServerConfig) engine.Options {
 	o := p.options(&config.Settings)
-	o.HalfClose = p.supports(tlsapi.ServerCloseWrite)
-	o.Exporter = p.supports(tlsapi.ServerExporter)
+	o.HalfClose, o.Exporter = p.can.serverHalfClose, p.can.serverExporter
 	return o
+}
+
+// requireALPN reports whether a client goes on only with an application protocol.
+func requireALPN(config *tlsapi.ClientConfig) bool { return slices.Equal(config.ALPN, h2Only) }
+
+// askVerdict adds to a connection's options that the state machine is asked
+// before the last flight, where the library can.
+func (p *Provider) askVerdict(options connOptions, ask bool) connOptions {
+	if ask && p.abilities.Has(AbilityVerdict) {
+		options.add(connAskVerdict, []byte{1})
+	}
+	return options
 }
 
 // check does what comes before any look at a configuration.
@@ -224,16 +252,17 @@ func (p *Provider) check(transport net.Conn) error {
 }
 
 // newConn makes a native connection of the context that the instructions make.
-func (p *Provider) newConn(c *contextBuilder, names []instruction) (engine.Engine, error) {
+func (p *Provider) newConn(c *contextBuilder, options connOptions) (engine.Engine, error) {
 	ctx, err := p.context(c)
 	if err != nil {
 		return nil, err
 	}
 	defer ctx.release()
-	conn, err := ctx.newConn(names, c.signer)
+	conn, err := ctx.newConn(options)
 	if err != nil {
 		return nil, p.named(err)
 	}
+	conn.signer = c.signer
 	return conn, nil
 }
 
@@ -276,27 +305,38 @@ func (p *Provider) named(err error) error {
 	return err
 }
 
-// clientNames returns the SNI and the instructions for the names that a server
-// certificate may hold.
-func clientNames(config *tlsapi.ClientConfig) (sni string, names []instruction, err error) {
+// clientNames returns the SNI and the options of a connection for it and for the
+// names that a server certificate may hold.
+func clientNames(config *tlsapi.ClientConfig) (sni string, options connOptions) {
 	dns, ip := splitName(config.ServerName)
 	if dns != "" {
 		sni = dns
-		names = append(names, instruction{option: connServerName, data: []byte(dns)})
+		options.add(connServerName, []byte(dns))
 	}
 	if config.InsecureSkipVerify || config.SkipHostnameVerification {
-		return sni, append(names, instruction{option: connSkipHostname, data: []byte{1}}), nil
+		options.add(connSkipHostname, []byte{1})
+		return sni, options
 	}
 	add := func(dns string, ip netip.Addr) {
 		if dns != "" {
-			names = append(names, instruction{option: connVerifyDNS, data: []byte(dns)})
+			options.add(connVerifyDNS, []byte(dns))
 		} else if ip.IsValid() {
-			names = append(names, instruction{option: connVerifyIP, data: ip.AsSlice()})
+			options.add(connVerifyIP, ip.AsSlice())
 		}
 	}
 	add(dns, ip)
 	add(splitName(config.AlternativeName))
-	return sni, names, nil
+	return sni, options
+}
+
+// connOptions are options of a connection in the order in which it gets them, each
+// as its number, the length of its data (uint32) and the data.
+type connOptions []byte
+
+func (o *connOptions) add(option int, data []byte) {
+	*o = binary.BigEndian.AppendUint32(*o, uint32(option))
+	*o = binary.BigEndian.AppendUint32(*o, uint32(len(data)))
+	*o = append(*o, data...)
 }
 
 // splitName tells DNS names from IP literals. A trailing dot is not part of the
@@ -329,7 +369,7 @@ const (
 	server role = 1
 )
 
-// instruction is one call of ctx_set or conn_set.
+// instruction is one call of ctx_set.
 type instruction struct {
 	option int
 	// name is the option's name for errors.
@@ -574,6 +614,7 @@ const (
 	connSkipHostname = 4
 	connSession      = 5
 	connSignature    = 6
+	connAskVerdict   = 7
 
 	verifyNone             = 0
 	verifyRequireAndVerify = 4

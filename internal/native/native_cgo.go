@@ -10,6 +10,8 @@ package native
 // No function of the table keeps a pointer to Go memory or calls into Go.
 #cgo noescape ctx_set
 #cgo nocallback ctx_set
+#cgo noescape conn_make
+#cgo nocallback conn_make
 #cgo noescape conn_set
 #cgo nocallback conn_set
 #cgo nocallback conn_handshake
@@ -35,18 +37,39 @@ static struct polytls_result ctx_set(const struct polytls_library *l, struct pol
 }
 static struct polytls_result ctx_finish(const struct polytls_library *l, struct polytls_ctx *c) { return l->ctx_finish(c); }
 static void ctx_free(const struct polytls_library *l, struct polytls_ctx *c) { l->ctx_free(c); }
-static struct polytls_result conn_new(const struct polytls_library *l, struct polytls_ctx *c, struct polytls_conn **out) {
-  return l->conn_new(c, out);
+static size_t get_uint32(const uint8_t *p) { return (size_t)p[0] << 24 | (size_t)p[1] << 16 | (size_t)p[2] << 8 | p[3]; }
+// Makes a connection and applies its options, each as its number (uint32), the
+// length of its data (uint32) and the data. The caller frees what *out is set to,
+// also after a failure.
+static struct polytls_result conn_make(const struct polytls_library *l, struct polytls_ctx *c, size_t out_limit,
+                                       const uint8_t *options, size_t n, struct polytls_conn **out) {
+  struct polytls_result r = l->conn_new(c, out);
+  if (r.status != POLYTLS_OK) {
+    return r;
+  }
+  (*out)->out_limit = out_limit;
+  while (n >= 8 && r.status == POLYTLS_OK) {
+    size_t size = get_uint32(options + 4);
+    if (size > n - 8) {
+      break;
+    }
+    r = l->conn_set(*out, (int)get_uint32(options), options + 8, size);
+    options += 8 + size;
+    n -= 8 + size;
+  }
+  return r;
 }
 static struct polytls_result conn_set(const struct polytls_library *l, struct polytls_conn *c, int option, const uint8_t *data, size_t n) {
   return l->conn_set(c, option, data, n);
 }
 static struct polytls_result conn_handshake(const struct polytls_library *l, struct polytls_conn *c) { return l->handshake(c); }
-static struct polytls_result conn_read(const struct polytls_library *l, struct polytls_conn *c, uint8_t *p, size_t n) {
-  return l->read(c, p, n);
+// Both take the addresses of C memory as numbers: Go would look at every pointer,
+// each time.
+static struct polytls_result conn_read(uintptr_t l, uintptr_t c, uint8_t *p, size_t n) {
+  return ((const struct polytls_library *)l)->read((struct polytls_conn *)c, p, n);
 }
-static struct polytls_result conn_write(const struct polytls_library *l, struct polytls_conn *c, const uint8_t *p, size_t n) {
-  return l->write(c, p, n);
+static struct polytls_result conn_write(uintptr_t l, uintptr_t c, const uint8_t *p, size_t n) {
+  return ((const struct polytls_library *)l)->write((struct polytls_conn *)c, p, n);
 }
 static struct polytls_result conn_close_notify(const struct polytls_library *l, struct polytls_conn *c) { return l->close_notify(c); }
 static struct polytls_result conn_query(const struct polytls_library *l, struct polytls_conn *c, int what, uint8_t *p, size_t n) {
@@ -103,9 +126,12 @@ import (
 )
 
 const (
+	// batchSize is what one call of the transport moves at most: four records.
+	batchSize = 4 * C.POLYTLS_MAX_RECORD
 	// outputLimit bounds the ciphertext that a step makes before it is sent:
-	// four records.
-	outputLimit = 4 * C.POLYTLS_MAX_RECORD
+	// three records, because a kernel takes 64 KiB at a time. Four were a large
+	// packet and a tiny one, each of which wakes the peer.
+	outputLimit = 3 * C.POLYTLS_MAX_RECORD
 )
 
 // library is one struct polytls_library.
@@ -123,6 +149,8 @@ func New(p *Provider, table unsafe.Pointer) *Provider {
 	}
 	return p.complete(l, Abilities(l.c.abilities))
 }
+
+func (l *library) address() C.uintptr_t { return C.uintptr_t(uintptr(unsafe.Pointer(l.c))) }
 
 func (l *library) init() error {
 	if l.c.unavailable != nil {
@@ -241,24 +269,24 @@ type conn struct {
 }
 
 // newConn makes a connection and applies its options.
-func (ctx *context) newConn(options []instruction, signer crypto.Signer) (*conn, error) {
+func (ctx *context) newConn(options connOptions) (*conn, error) {
 	var c *C.struct_polytls_conn
-	if res := C.conn_new(ctx.library.c, ctx.c, &c); res.status != C.POLYTLS_OK {
-		return nil, engine.ResultError(ctx.provider, "config", result(res), "creating the connection")
-	}
-	c.out_limit = outputLimit
-	for _, o := range options {
-		if res := C.conn_set(ctx.library.c, c, C.int(o.option), bytePointer(o.data), C.size_t(len(o.data))); res.status != C.POLYTLS_OK {
-			err := engine.ResultError(ctx.provider, "config", result(res), C.GoString(&c.error_text[0]))
+	res := C.conn_make(ctx.library.c, ctx.c, outputLimit, bytePointer(options), C.size_t(len(options)), &c)
+	if res.status != C.POLYTLS_OK {
+		text := "creating the connection"
+		if c != nil {
+			text = C.GoString(&c.error_text[0])
 			C.conn_free(ctx.library.c, c, nil)
-			return nil, err
 		}
+		return nil, engine.ResultError(ctx.provider, "config", result(res), text)
 	}
-	n := &conn{library: ctx.library, c: c, spare: &buffer{}, signer: signer}
+	n := &conn{library: ctx.library, c: c, spare: &buffer{}}
 	// The net under connections that nobody closes.
 	n.cleanup = runtime.AddCleanup(n, left.free, left{ctx.library, c, n.spare})
 	return n, nil
 }
+
+func (n *conn) address() C.uintptr_t { return C.uintptr_t(uintptr(unsafe.Pointer(n.c))) }
 
 // left is what a connection leaves that nobody has closed.
 type left struct {
@@ -292,15 +320,20 @@ func (n *conn) Work() func(stdcontext.Context, func(*engine.Options)) error {
 	return func(stdcontext.Context, func(*engine.Options)) error { return s.make() }
 }
 
+// Verdict answers WantVerdict.
+func (n *conn) Verdict(alert uint8) engine.Result {
+	return result(C.conn_set(n.library.c, n.c, C.POLYTLS_SET_VERDICT, (*C.uint8_t)(&alert), 1))
+}
+
 func (n *conn) Read(p []byte) engine.Result {
-	res := result(C.conn_read(n.library.c, n.c, bytePointer(p), C.size_t(len(p))))
+	res := result(C.conn_read(n.library.address(), n.address(), bytePointer(p), C.size_t(len(p))))
 	n.returnInput()
 	return res
 }
 
 func (n *conn) Write(p []byte) engine.Result {
 	n.lendOutput(&batchBuffers)
-	return result(C.conn_write(n.library.c, n.c, bytePointer(p), C.size_t(len(p))))
+	return result(C.conn_write(n.library.address(), n.address(), bytePointer(p), C.size_t(len(p))))
 }
 
 func (n *conn) CloseNotify() engine.Result {
@@ -614,6 +647,9 @@ var (
 	_ = [1]struct{}{}[verifyRequireAndVerify-C.POLYTLS_VERIFY_REQUIRE_AND_VERIFY]
 	_ = [1]struct{}{}[AbilityMLKEM-C.POLYTLS_ABILITY_MLKEM]
 	_ = [1]struct{}{}[AbilityHalfClose-C.POLYTLS_ABILITY_HALF_CLOSE]
+	_ = [1]struct{}{}[AbilityVerdict-C.POLYTLS_ABILITY_VERDICT]
+	_ = [1]struct{}{}[connAskVerdict-C.POLYTLS_SET_ASK_VERDICT]
+	_ = [1]struct{}{}[engine.WantVerdict-C.POLYTLS_WANT_VERDICT]
 	_ = [1]struct{}{}[engine.WantWork-C.POLYTLS_WANT_SIGNATURE]
 	_ = [1]struct{}{}[engine.FailBadRecord-C.POLYTLS_FAIL_BAD_RECORD]
 	_ = [1]struct{}{}[engine.FailBadPSK-C.POLYTLS_FAIL_BAD_PSK]

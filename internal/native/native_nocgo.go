@@ -33,4 +33,10 @@ func (*contextBuilder) build() (*context, error) { return nil, errNoCgo }
 func (*context) hold() bool { return false }
 func (*context) release()   {}
 
-func (*context) newConn([]instruction, crypto.Signer) (engine.Engine, error) { return nil, errNoCgo }
+// conn is never made.
+type conn struct {
+	engine.Engine
+	signer crypto.Signer
+}
+
+func (*context) newConn(connOptions) (*conn, error) { return nil, errNoCgo }

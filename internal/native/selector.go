@@ -115,6 +115,13 @@ func (s *selector) Work() func(stdcontext.Context, func(*engine.Options)) error 
 	return s.choice.run
 }
 
+func (s *selector) Verdict(alert uint8) engine.Result {
+	if s.Engine == nil {
+		return notYet
+	}
+	return s.Engine.Verdict(alert)
+}
+
 func (s *selector) Read(p []byte) engine.Result {
 	if s.Engine == nil {
 		return notYet
@@ -283,7 +290,7 @@ func (c *choice) run(ctx stdcontext.Context, adopt func(*engine.Options)) error 
 		if err != nil {
 			return err
 		}
-		conn, err = s.provider.newConn(s.provider.serverContext(effective), nil)
+		conn, err = s.provider.newConn(s.provider.serverContext(effective), s.provider.askVerdict(nil, effective.VerifyConnection != nil))
 		return err
 	})
 	c.mu.Lock()
@@ -313,7 +320,7 @@ func (p *Provider) chooseConfig(config *tlsapi.ServerConfig, hello *tls.ClientHe
 	if chosen == nil || chosen == config {
 		return config, nil
 	}
-	if err := p.servers.Check(chosen, func() error { return p.checkServer(chosen) }); err != nil {
+	if _, err := p.planServer(chosen); err != nil {
 		return nil, err
 	}
 	return chosen, nil
@@ -349,17 +356,7 @@ func (p *Provider) chooseCertificate(config *tlsapi.ServerConfig, hello *tls.Cli
 // hookError is what a hook's error makes of the handshake. The hook may choose
 // the alert by returning a tls.AlertError.
 func hookError(hook string, err error) error {
-	alert := byte(alertInternalError)
-	var own tls.AlertError
-	// An error of another connection has that one's alert.
-	if errors.As(err, &own) && !errors.As(err, new(*tlsapi.Error)) {
-		switch own {
-		case alertCloseNotify, alertUserCanceled, alertNoRenegotiation:
-			// They do not end a handshake with an error.
-		default:
-			alert = byte(own)
-		}
-	}
+	alert := engine.HookAlert(err, alertInternalError)
 	return &alertingError{alert, &tlsapi.Error{Kind: tlsapi.KindRejected, Option: hook, Err: fmt.Errorf("%s: %w", hook, err)}}
 }
 

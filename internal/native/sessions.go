@@ -3,27 +3,9 @@ package native
 import (
 	"crypto/tls"
 
-	"github.com/polytls/polytls/internal/engine"
 	"github.com/polytls/polytls/internal/tickets"
 	"github.com/polytls/polytls/tlsapi"
 )
-
-// sessions turns resumption on for a client with a cache. The library then
-// hands out its sessions, and the state machine keeps them. With PSKs there is
-// none: a session and a PSK would be offered at the same time, and libraries
-// differ in what they make of that.
-func (c *contextBuilder) sessions(config *tlsapi.ClientConfig) *engine.Sessions {
-	if config.SessionCache == nil || len(config.PSKs) > 0 {
-		return nil
-	}
-	c.setUint8(optSessionTickets, "SessionCache", 1)
-	return &engine.Sessions{
-		Cache:           config.SessionCache,
-		Key:             config.SessionKey(c.provider.ProviderName),
-		Verifies:        !config.InsecureSkipVerify,
-		RevocationLists: config.RevocationLists,
-	}
-}
 
 // tickets adds the keys of a server's session tickets. config is the one that is
 // in effect: where certificates or configurations are chosen for a connection,

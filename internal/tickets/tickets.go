@@ -41,6 +41,19 @@ func Keys(secrets [][32]byte, purpose string, binding [32]byte) ([]Key, error) {
 	return keys, nil
 }
 
+// Generation identifies the secrets that Keys takes now: those, or the process's
+// own where there are none. It does not tell what they are.
+func Generation(secrets [][32]byte) [32]byte {
+	if len(secrets) == 0 {
+		secrets = process.current(time.Now())
+	}
+	h := sha256.New()
+	for i := range secrets {
+		h.Write(secrets[i][:])
+	}
+	return [32]byte(h.Sum(nil))
+}
+
 const (
 	// period and lifetime are those of crypto/tls: a new secret every day, a
 	// week until it is forgotten, which is the longest that a ticket may live

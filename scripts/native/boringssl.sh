@@ -55,7 +55,6 @@ boringssl_install() {
   fi
   hide_symbols "$OUT/lib/libpolytls_boringssl_crypto.a" "$OUT/lib/libpolytls_boringssl_ssl.a"
   cp "$SRC/LICENSE" "$OUT/LICENSE" 2>/dev/null || cp "$SRC/src/LICENSE" "$OUT/LICENSE"
-  link_script boringssl polytls_boringssl_ssl polytls_boringssl_crypto
   boringssl_check_prefix
 }
 

@@ -113,14 +113,6 @@ add_key() {
   (cd "$BUILD" && "$CC" -O2 -fPIC -fvisibility=hidden -c "polytls_$1_key.c" && ar qc "$OUT/lib/lib$2.a" "polytls_$1_key.o" && ranlib "$OUT/lib/lib$2.a")
 }
 
-# link_script LIBRARY ARCHIVE...: one name for all of a library's archives.
-link_script() {
-  local library=$1 text='' name
-  shift
-  for name in "$@"; do text="$text -l$name"; done
-  printf '/* GNU ld script: the archives of %s. */\nGROUP(%s )\n' "$library" "$text" >"$OUT/lib/libpolytls_${library}_native.a"
-}
-
 # strong_symbols ARCHIVE prints the global symbols that an archive defines.
 strong_symbols() { nm -g --defined-only -P "$1" 2>/dev/null | awk 'NF >= 3 && $2 ~ /^[A-Z]$/ && $2 !~ /^[UVW]$/ { print $1 }' | sort -u; }
 

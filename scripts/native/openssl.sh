@@ -31,7 +31,6 @@ openssl_install() {
   install_archive "$BUILD/install/usr/lib/libssl.a" polytls_openssl_ssl
   hide_symbols "$OUT/lib/libpolytls_openssl_crypto.a" "$OUT/lib/libpolytls_openssl_ssl.a"
   cp "$SRC/LICENSE.txt" "$OUT/LICENSE"
-  link_script openssl polytls_openssl_ssl polytls_openssl_crypto
 }
 
 openssl_probes() {

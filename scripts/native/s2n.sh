@@ -56,7 +56,6 @@ s2n_install() {
   rename_header "$BUILD/crypto.symbols" "$OUT/include/openssl" >"$OUT/include/polytls_s2n_rename.h"
   cp "$SRC/LICENSE" "$OUT/LICENSE"
   cp "$CRYPTO/LICENSE" "$OUT/LICENSE.libcrypto"
-  link_script s2n polytls_s2n polytls_s2n_crypto
   s2n_check_symbols "$archive" "$crypto"
 }
 

@@ -1,0 +1,160 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"strings"
+	"time"
+
+	"github.com/polytls/polytls/httptls"
+)
+
+// handler forwards requests.
+func (g *generation) handler() http.Handler {
+	forward := &httputil.ReverseProxy{
+		Rewrite:        g.rewrite,
+		Transport:      g.pool,
+		BufferPool:     bodyBuffers{},
+		ModifyResponse: g.modifyResponse,
+		ErrorHandler:   g.backendFailed,
+		ErrorLog:       slog.NewLogLogger(g.log.Handler(), slog.LevelWarn),
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		began := time.Now()
+		x := &exchange{ResponseWriter: w}
+		access := g.access.Load()
+		if access != nil {
+			r = r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x))
+		}
+		defer func() {
+			// ReverseProxy panics when a backend ends in the middle of a
+			// response, so that the client sees that it does.
+			duration := time.Since(began)
+			g.metrics.request(x.status, duration)
+			if access != nil {
+				access.request(g.config.Name, r, x, duration)
+			}
+		}()
+		forward.ServeHTTP(x, r)
+	})
+}
+
+// rewrite makes the request that the backend gets: the client's, with what the
+// backend should know of the client. ReverseProxy has taken out the headers that
+// say so and the headers of the connection.
+func (g *generation) rewrite(p *httputil.ProxyRequest) {
+	// Verbatim, also what Go would not parse.
+	p.Out.URL.RawQuery = p.In.URL.RawQuery
+	client, _ := httptls.ConnFromContext(p.In.Context()).(*conn)
+	if client == nil || len(g.config.TrustedProxies) == 0 || !trusted(g.config.TrustedProxies, client.remote) {
+		p.Out.Header.Del("X-Real-Ip")
+		p.SetXForwarded()
+		return
+	}
+	p.Out.Header["X-Forwarded-For"] = p.In.Header["X-Forwarded-For"]
+	p.SetXForwarded()
+	for _, name := range []string{"X-Forwarded-Host", "X-Forwarded-Proto"} {
+		if told := p.In.Header[name]; told != nil {
+			p.Out.Header[name] = told
+		}
+	}
+}
+
+func (g *generation) modifyResponse(response *http.Response) error {
+	if response.StatusCode == http.StatusSwitchingProtocols {
+		if client, ok := httptls.ConnFromContext(response.Request.Context()).(*conn); ok {
+			client.attach(response.Body)
+		}
+		return nil
+	}
+	if g.leaving.Load() {
+		// Over HTTP/2 it makes net/http send GOAWAY.
+		response.Header.Set("Connection", "close")
+	}
+	return nil
+}
+
+// backendFailed answers when no backend has.
+func (g *generation) backendFailed(w http.ResponseWriter, r *http.Request, err error) {
+	status := http.StatusBadGateway
+	var timeout net.Error
+	switch {
+	case r.Context().Err() != nil:
+		// The client has gone; nobody reads it. 499 is what nginx logs.
+		g.metrics.abandoned.Inc()
+		w.WriteHeader(statusClientGone)
+		return
+	case errors.As(err, &timeout) && timeout.Timeout():
+		status = http.StatusGatewayTimeout
+	}
+	g.log.Warn("no response from a backend", "method", r.Method, "host", r.Host, "error", err)
+	if g.leaving.Load() {
+		w.Header().Set("Connection", "close")
+	}
+	http.Error(w, http.StatusText(status), status)
+}
+
+const statusClientGone = 499
+
+// exchange is one request and its response.
+type exchange struct {
+	http.ResponseWriter
+	status  int
+	sent    int64
+	backend string
+}
+
+type exchangeKey struct{}
+
+// exchangeOf is nil where nobody wants to know.
+func exchangeOf(ctx context.Context) *exchange {
+	x, _ := ctx.Value(exchangeKey{}).(*exchange)
+	return x
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (x *exchange) WriteHeader(status int) {
+	if status >= 200 || status == http.StatusSwitchingProtocols {
+		x.status = status
+	}
+	if status != statusClientGone {
+		x.ResponseWriter.WriteHeader(status)
+	}
+}
+
+// Write implements http.ResponseWriter.
+func (x *exchange) Write(p []byte) (int, error) {
+	n, err := x.ResponseWriter.Write(p)
+	x.sent += int64(n)
+	return n, err
+}
+
+// Unwrap is for http.ResponseController.
+func (x *exchange) Unwrap() http.ResponseWriter { return x.ResponseWriter }
+
+// attach ties what is at the other end to a connection that both ends use as
+// they like: they end together.
+func (c *conn) attach(other io.Closer) {
+	c.other.Store(&other)
+	c.streaming.Store(true)
+}
+
+// bodyBuffers are copyBuffers in the form that ReverseProxy wants.
+type bodyBuffers struct{}
+
+func (bodyBuffers) Get() []byte  { return copyBuffers.Get().(*copyBuffer)[:] }
+func (bodyBuffers) Put(p []byte) { copyBuffers.Put((*copyBuffer)(p)) }
+
+// pathOf is what the access log shows of a URL.
+func pathOf(r *http.Request, queries bool) string {
+	if queries {
+		return r.RequestURI
+	}
+	path, _, _ := strings.Cut(r.RequestURI, "?")
+	return path
+}

@@ -1,0 +1,19 @@
+module github.com/polytls/polytls/peers
+
+go 1.26.0
+
+replace github.com/polytls/polytls => ..
+
+require (
+	github.com/polytls/polytls v0.0.0
+	github.com/stretchr/testify v1.12.1
+)
+
+require (
+	github.com/hashicorp/golang-lru/v2 v2.0.7 // indirect
+	go.uber.org/goleak v1.3.0 // indirect
+	go.yaml.in/yaml/v3 v3.0.5 // indirect
+	golang.org/x/crypto v0.58.0 // indirect
+	golang.org/x/net v0.62.0 // indirect
+	golang.org/x/text v0.43.0 // indirect
+)
