@@ -27,6 +27,7 @@ func (s *suite) testFaults(t *testing.T) {
 	t.Run("transport fails", s.testFailingTransport)
 	t.Run("transport stalls", s.testStallingTransport)
 	t.Run("changed flights", s.testChangedFlights)
+	t.Run("changed record types", s.testChangedRecordTypes)
 }
 
 // sampled returns the distance between the bytes of a handshake that a test
@@ -368,4 +369,25 @@ func (s *suite) changedFlight(t *testing.T, r role, version uint16, sent bool, a
 	assert.NoError(t, err, when)
 	assert.Equal(t, theirs, ours, "two transcripts: %s", when)
 	assert.Equal(t, state.CipherSuite, conn.ConnectionState().CipherSuite, when)
+}
+
+// testChangedRecordTypes changes the type in the header of an encrypted record.
+// Nothing behind it may be delivered: the network would decide what arrives.
+func (s *suite) testChangedRecordTypes(t *testing.T) {
+	eachRoleAndVersion(t, func(t *testing.T, r role, version uint16) {
+		for _, kind := range []byte{0, RecordChangeCipherSpec, RecordAlert, RecordHandshake, 24, 25, 0x80, 0xff} {
+			d := s.connected(t, r, version)
+			d.peerWire.Tamper(func(p []byte) { p[0] = kind })
+			_, err := d.peer.Write([]byte("changed"))
+			require.NoError(t, err)
+			d.peerWire.Tamper(nil)
+			_, err = d.peer.Write([]byte("behind"))
+			require.NoError(t, err)
+			require.NoError(t, d.peerWire.Close())
+			got, err := io.ReadAll(d.conn)
+			assert.Empty(t, string(got), "record type %d", kind)
+			// A header that is one of SSL 2 makes a library wait for more.
+			s.requireKinds(t, err, tlsapi.KindBadRecord, tlsapi.KindProtocol, tlsapi.KindNotTLS, tlsapi.KindTransport)
+		}
+	})
 }
