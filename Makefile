@@ -90,6 +90,10 @@ faults: native ## Let native allocations fail, one after the other (FAULTS_STRID
 	$(FAULTS) -o ../../bin/faults.test
 	cd internal/faultinjection && $(REQUIRE) POLYTLS_FAULTS_STRIDE=$(FAULTS_STRIDE) ../../bin/faults.test -test.v -test.timeout 0
 
+.PHONY: vulncheck
+vulncheck: native ## Compare the native versions with known advisories, and run govulncheck
+	$(GO) run ./internal/vulncheck $(MODULES)
+
 .PHONY: bogo
 bogo: native ## Let BoringSSL's test runner judge the providers (PROVIDERS="openssl std", BOGO_FLAGS=--race)
 	scripts/bogo.sh $(BOGO_FLAGS) $(PROVIDERS)
