@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/crypto/cryptobyte"
 
 	"github.com/polytls/polytls/providers"
 	"github.com/polytls/polytls/tlsapi"
@@ -453,7 +454,11 @@ func FuzzClientHello(f *testing.F) {
 		message := append([]byte{1, byte(len(body) >> 16), byte(len(body) >> 8), byte(len(body))}, body...)
 		return append([]byte{22, 3, 1, byte(len(message) >> 8), byte(len(message))}, message...)
 	}
-	addSeeds(f, fromClient, corpus("s2n_client_hello_recv_fuzz_test", hello))
+	var variants [][]byte
+	for _, flight := range fromClient {
+		variants = append(variants, helloVariants(f, flight)...)
+	}
+	addSeeds(f, fromClient, variants, corpus("s2n_client_hello_recv_fuzz_test", hello))
 	text, err := os.ReadFile(filepath.Join("testdata", "clienthello.txt"))
 	require.NoError(f, err)
 	known := make(map[string]bool)
@@ -495,6 +500,90 @@ func FuzzClientHello(f *testing.F) {
 		}
 		t.Errorf("%s accept, %s refuse, and testdata/clienthello.txt does not say why", difference, strings.Join(refused, "+"))
 	})
+}
+
+// helloVariants returns what a ClientHello becomes when a field or an extension
+// is left out, comes twice, loses its end or gets a byte too many; all lengths
+// around it are right.
+func helloVariants(f testing.TB, flight []byte) (list [][]byte) {
+	records, _ := tlstest.ParseRecords(flight)
+	require.NotEmpty(f, records)
+	s := cryptobyte.String(records[0].Payload)
+	var version uint16
+	var random []byte
+	var body, session, suites, compression, extensions cryptobyte.String
+	require.True(f, s.Skip(1) && s.ReadUint24LengthPrefixed(&body) && body.ReadUint16(&version) && body.ReadBytes(&random, 32) &&
+		body.ReadUint8LengthPrefixed(&session) && body.ReadUint16LengthPrefixed(&suites) &&
+		body.ReadUint8LengthPrefixed(&compression) && body.ReadUint16LengthPrefixed(&extensions))
+	type extension struct {
+		id   uint16
+		body []byte
+	}
+	var all []extension
+	for !extensions.Empty() {
+		var e extension
+		var content cryptobyte.String
+		require.True(f, extensions.ReadUint16(&e.id) && extensions.ReadUint16LengthPrefixed(&content))
+		e.body = content
+		all = append(all, e)
+	}
+	add := func(version uint16, session, suites, compression []byte, extensions []extension) {
+		var b cryptobyte.Builder
+		b.AddUint8(tlstest.RecordHandshake)
+		b.AddUint16(0x0301)
+		b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) {
+			b.AddUint8(1)
+			b.AddUint24LengthPrefixed(func(b *cryptobyte.Builder) {
+				b.AddUint16(version)
+				b.AddBytes(random)
+				b.AddUint8LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes(session) })
+				b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes(suites) })
+				b.AddUint8LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes(compression) })
+				if extensions == nil {
+					return
+				}
+				b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) {
+					for _, e := range extensions {
+						b.AddUint16(e.id)
+						b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes(e.body) })
+					}
+				})
+			})
+		})
+		if out, err := b.Bytes(); err == nil {
+			list = append(list, out)
+		}
+	}
+	with := func(i int, replacement ...extension) []extension {
+		return append(append(slices.Clone(all[:i]), replacement...), all[i+1:]...)
+	}
+	for i, e := range all {
+		add(version, session, suites, compression, with(i))
+		add(version, session, suites, compression, with(i, e, e))
+		add(version, session, suites, compression, with(i, extension{e.id, append(slices.Clone(e.body), 0)}))
+		add(version, session, suites, compression, with(i, extension{e.id, nil}))
+		if len(e.body) > 0 {
+			add(version, session, suites, compression, with(i, extension{e.id, e.body[:len(e.body)-1]}))
+		}
+	}
+	unknown := append(slices.Clone(all), extension{0x0a0a, nil}, extension{0xfff1, []byte{1, 2, 3}})
+	add(version, session, suites, compression, unknown)
+	add(version, session, suites, compression, []extension{})
+	add(version, session, suites, compression, nil)
+	for _, v := range []uint16{0, 0x0200, 0x0300, 0x0301, 0x0302, 0x0304, 0x0305, 0x7f1c, 0xfefd, 0xffff} {
+		add(v, session, suites, compression, all)
+	}
+	for _, v := range [][]byte{nil, {1}, bytes.Repeat([]byte{1}, 32), bytes.Repeat([]byte{1}, 33), bytes.Repeat([]byte{1}, 255)} {
+		add(version, v, suites, compression, all)
+	}
+	for _, v := range [][]byte{nil, {1}, {0, 1}, {1, 0}, {0, 0}} {
+		add(version, session, suites, v, all)
+	}
+	for _, v := range [][]byte{nil, {0x13}, suites[:2], append(slices.Clone(suites), 0x13), append(slices.Clone(suites), 0x56, 0),
+		append(slices.Clone(suites), 0, 0xff), bytes.Repeat(suites, 8)} {
+		add(version, session, v, compression, all)
+	}
+	return list
 }
 
 // addSeeds adds captured flights and what came out of a corpus.
