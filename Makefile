@@ -23,6 +23,10 @@ PEERS := $(REQUIRE) POLYTLS_PEERS=all
 FAULTS := cd internal/faultinjection && $(GO) test -c -tags polytls_faults
 FAULTS_STRIDE ?= 1
 
+FUZZTIME ?= 60s
+FUZZ_TARGETS := FuzzServerFlight FuzzClientFlight FuzzAfterHandshake FuzzSession FuzzCertificates FuzzClientHello
+SOAK ?= 1
+
 BENCH_OUT ?= bin/bench
 BENCH_FLAGS ?=
 
@@ -78,6 +82,7 @@ race-all: native test-tools ## Run all Go tests under the race detector
 .PHONY: asan
 asan: native ## Run the tests of C under AddressSanitizer and cgocheck2
 	$(ASAN) -short $(ASAN_PACKAGES)
+	$(ASAN) -run '^Fuzz' ./providers
 	$(FAULTS) -asan -o ../../bin/faults-asan.test
 	cd internal/faultinjection && $(REQUIRE) ../../bin/faults-asan.test -test.short
 
@@ -89,6 +94,19 @@ asan-all: native ## Run all Go tests under AddressSanitizer and cgocheck2
 faults: native ## Let native allocations fail, one after the other (FAULTS_STRIDE=37)
 	$(FAULTS) -o ../../bin/faults.test
 	cd internal/faultinjection && $(REQUIRE) POLYTLS_FAULTS_STRIDE=$(FAULTS_STRIDE) ../../bin/faults.test -test.v -test.timeout 0
+
+.PHONY: fuzz
+fuzz: native ## Fuzz every provider and the options (FUZZTIME=60s for each target)
+	for t in $(FUZZ_TARGETS); do POLYTLS_FUZZ_SEEDS=all $(GO) test ./providers -run '^$$' -fuzz "^$$t\$$" -fuzztime $(FUZZTIME) || exit 1; done
+	cd cmd/polytls && $(GO) test . -run '^$$' -fuzz '^FuzzOptions$$' -fuzztime $(FUZZTIME)
+
+.PHONY: soak
+soak: native ## Hold, make and use many connections for long (SOAK=1 is the full size)
+	POLYTLS_SOAK=$(SOAK) $(GO) test ./internal/engine -run 'TestSoak|TestStorm|TestSilentPeers|TestPeersThatDie' -v -timeout 0
+
+.PHONY: wire-faults
+wire-faults: native ## Fail transports and change flights at every byte of the handshake
+	POLYTLS_FAULTS=full $(REQUIRE) $(GO) test ./stdtls ./openssl ./boringssl ./s2n -run 'TestConformance/(faults|bad-input)' -timeout 0
 
 .PHONY: vulncheck
 vulncheck: native ## Compare the native versions with known advisories, and run govulncheck
