@@ -26,6 +26,10 @@ PEERS := $(REQUIRE) POLYTLS_PEERS=all
 FAULTS := cd internal/faultinjection && $(GO) test -c -tags polytls_faults
 FAULTS_STRIDE ?= 1
 
+FUZZTIME ?= 60s
+FUZZ_TARGETS := FuzzServerFlight FuzzClientFlight FuzzAfterHandshake FuzzSession FuzzCertificates FuzzClientHello
+SOAK ?= 1
+
 BENCH_OUT ?= bin/bench
 BENCH_FLAGS ?=
 
@@ -82,6 +86,7 @@ race-all: native test-tools ## Run all Go tests under the race detector
 .PHONY: asan
 asan: native ## Run the tests of C under AddressSanitizer and cgocheck2
 	$(ASAN) -short $(ASAN_PACKAGES)
+	$(ASAN) -run '^Fuzz' ./providers
 	$(FAULTS) -asan -o ../../bin/faults-asan.test
 	cd internal/faultinjection && $(REQUIRE) ../../bin/faults-asan.test -test.short
 
@@ -108,6 +113,21 @@ faults: native ## Let native allocations fail, one after the other (FAULTS_STRID
 .PHONY: proxy-load
 proxy-load: native ## Reload, restart, and kill backends of polytls proxy under longer load (POLYTLS_PROXY_REQUESTS=20000)
 	cd cmd/polytls && POLYTLS_PROXY_REQUESTS=$(or $(POLYTLS_PROXY_REQUESTS),20000) $(REQUIRE) $(GO) test -count=1 -timeout 60m -run Load ./internal/proxy
+
+.PHONY: fuzz
+fuzz: native ## Fuzz every provider and the options (FUZZTIME=60s for each target)
+	for t in $(FUZZ_TARGETS); do POLYTLS_FUZZ_SEEDS=all $(GO) test ./providers -run '^$$' -fuzz "^$$t\$$" -fuzztime $(FUZZTIME) || exit 1; done
+	cd cmd/polytls && $(GO) test . -run '^$$' -fuzz '^FuzzOptions$$' -fuzztime $(FUZZTIME)
+
+.PHONY: soak
+soak: native ## Hold, make and use many connections for long (SOAK=1 is the full size)
+	POLYTLS_SOAK=$(SOAK) $(GO) test ./internal/engine -run 'TestSoak|TestStorm|TestSilentPeers|TestPeersThatDie' -v -timeout 0
+.PHONY: wire-faults
+wire-faults: native ## Fail transports and change flights at every byte of the handshake
+	POLYTLS_FAULTS=full $(REQUIRE) $(GO) test ./stdtls ./openssl ./boringssl ./s2n -run 'TestConformance/(faults|bad-input)' -timeout 0
+.PHONY: vulncheck
+vulncheck: native ## Compare the native versions with known advisories, and run govulncheck
+	$(GO) run ./internal/vulncheck $(MODULES)
 
 .PHONY: bogo
 bogo: native ## Let BoringSSL's test runner judge the providers (PROVIDERS="openssl std", BOGO_FLAGS="--test PATTERN")
