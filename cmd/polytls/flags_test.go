@@ -119,7 +119,7 @@ func TestContradictionsAreWrongUsage(t *testing.T) {
 		{serve("--add-system-roots"), "--client-auth"},
 		{serve("--client-auth", "require-and-verify"), "--client-ca"},
 		{serve("--alpn-strict"), "--alpn-strict"},
-		{serve("--root", ".", "--alpn", "h2"), "--alpn"},
+		{serve("--root", ".", "--alpn", "h2,spdy/3"), "--alpn"},
 		{serve("--client-auth", "require-any", "--psk-file", psk), "--psk"},
 	} {
 		t.Run(strings.Join(tc.args, " "), func(t *testing.T) {
