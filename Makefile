@@ -3,7 +3,7 @@
 LIBS ?= openssl boringssl s2n
 GO ?= go
 # The modules of this repository: the core and the ones with heavier dependencies.
-MODULES := . cmd/polytls grpctls promtls bench peers
+MODULES := . cmd/polytls grpctls promtls examples bench peers
 
 # Where everything was built and installed, nothing may be skipped for want of it.
 REQUIRE := POLYTLS_REQUIRE_PEERS=1 POLYTLS_REQUIRE_PROVIDERS="$(LIBS)"
@@ -62,6 +62,7 @@ test: native test-tools ## Run all tests: scripts, builds, consumers, without cg
 	CGO_ENABLED=0 $(GO) test -short $(NOCGO_PACKAGES)
 	cd grpctls && $(REQUIRE) $(GO) test -timeout 20m ./...
 	cd promtls && $(REQUIRE) $(GO) test -timeout 20m ./...
+	cd examples && $(REQUIRE) $(GO) test -timeout 20m ./...
 	cd cmd/polytls && $(REQUIRE) $(GO) test -timeout 20m ./...
 	cd bench && $(GO) test -timeout 20m ./...
 	cd peers && $(REQUIRE) $(GO) test -timeout 20m ./...
@@ -103,6 +104,10 @@ concurrency: native ## Long runs: random streams, all calls at once ten times, p
 faults: native ## Let native allocations fail, one after the other (FAULTS_STRIDE=37)
 	$(FAULTS) -o ../../bin/faults.test
 	cd internal/faultinjection && $(REQUIRE) POLYTLS_FAULTS_STRIDE=$(FAULTS_STRIDE) ../../bin/faults.test -test.v -test.timeout 0
+
+.PHONY: proxy-load
+proxy-load: native ## Reload, restart, and kill backends of polytls proxy under longer load (POLYTLS_PROXY_REQUESTS=20000)
+	cd cmd/polytls && POLYTLS_PROXY_REQUESTS=$(or $(POLYTLS_PROXY_REQUESTS),20000) $(REQUIRE) $(GO) test -count=1 -timeout 60m -run Load ./internal/proxy
 
 .PHONY: bogo
 bogo: native ## Let BoringSSL's test runner judge the providers (PROVIDERS="openssl std", BOGO_FLAGS=--race)
