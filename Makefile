@@ -128,6 +128,15 @@ interop: native peer-tools ## Talk to other TLS programs in both roles, write do
 scan: native peer-tools ## Let testssl.sh and sslscan look at the presets of every provider (5 minutes)
 	cd peers && $(PEERS) POLYTLS_SCAN=../docs/INTEROP.md $(GO) test -count=1 -timeout 60m -parallel 8 -run 'TestScan|TestSslscan' .
 
+.PHONY: load
+load: native peer-tools ## Send 10,000 requests over 100 connections to every provider, HTTP/1.1 and HTTP/2 (30 seconds)
+	cd peers && $(PEERS) $(GO) test -v -count=1 -timeout 30m -run TestLoad .
+
+.PHONY: browser
+browser: native peer-tools ## Load the page of serve in headless Chromium, write docs/serve-page.png (a minute)
+	@scripts/install-tools.sh chromium:chromium
+	cd peers && $(PEERS) POLYTLS_SCREENSHOT=../docs/serve-page.png $(GO) test -v -count=1 -timeout 15m -run TestBrowser .
+
 .PHONY: yardstick
 yardstick: build peer-tools ## Measure serve and proxy beside nginx and HAProxy, write docs/PERFORMANCE.md (3 minutes)
 	cd bench && $(GO) build -o ../bin/yardstick ./yardstick
@@ -159,12 +168,12 @@ clean: ## Remove build output from the tree (the cache of native libraries stays
 
 .PHONY: test-tools
 test-tools:
-	@scripts/install-tools.sh openssl:openssl gnutls-cli:gnutls-bin curl:curl pkg-config:pkg-config
+	@scripts/install-tools.sh openssl:openssl gnutls-cli:gnutls-bin curl:curl pkg-config:pkg-config h2load:nghttp2-client
 
 .PHONY: peer-tools
 peer-tools: test-tools
 	@scripts/install-tools.sh tstclnt:libnss3-tools nginx:nginx-light haproxy:haproxy stunnel:stunnel4 javac:default-jdk-headless \
-		node:nodejs h2load:nghttp2-client testssl:testssl.sh sslscan:sslscan
+		node:nodejs testssl:testssl.sh sslscan:sslscan
 
 .PHONY: lint-tools
 lint-tools:
