@@ -1,6 +1,7 @@
 package tlstest
 
 import (
+	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/hkdf"
@@ -9,8 +10,10 @@ import (
 	"crypto/tls"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"hash"
+	"slices"
 	"strings"
 	"testing"
 
@@ -84,18 +87,30 @@ type recordWriter struct {
 // more: the writer does.
 func (s *suite) withRecordWriter(t *testing.T, r role) (*duo, *recordWriter) {
 	t.Helper()
+	d, w, _ := s.withRecordKeys(t, r, s.serverConfig())
+	return d, w
+}
+
+// withRecordKeys is withRecordWriter with the keys of the provider's end, too.
+func (s *suite) withRecordKeys(t *testing.T, r role, serverConfig *tlsapi.ServerConfig) (d *duo, peers, own *recordWriter) {
+	t.Helper()
 	var log keyLog
-	var d *duo
-	label := "SERVER_TRAFFIC_SECRET_0"
+	labels := []string{"SERVER_TRAFFIC_SECRET_0", "CLIENT_TRAFFIC_SECRET_0"}
 	if r == client {
 		d = s.clientDuo(t, s.clientConfig(), s.referenceServer(only(tls.VersionTLS13), func(c *tls.Config) {
 			c.KeyLogWriter, c.SessionTicketsDisabled = &log, true
 		}))
 	} else {
-		label = "CLIENT_TRAFFIC_SECRET_0"
-		d = s.serverDuo(t, s.serverConfig(), s.referenceClient(only(tls.VersionTLS13), func(c *tls.Config) { c.KeyLogWriter = &log }))
+		slices.Reverse(labels)
+		d = s.serverDuo(t, serverConfig, s.referenceClient(only(tls.VersionTLS13), func(c *tls.Config) { c.KeyLogWriter = &log }))
 	}
 	d.mustHandshake(t)
+	return d, newRecordWriter(t, d, &log, labels[0]), newRecordWriter(t, d, &log, labels[1])
+}
+
+// newRecordWriter takes the keys of one direction from a key log.
+func newRecordWriter(t *testing.T, d *duo, log *keyLog, label string) *recordWriter {
+	t.Helper()
 	w := &recordWriter{hash: sha256.New, suite: d.peer.ConnectionState().CipherSuite}
 	if w.suite == tls.TLS_AES_256_GCM_SHA384 {
 		w.hash = sha512.New384
@@ -110,7 +125,7 @@ func (s *suite) withRecordWriter(t *testing.T, r role) (*duo, *recordWriter) {
 	}
 	require.NotEmpty(t, w.secret)
 	w.setKeys()
-	return d, w
+	return w
 }
 
 // write sends records in the peer's place.
@@ -125,21 +140,53 @@ func (w *recordWriter) write(t *testing.T, d *duo, records []byte) {
 func (w *recordWriter) record(kind byte, content []byte) []byte {
 	inner := append(append([]byte{}, content...), kind)
 	header := binary.BigEndian.AppendUint16([]byte{RecordApplicationData, 3, 3}, uint16(len(inner)+w.aead.Overhead()))
+	return w.aead.Seal(header, w.nonce(), inner, header)
+}
+
+// nonce is that of the next record.
+func (w *recordWriter) nonce() []byte {
 	nonce := append([]byte{}, w.iv...)
 	for i := range 8 {
 		nonce[4+i] ^= byte(w.seq >> (56 - 8*i))
 	}
 	w.seq++
-	return w.aead.Seal(header, nonce, inner, header)
+	return nonce
 }
+
+// open decrypts a record.
+func (w *recordWriter) open(r Record) (kind byte, content []byte, err error) {
+	header := binary.BigEndian.AppendUint16([]byte{r.Type, 3, 3}, uint16(len(r.Payload)))
+	inner, err := w.aead.Open(nil, w.nonce(), r.Payload, header)
+	if err != nil {
+		return 0, nil, err
+	}
+	inner = bytes.TrimRight(inner, "\x00")
+	if len(inner) == 0 {
+		return 0, nil, errors.New("a record without a content type")
+	}
+	return inner[len(inner)-1], inner[:len(inner)-1], nil
+}
+
+const messageKeyUpdate = 24
 
 // keyUpdate is a KeyUpdate that asks for none (RFC 8446 section 4.6.3).
 func (w *recordWriter) keyUpdate() []byte {
-	const messageKeyUpdate = 24
 	out := w.record(RecordHandshake, []byte{messageKeyUpdate, 0, 0, 1, 0})
+	w.update()
+	return out
+}
+
+// keyUpdateRequest is a KeyUpdate that asks for one.
+func (w *recordWriter) keyUpdateRequest() []byte {
+	out := w.record(RecordHandshake, []byte{messageKeyUpdate, 0, 0, 1, 1})
+	w.update()
+	return out
+}
+
+// update goes on to the next keys.
+func (w *recordWriter) update() {
 	w.secret = w.expand("traffic upd", len(w.secret))
 	w.setKeys()
-	return out
 }
 
 func (w *recordWriter) setKeys() {

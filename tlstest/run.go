@@ -68,6 +68,7 @@ func (s *suite) runServed(t *testing.T) {
 	t.Run("psks", s.testPSKs)
 	t.Run("information", s.testInformation)
 	t.Run("records-without-data", s.testRecordsWithoutData)
+	t.Run("key-updates", s.testKeyUpdates)
 	// These mostly wait.
 	concurrently(t,
 		group{"session-tickets", s.testSessionTickets},

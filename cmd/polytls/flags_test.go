@@ -19,7 +19,10 @@ import (
 // runHere runs a command line inside the test process.
 func runHere(args ...string) result {
 	var stdout, stderr bytes.Buffer
-	status := run(context.Background(), args, strings.NewReader(""), &stdout, &stderr)
+	// A server whose flags are not refused would wait for connections for good.
+	ctx, cancel := context.WithTimeout(context.Background(), commandTime)
+	defer cancel()
+	status := run(ctx, args, strings.NewReader(""), &stdout, &stderr)
 	return result{stdout.String(), stderr.String(), status}
 }
 

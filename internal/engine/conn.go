@@ -892,7 +892,10 @@ func (c *Conn) sendFailed(err error, rest []byte) {
 		c.hold.DropAlert()
 	}
 	if c.patient && e.Kind == tlsapi.KindTimeout {
-		c.unsent, c.cutOff = append([]byte{}, rest...), e
+		c.cutOff = e
+		if len(rest) > 0 {
+			c.unsent = bytes.Clone(rest)
+		}
 		return
 	}
 	c.sendErr = e
