@@ -3,7 +3,7 @@
 LIBS ?= openssl boringssl s2n
 GO ?= go
 # The modules of this repository: the core and the ones with heavier dependencies.
-MODULES := . cmd/polytls grpctls promtls bench peers
+MODULES := . cmd/polytls grpctls promtls examples bench peers
 
 # Where everything was built and installed, nothing may be skipped for want of it.
 REQUIRE := POLYTLS_REQUIRE_PEERS=1 POLYTLS_REQUIRE_PROVIDERS="$(LIBS)"
@@ -15,6 +15,9 @@ ASAN_PACKAGES := ./internal/engine ./internal/native ./openssl ./boringssl ./s2n
 NOCGO_PACKAGES := ./internal/engine ./internal/native ./openssl ./boringssl ./s2n ./stdtls ./providers
 # cgocheck2 looks at every pointer that is stored to C memory.
 ASAN := $(REQUIRE) GOEXPERIMENT=cgocheck2 $(GO) test -asan -timeout 40m
+
+LEAK_CONNECTIONS ?= 20000
+STREAM_CHECKS ?= 1000
 
 # All tests against other programs, which take minutes.
 PEERS := $(REQUIRE) POLYTLS_PEERS=all
@@ -59,6 +62,7 @@ test: native test-tools ## Run all tests: scripts, builds, consumers, without cg
 	CGO_ENABLED=0 $(GO) test -short $(NOCGO_PACKAGES)
 	cd grpctls && $(REQUIRE) $(GO) test -timeout 20m ./...
 	cd promtls && $(REQUIRE) $(GO) test -timeout 20m ./...
+	cd examples && $(REQUIRE) $(GO) test -timeout 20m ./...
 	cd cmd/polytls && $(REQUIRE) $(GO) test -timeout 20m ./...
 	cd bench && $(GO) test -timeout 20m ./...
 	cd peers && $(REQUIRE) $(GO) test -timeout 20m ./...
@@ -84,6 +88,17 @@ asan: native ## Run the tests of C under AddressSanitizer and cgocheck2
 .PHONY: asan-all
 asan-all: native ## Run all Go tests under AddressSanitizer and cgocheck2
 	$(ASAN) ./...
+
+.PHONY: leaks
+leaks: native ## Count memory over connections that fail and succeed (LEAK_CONNECTIONS=20000 with every provider)
+	$(REQUIRE) POLYTLS_LEAK_CONNECTIONS=$(LEAK_CONNECTIONS) $(GO) test -count=1 -timeout 2h -v -run '^TestLeaks$$' ./providers
+
+.PHONY: concurrency
+concurrency: native ## Long runs: random streams, all calls at once ten times, poisoned error queues, slow handshakes
+	$(REQUIRE) $(GO) test -race -count=10 -shuffle=on -timeout 2h -run '^(TestEverythingAtOnce|TestStreams)$$' ./providers
+	$(REQUIRE) $(GO) test -count=1 -timeout 2h -run '^TestStreams$$' ./providers -rapid.checks=$(STREAM_CHECKS)
+	$(REQUIRE) POLYTLS_POISONED_CONNECTIONS=1000 $(GO) test -count=1 -timeout 1h -run '^TestPoisonedErrorQueues$$' ./providers
+	$(REQUIRE) POLYTLS_SLOW_HANDSHAKES=1000 $(GO) test -count=1 -timeout 1h -v -run '^TestHandshakesShareThreads$$' ./internal/engine
 
 .PHONY: faults
 faults: native ## Let native allocations fail, one after the other (FAULTS_STRIDE=37)
