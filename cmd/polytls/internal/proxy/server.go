@@ -11,8 +11,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // backlogTime is how long a socket that is given up is still accepted from:
@@ -271,15 +269,7 @@ func listen(l *Listener) (*socket, error) {
 	network, address := networkOf(l.Address)
 	var config net.ListenConfig
 	if l.ReusePort {
-		config.Control = func(_, _ string, raw syscall.RawConn) error {
-			var err error
-			if outer := raw.Control(func(fd uintptr) {
-				err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
-			}); outer != nil {
-				return outer
-			}
-			return err
-		}
+		config.Control = setReusePort
 	}
 	if network == "unix" {
 		removeStale(address)
