@@ -3,7 +3,7 @@
 LIBS ?= openssl boringssl s2n
 GO ?= go
 # The modules of this repository: the core and the ones with heavier dependencies.
-MODULES := . cmd/polytls grpctls promtls bench peers
+MODULES := . cmd/polytls grpctls promtls examples bench peers
 
 # Where everything was built and installed, nothing may be skipped for want of it.
 REQUIRE := POLYTLS_REQUIRE_PEERS=1 POLYTLS_REQUIRE_PROVIDERS="$(LIBS)"
@@ -16,12 +16,19 @@ NOCGO_PACKAGES := ./internal/engine ./internal/native ./openssl ./boringssl ./s2
 # cgocheck2 looks at every pointer that is stored to C memory.
 ASAN := $(REQUIRE) GOEXPERIMENT=cgocheck2 $(GO) test -asan -timeout 40m
 
+LEAK_CONNECTIONS ?= 20000
+STREAM_CHECKS ?= 1000
+
 # All tests against other programs, which take minutes.
 PEERS := $(REQUIRE) POLYTLS_PEERS=all
 # Built apart, because the binaries that `go test` runs at once have no symbols,
 # and stacks are told apart by their functions.
 FAULTS := cd internal/faultinjection && $(GO) test -c -tags polytls_faults
 FAULTS_STRIDE ?= 1
+
+FUZZTIME ?= 60s
+FUZZ_TARGETS := FuzzServerFlight FuzzClientFlight FuzzAfterHandshake FuzzSession FuzzCertificates FuzzClientHello
+SOAK ?= 1
 
 BENCH_OUT ?= bin/bench
 BENCH_FLAGS ?=
@@ -59,6 +66,7 @@ test: native test-tools ## Run all tests: scripts, builds, consumers, without cg
 	CGO_ENABLED=0 $(GO) test -short $(NOCGO_PACKAGES)
 	cd grpctls && $(REQUIRE) $(GO) test -timeout 20m ./...
 	cd promtls && $(REQUIRE) $(GO) test -timeout 20m ./...
+	cd examples && $(REQUIRE) $(GO) test -timeout 20m ./...
 	cd cmd/polytls && $(REQUIRE) $(GO) test -timeout 20m ./...
 	cd bench && $(GO) test -timeout 20m ./...
 	cd peers && $(REQUIRE) $(GO) test -timeout 20m ./...
@@ -78,6 +86,7 @@ race-all: native test-tools ## Run all Go tests under the race detector
 .PHONY: asan
 asan: native ## Run the tests of C under AddressSanitizer and cgocheck2
 	$(ASAN) -short $(ASAN_PACKAGES)
+	$(ASAN) -run '^Fuzz' ./providers
 	$(FAULTS) -asan -o ../../bin/faults-asan.test
 	cd internal/faultinjection && $(REQUIRE) ../../bin/faults-asan.test -test.short
 
@@ -85,14 +94,48 @@ asan: native ## Run the tests of C under AddressSanitizer and cgocheck2
 asan-all: native ## Run all Go tests under AddressSanitizer and cgocheck2
 	$(ASAN) ./...
 
+.PHONY: leaks
+leaks: native ## Count memory over connections that fail and succeed (LEAK_CONNECTIONS=20000 with every provider)
+	$(REQUIRE) POLYTLS_LEAK_CONNECTIONS=$(LEAK_CONNECTIONS) $(GO) test -count=1 -timeout 2h -v -run '^TestLeaks$$' ./providers
+
+.PHONY: concurrency
+concurrency: native ## Long runs: random streams, all calls at once ten times, poisoned error queues, slow handshakes
+	$(REQUIRE) $(GO) test -race -count=10 -shuffle=on -timeout 2h -run '^(TestEverythingAtOnce|TestStreams)$$' ./providers
+	$(REQUIRE) $(GO) test -count=1 -timeout 2h -run '^TestStreams$$' ./providers -rapid.checks=$(STREAM_CHECKS)
+	$(REQUIRE) POLYTLS_POISONED_CONNECTIONS=1000 $(GO) test -count=1 -timeout 1h -run '^TestPoisonedErrorQueues$$' ./providers
+	$(REQUIRE) POLYTLS_SLOW_HANDSHAKES=1000 $(GO) test -count=1 -timeout 1h -v -run '^TestHandshakesShareThreads$$' ./internal/engine
+
 .PHONY: faults
 faults: native ## Let native allocations fail, one after the other (FAULTS_STRIDE=37)
 	$(FAULTS) -o ../../bin/faults.test
 	cd internal/faultinjection && $(REQUIRE) POLYTLS_FAULTS_STRIDE=$(FAULTS_STRIDE) ../../bin/faults.test -test.v -test.timeout 0
 
+.PHONY: proxy-load
+proxy-load: native ## Reload, restart, and kill backends of polytls proxy under longer load (POLYTLS_PROXY_REQUESTS=20000)
+	cd cmd/polytls && POLYTLS_PROXY_REQUESTS=$(or $(POLYTLS_PROXY_REQUESTS),20000) $(REQUIRE) $(GO) test -count=1 -timeout 60m -run Load ./internal/proxy
+
+.PHONY: fuzz
+fuzz: native ## Fuzz every provider and the options (FUZZTIME=60s for each target)
+	for t in $(FUZZ_TARGETS); do POLYTLS_FUZZ_SEEDS=all $(GO) test ./providers -run '^$$' -fuzz "^$$t\$$" -fuzztime $(FUZZTIME) || exit 1; done
+	cd cmd/polytls && $(GO) test . -run '^$$' -fuzz '^FuzzOptions$$' -fuzztime $(FUZZTIME)
+
+.PHONY: soak
+soak: native ## Hold, make and use many connections for long (SOAK=1 is the full size)
+	POLYTLS_SOAK=$(SOAK) $(GO) test ./internal/engine -run 'TestSoak|TestStorm|TestSilentPeers|TestPeersThatDie' -v -timeout 0
+.PHONY: wire-faults
+wire-faults: native ## Fail transports and change flights at every byte of the handshake
+	POLYTLS_FAULTS=full $(REQUIRE) $(GO) test ./stdtls ./openssl ./boringssl ./s2n -run 'TestConformance/(faults|bad-input)' -timeout 0
+.PHONY: vulncheck
+vulncheck: native ## Compare the native versions with known advisories, and run govulncheck
+	$(GO) run ./internal/vulncheck $(MODULES)
+
 .PHONY: bogo
-bogo: native ## Let BoringSSL's test runner judge the providers (PROVIDERS="openssl std", BOGO_FLAGS=--race)
+bogo: native ## Let BoringSSL's test runner judge the providers (PROVIDERS="openssl std", BOGO_FLAGS="--test PATTERN")
 	scripts/bogo.sh $(BOGO_FLAGS) $(PROVIDERS)
+
+.PHONY: bogo-race bogo-asan
+bogo-race bogo-asan: native ## The same with Go's race detector, AddressSanitizer in the shim
+	scripts/bogo.sh --$(@:bogo-%=%) $(BOGO_FLAGS) $(PROVIDERS)
 
 .PHONY: bench
 bench: native ## Compare the providers on this machine (BENCH_FLAGS=--quick, BENCH_OUT=bin/bench)

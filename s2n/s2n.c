@@ -213,6 +213,13 @@ struct connection {
   /* Why no signature came, or is wanted of no signer. */
   const char *signing_problem;
   enum polytls_failure signing_failure;
+  /* Where in the peer's records the input is: bytes of the header that were
+   * seen, the last four of them, bytes that are left behind it. */
+  size_t header_seen;
+  uint32_t record_length;
+  size_t record_left;
+  /* The next record is none that may come. */
+  int wrong_record;
   /* malloc memory: s2n's copy goes with the handshake. */
   uint8_t *ocsp_response;
   size_t ocsp_response_len;
@@ -1200,9 +1207,47 @@ int polytls_s2n_x509_verify_cert(X509_STORE_CTX *store_ctx) {
 
 /* ---- connections ---- */
 
+static uint16_t negotiated_version(struct connection *conn);
+
+/* Returns how many of the bytes belong to records that may come now. In TLS 1.3
+ * all that is encrypted is called application data. This s2n-tls decrypts a
+ * record whatever its header calls it, and then drops one that is called
+ * something else: the network could take records out of the stream
+ * (CVE-2026-16317). */
+static size_t permitted_input(struct connection *conn, const uint8_t *bytes, size_t len) {
+  enum { HEADER = 5, APPLICATION_DATA = 23 };
+  int encrypted = conn->done && negotiated_version(conn) >= 0x0304;
+  size_t n = 0;
+  while (n < len) {
+    if (conn->record_left > 0) {
+      size_t part = len - n < conn->record_left ? len - n : conn->record_left;
+      conn->record_left -= part;
+      n += part;
+      continue;
+    }
+    if (conn->header_seen == 0 && encrypted && bytes[n] != APPLICATION_DATA) {
+      conn->wrong_record = 1;
+      break;
+    }
+    /* The length is in the last two bytes of the header. */
+    conn->record_length = conn->record_length << 8 | bytes[n++];
+    if (++conn->header_seen == HEADER) {
+      conn->record_left = conn->record_length & 0xffff;
+      conn->header_seen = 0;
+    }
+  }
+  return n;
+}
+
 static int on_receive(void *io, uint8_t *buf, uint32_t len) {
   struct connection *conn = io;
-  size_t n = conn->may_read ? polytls_conn_in_take(&conn->base, buf, len < INT32_MAX ? len : INT32_MAX) : 0;
+  size_t n = 0;
+  if (conn->may_read && !conn->wrong_record) {
+    size_t waiting = conn->base.in_end - conn->base.in_start;
+    size_t most = len < INT32_MAX ? len : INT32_MAX;
+    n = permitted_input(conn, conn->base.in + conn->base.in_start, waiting < most ? waiting : most);
+    n = polytls_conn_in_take(&conn->base, buf, n);
+  }
   if (n == 0) {
     /* Never 0, which s2n takes for the end of the stream: that it is cut is
      * for Go to say. */
@@ -2375,6 +2420,9 @@ static struct polytls_result conn_read(struct polytls_conn *base, uint8_t *buf, 
   }
   if (n > 0 || len == 0) {
     return step_result(conn, POLYTLS_OK, n);
+  }
+  if (conn->wrong_record && !conn->ended) {
+    return fail(conn, POLYTLS_FAIL_BAD_RECORD, ALERT_UNEXPECTED_MESSAGE, "a record of TLS 1.3 is not called application data");
   }
   return conn->ended ? ended_result(conn) : step_result(conn, POLYTLS_WANT_INPUT, 0);
 }

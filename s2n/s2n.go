@@ -41,6 +41,7 @@ func matrix(able native.Abilities) native.Matrix {
 	}
 	m.Set(tlsapi.Native, "RSA keys and ECDSA keys on P-256 and P-384; P-521 and Ed25519 keys are refused; "+native.CertificateNote,
 		tlsapi.ClientCertificate, tlsapi.ServerCertificates)
+	m.Set(tlsapi.Native, "the library ignores bytes behind a certificate in the server's list", tlsapi.ClientRootCAs)
 	m.Set(tlsapi.Native, "the CertificateRequest does not name the CAs", tlsapi.ServerClientCAs)
 	m.Set(tlsapi.Native, "protocols whose name has one byte only or a NUL byte in it are refused", tlsapi.ClientALPN, tlsapi.ServerALPN)
 	m.Set(tlsapi.Emulated, "decided from the ClientHello before the library answers", tlsapi.ServerALPNStrict)

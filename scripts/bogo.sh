@@ -35,16 +35,19 @@ environment
   POLYTLS_CACHE      cache folder (default: ${XDG_CACHE_HOME:-~/.cache}/polytls)
   BOGO_SRC           a folder with BoringSSL's sources, instead of the locked ones
 
+A whole run fails, too, when fewer tests pass than cmd/bogoshim/config/floors
+says: a provider, or the shim, can do less than before.
+
 status: 0 no unexpected result, 1 there was one or something failed, 2 wrong usage
 TEXT
 }
 
-PROVIDERS='' RUNNER_FLAGS=() BUILD_FLAGS=() WORKERS=
+PROVIDERS='' RUNNER_FLAGS=() BUILD_FLAGS=() WORKERS='' WHOLE=1
 while [ $# -gt 0 ]; do
   case $1 in
     --help | -h) usage; exit 0 ;;
-    --test) RUNNER_FLAGS+=(-test "${2:?--test wants a pattern}"); shift ;;
-    --include-disabled) RUNNER_FLAGS+=(-include-disabled) ;;
+    --test) RUNNER_FLAGS+=(-test "${2:?--test wants a pattern}") WHOLE=; shift ;;
+    --include-disabled) RUNNER_FLAGS+=(-include-disabled) WHOLE= ;;
     --race) BUILD_FLAGS+=(-race) ;;
     --asan) BUILD_FLAGS+=(-asan) ;;
     --workers) WORKERS=${2:?--workers wants a number}; shift ;;
@@ -133,7 +136,13 @@ for provider in $PROVIDERS; do
   fi
   IFS=/ read -r bad skipped ended _ total <<<"$counts"
   ms=$(($(now_ms) - start))
-  printf '%-10s %8d %8d %14d %9d %4d s\n' "$provider" $((ended - bad - skipped)) "$bad" "$skipped" $((total - ended)) $((ms / 1000))
+  passes=$((ended - bad - skipped))
+  printf '%-10s %8d %8d %14d %9d %4d s\n' "$provider" "$passes" "$bad" "$skipped" $((total - ended)) $((ms / 1000))
+  floor=$(awk -v p="$provider" '$1 == p { print $2 }' "$ROOT/cmd/bogoshim/config/floors")
+  if [ -n "$WHOLE" ] && [ "$passes" -lt "${floor:?cmd/bogoshim/config/floors has no line for $provider}" ]; then
+    status=1
+    printf '  %s passes %d tests, cmd/bogoshim/config/floors wants %d\n' "$provider" "$passes" "$floor"
+  fi
   if [ -n "$failed" ]; then
     status=1
     tr '\b' '\n' <"$OUT/$provider.log" | sed -n -E 's/^.*FAILED \((.*)\)$/  failed: \1/p' | sort | head -n 50

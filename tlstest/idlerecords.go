@@ -49,7 +49,7 @@ func (s *suite) testRecordsWithoutData(t *testing.T) {
 				t.Run("too many", func(t *testing.T) {
 					d, w := s.withRecordWriter(t, r)
 					var out []byte
-					for range 200 {
+					for range 9000 {
 						out = append(out, send(w)...)
 					}
 					w.write(t, d, append(out, w.record(RecordApplicationData, []byte("late"))...))
@@ -116,6 +116,7 @@ func (s *suite) withRecordWriter(t *testing.T, r role) (*duo, *recordWriter) {
 // write sends records in the peer's place.
 func (w *recordWriter) write(t *testing.T, d *duo, records []byte) {
 	t.Helper()
+	d.peerWire.SetCapacity(1 << 20)
 	_, err := d.peerWire.Write(records)
 	require.NoError(t, err)
 }

@@ -78,6 +78,7 @@ func (s *suite) runServed(t *testing.T) {
 		group{"hooks", s.testHooks},
 		group{"transfer", s.testTransfer},
 		group{"bad-input", s.testBadInput},
+		group{"faults", s.testFaults},
 	)
 	t.Run("blinding", s.testBlinding)
 }

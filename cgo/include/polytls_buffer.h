@@ -64,8 +64,9 @@ static inline ptrdiff_t polytls_conn_out_append(struct polytls_conn *conn, const
 /* The most records in a row that may bring no data after the handshake (tickets,
  * key updates, warnings, empty records), for libraries without a bound of their
  * own. A peer that sends more makes this end work for nothing. crypto/tls allows
- * 16, BoringSSL 32 of a kind. */
-#define POLYTLS_MAX_IDLE_RECORDS 32
+ * 16, BoringSSL 32 of a kind; here what the records hold is not known, and a
+ * ticket may come in as many records as it has bytes. */
+#define POLYTLS_MAX_IDLE_RECORDS 8192
 
 /* Reports whether the peer has come to the limit: no further record is taken, and
  * the library's step waits for input that is there. */

@@ -242,8 +242,11 @@ func (c *connection) serverConfig() (*tlsapi.ServerConfig, error) {
 	}
 	if c.expectAdvertisedALPN != nil || c.expectVerifyPrefs != nil || c.earlyCallback || c.failEarlyCallback || c.hookFails {
 		config.GetConfigForClient = func(info *tls.ClientHelloInfo) (*tlsapi.ServerConfig, error) {
-			if c.failEarlyCallback || c.hookFails {
+			switch {
+			case c.failEarlyCallback:
 				return nil, fmt.Errorf("the test wants the hook to fail: %w", tls.AlertError(alertHandshakeFailure))
+			case c.hookFails:
+				return nil, errors.New("the test wants the hook to fail")
 			}
 			return nil, c.hello(info)
 		}

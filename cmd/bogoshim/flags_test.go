@@ -90,3 +90,28 @@ func TestDisabledTestsHaveReasons(t *testing.T) {
 		}
 	}
 }
+
+func TestCompliancePolicies(t *testing.T) {
+	for name := range compliances {
+		parsed, err := parse([]string{"-" + name})
+		require.NoError(t, err, name)
+		settings, err := parsed.initial.settings(false)
+		require.NoError(t, err, name)
+		config := tlsapi.ClientConfig{Settings: settings, InsecureSkipVerify: true}
+		assert.NoError(t, config.Validate(), name)
+		assert.NotNil(t, settings.CipherSuites, name)
+	}
+	parsed, err := parse([]string{"-on-resume-wpa-202304"})
+	require.NoError(t, err)
+	assert.Nil(t, parsed.initial.compliance)
+	assert.Equal(t, compliances["wpa-202304"], *parsed.resumed.compliance)
+}
+
+// scripts/bogo.sh reads the floors with awk.
+func TestEveryProviderHasAFloor(t *testing.T) {
+	text, err := os.ReadFile("config/floors")
+	require.NoError(t, err)
+	for _, name := range []string{"std", "boringssl", "openssl", "s2n"} {
+		assert.Regexp(t, `(?m)^`+name+` +[1-9][0-9]+$`, string(text))
+	}
+}

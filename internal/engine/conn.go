@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
 	"net"
@@ -129,6 +130,8 @@ type Conn struct {
 	facts     Facts
 	factsDone bool
 	state     *tls.ConnectionState
+	// peerCertificates are those of facts, once they were parsed.
+	peerCertificates []*x509.Certificate
 
 	// offered is the session that was given to the library, offeredRaw its form
 	// in the cache, until the handshake is over. authenticated is when the

@@ -5,8 +5,10 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"net"
+	"os"
 
 	"github.com/polytls/polytls/tlsapi"
 )
@@ -136,11 +138,16 @@ func VerificationError(provider string, res Result, v Verification, text string,
 			cert = chain[v.Depth]
 		}
 	}
+	if leaf == nil && kind != tlsapi.KindKeyUsage {
+		// A certificate that crypto/x509 cannot parse. Libraries that do not
+		// parse all of it find something else amiss, or look for its issuer in
+		// vain. (The key usage may be looked at before there is a chain.)
+		e.Kind = tlsapi.KindInvalidCertificate
+		return e
+	}
 	switch kind {
 	case tlsapi.KindHostname:
-		if leaf != nil {
-			e.Err = x509.HostnameError{Certificate: leaf, Host: host}
-		}
+		e.Err = x509.HostnameError{Certificate: leaf, Host: host}
 	case tlsapi.KindUntrusted, tlsapi.KindSelfSigned:
 		e.Err = x509.UnknownAuthorityError{Cert: cert}
 	case tlsapi.KindExpired, tlsapi.KindNotYetValid:
@@ -167,6 +174,10 @@ func TransportError(provider, op string, err error) *tlsapi.Error {
 		// The transport was closed under the connection.
 	case errors.As(err, &timeout) && timeout.Timeout():
 		e.Kind = tlsapi.KindTimeout
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			// Transports of others have timeout errors of their own.
+			e.Err = fmt.Errorf("%w: %w", os.ErrDeadlineExceeded, err)
+		}
 	}
 	return e
 }

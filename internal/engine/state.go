@@ -23,20 +23,27 @@ func (c *Conn) gatherFacts() {
 	}
 	c.restoreFacts()
 	c.factsDone = c.complete && !c.facts.Incomplete
-	c.state = nil
+	c.state, c.peerCertificates = nil, nil
 }
 
 // requireFacts refuses a connection whose facts cannot be had: a peer's
-// certificate that is missing would look like none.
+// certificate that is missing would look like none. Libraries accept
+// certificates that crypto/x509 does not, with and without verification; the
+// program would not see them.
 func (c *Conn) requireFacts() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.gatherFacts()
-	if !c.facts.Incomplete {
-		return nil
+	if c.facts.Incomplete {
+		return &tlsapi.Error{Provider: c.options.Provider, Op: "handshake", Kind: tlsapi.KindInternal,
+			Err: errors.New("what was negotiated could not be read: out of memory")}
 	}
-	return &tlsapi.Error{Provider: c.options.Provider, Op: "handshake", Kind: tlsapi.KindInternal,
-		Err: errors.New("what was negotiated could not be read: out of memory")}
+	c.peerCertificates = parseChain(c.facts.PeerChain)
+	if len(c.peerCertificates) < len(c.facts.PeerChain) {
+		return &tlsapi.Error{Provider: c.options.Provider, Op: "handshake", Kind: tlsapi.KindInvalidCertificate,
+			Err: errors.New("the peer has sent a certificate that crypto/x509 cannot parse")}
+	}
+	return nil
 }
 
 // ConnectionState returns the standard library's view of the connection.
@@ -53,6 +60,9 @@ func (c *Conn) connectionState(complete bool) tls.ConnectionState {
 		return *c.state
 	}
 	f := &c.facts
+	if c.peerCertificates == nil {
+		c.peerCertificates = parseChain(f.PeerChain)
+	}
 	state := tls.ConnectionState{
 		Version:            f.Version,
 		HandshakeComplete:  complete,
@@ -63,7 +73,7 @@ func (c *Conn) connectionState(complete bool) tls.ConnectionState {
 		ServerName:         f.ServerName,
 		OCSPResponse:       f.OCSPResponse,
 		HelloRetryRequest:  f.HelloRetry || c.helloRetry,
-		PeerCertificates:   parseChain(f.PeerChain),
+		PeerCertificates:   c.peerCertificates,
 	}
 	//lint:ignore SA1019 HTTP/2 clients still look at it, and crypto/tls sets it always
 	state.NegotiatedProtocolIsMutual = true

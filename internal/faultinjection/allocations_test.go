@@ -501,11 +501,11 @@ func runScenario(t *testing.T, provider string, s scenario, stride int) {
 				wrong = append(wrong, fmt.Sprintf("allocation %d: %s\n%s", r.Point, r.Wrong, symbols(r.Failed)))
 			}
 			if len(r.Leaks) > 0 {
-				if where := knownLeak(provider, r.Leaks, r.Failed); where != "" {
+				if where, other := knownLeak(provider, r.Leaks, r.Failed); where != "" {
 					kinds[where]++
 				} else {
-					wrong = append(wrong, fmt.Sprintf("allocation %d: %d blocks are left behind; the first of them:\n%sthe allocation that failed:\n%s",
-						r.Point, len(r.Leaks), symbols(r.Leaks[0]), symbols(r.Failed)))
+					wrong = append(wrong, fmt.Sprintf("allocation %d: %d blocks are left behind; one of them:\n%sthe allocation that failed:\n%s",
+						r.Point, len(r.Leaks), symbols(other), symbols(r.Failed)))
 				}
 			}
 		}

@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { POLYTLS_FAULTS_FRAMES = 20, POLYTLS_FAULTS_BLOCKS = 1 << 15 };
+enum { POLYTLS_FAULTS_FRAMES = 44, POLYTLS_FAULTS_BLOCKS = 1 << 15 };
 
 /* A block of memory; its address is not the reader's business. */
 struct polytls_faults_block {

@@ -76,16 +76,18 @@ func knownCrash(provider string, crash, failed []uintptr) string {
 }
 
 // knownLeak is knownCrash for the blocks that are left behind: one fault must
-// explain all of them.
-func knownLeak(provider string, leaks [][]uintptr, failed []uintptr) string {
+// explain all of them. Else it returns a block that none explains.
+func knownLeak(provider string, leaks [][]uintptr, failed []uintptr) (program string, other []uintptr) {
+	other = leaks[0]
 	for _, f := range libraryFaults {
-		explained := f.provider == provider && !f.crashes && (f.after == "" || within(failed, f.after))
-		for _, l := range leaks {
-			explained = explained && within(l, f.in)
+		if f.provider != provider || f.crashes || f.after != "" && !within(failed, f.after) {
+			continue
 		}
-		if explained {
-			return f.program
+		i := slices.IndexFunc(leaks, func(l []uintptr) bool { return !within(l, f.in) })
+		if i < 0 {
+			return f.program, nil
 		}
+		other = leaks[i]
 	}
-	return ""
+	return "", other
 }
