@@ -3,7 +3,7 @@
 LIBS ?= openssl boringssl s2n
 GO ?= go
 # The modules of this repository: the core and the ones with heavier dependencies.
-MODULES := . cmd/polytls grpctls promtls bench peers
+MODULES := . cmd/polytls grpctls promtls examples bench peers
 
 # Where everything was built and installed, nothing may be skipped for want of it.
 REQUIRE := POLYTLS_REQUIRE_PEERS=1 POLYTLS_REQUIRE_PROVIDERS="$(LIBS)"
@@ -15,6 +15,9 @@ ASAN_PACKAGES := ./internal/engine ./internal/native ./openssl ./boringssl ./s2n
 NOCGO_PACKAGES := ./internal/engine ./internal/native ./openssl ./boringssl ./s2n ./stdtls ./providers
 # cgocheck2 looks at every pointer that is stored to C memory.
 ASAN := $(REQUIRE) GOEXPERIMENT=cgocheck2 $(GO) test -asan -timeout 40m
+
+LEAK_CONNECTIONS ?= 20000
+STREAM_CHECKS ?= 1000
 
 # All tests against other programs, which take minutes.
 PEERS := $(REQUIRE) POLYTLS_PEERS=all
@@ -63,6 +66,7 @@ test: native test-tools ## Run all tests: scripts, builds, consumers, without cg
 	CGO_ENABLED=0 $(GO) test -short $(NOCGO_PACKAGES)
 	cd grpctls && $(REQUIRE) $(GO) test -timeout 20m ./...
 	cd promtls && $(REQUIRE) $(GO) test -timeout 20m ./...
+	cd examples && $(REQUIRE) $(GO) test -timeout 20m ./...
 	cd cmd/polytls && $(REQUIRE) $(GO) test -timeout 20m ./...
 	cd bench && $(GO) test -timeout 20m ./...
 	cd peers && $(REQUIRE) $(GO) test -timeout 20m ./...
@@ -90,6 +94,17 @@ asan: native ## Run the tests of C under AddressSanitizer and cgocheck2
 asan-all: native ## Run all Go tests under AddressSanitizer and cgocheck2
 	$(ASAN) ./...
 
+.PHONY: leaks
+leaks: native ## Count memory over connections that fail and succeed (LEAK_CONNECTIONS=20000 with every provider)
+	$(REQUIRE) POLYTLS_LEAK_CONNECTIONS=$(LEAK_CONNECTIONS) $(GO) test -count=1 -timeout 2h -v -run '^TestLeaks$$' ./providers
+
+.PHONY: concurrency
+concurrency: native ## Long runs: random streams, all calls at once ten times, poisoned error queues, slow handshakes
+	$(REQUIRE) $(GO) test -race -count=10 -shuffle=on -timeout 2h -run '^(TestEverythingAtOnce|TestStreams)$$' ./providers
+	$(REQUIRE) $(GO) test -count=1 -timeout 2h -run '^TestStreams$$' ./providers -rapid.checks=$(STREAM_CHECKS)
+	$(REQUIRE) POLYTLS_POISONED_CONNECTIONS=1000 $(GO) test -count=1 -timeout 1h -run '^TestPoisonedErrorQueues$$' ./providers
+	$(REQUIRE) POLYTLS_SLOW_HANDSHAKES=1000 $(GO) test -count=1 -timeout 1h -v -run '^TestHandshakesShareThreads$$' ./internal/engine
+
 .PHONY: faults
 faults: native ## Let native allocations fail, one after the other (FAULTS_STRIDE=37)
 	$(FAULTS) -o ../../bin/faults.test
@@ -111,6 +126,9 @@ wire-faults: native ## Fail transports and change flights at every byte of the h
 .PHONY: vulncheck
 vulncheck: native ## Compare the native versions with known advisories, and run govulncheck
 	$(GO) run ./internal/vulncheck $(MODULES)
+.PHONY: proxy-load
+proxy-load: native ## Reload, restart, and kill backends of polytls proxy under longer load (POLYTLS_PROXY_REQUESTS=20000)
+	cd cmd/polytls && POLYTLS_PROXY_REQUESTS=$(or $(POLYTLS_PROXY_REQUESTS),20000) $(REQUIRE) $(GO) test -count=1 -timeout 60m -run Load ./internal/proxy
 
 .PHONY: bogo
 bogo: native ## Let BoringSSL's test runner judge the providers (PROVIDERS="openssl std", BOGO_FLAGS=--race)
@@ -130,6 +148,15 @@ interop: native peer-tools ## Talk to other TLS programs in both roles, write do
 .PHONY: scan
 scan: native peer-tools ## Let testssl.sh and sslscan look at the presets of every provider (5 minutes)
 	cd peers && $(PEERS) POLYTLS_SCAN=../docs/INTEROP.md $(GO) test -count=1 -timeout 60m -parallel 8 -run 'TestScan|TestSslscan' .
+
+.PHONY: load
+load: native peer-tools ## Send 10,000 requests over 100 connections to every provider, HTTP/1.1 and HTTP/2 (30 seconds)
+	cd peers && $(PEERS) $(GO) test -v -count=1 -timeout 30m -run TestLoad .
+
+.PHONY: browser
+browser: native peer-tools ## Load the page of serve in headless Chromium, write docs/serve-page.png (a minute)
+	@scripts/install-tools.sh chromium:chromium
+	cd peers && $(PEERS) POLYTLS_SCREENSHOT=../docs/serve-page.png $(GO) test -v -count=1 -timeout 15m -run TestBrowser .
 
 .PHONY: yardstick
 yardstick: build peer-tools ## Measure serve and proxy beside nginx and HAProxy, write docs/PERFORMANCE.md (3 minutes)
@@ -162,12 +189,12 @@ clean: ## Remove build output from the tree (the cache of native libraries stays
 
 .PHONY: test-tools
 test-tools:
-	@scripts/install-tools.sh openssl:openssl gnutls-cli:gnutls-bin curl:curl pkg-config:pkg-config
+	@scripts/install-tools.sh openssl:openssl gnutls-cli:gnutls-bin curl:curl pkg-config:pkg-config h2load:nghttp2-client
 
 .PHONY: peer-tools
 peer-tools: test-tools
 	@scripts/install-tools.sh tstclnt:libnss3-tools nginx:nginx-light haproxy:haproxy stunnel:stunnel4 javac:default-jdk-headless \
-		node:nodejs h2load:nghttp2-client testssl:testssl.sh sslscan:sslscan
+		node:nodejs testssl:testssl.sh sslscan:sslscan
 
 .PHONY: lint-tools
 lint-tools:

@@ -48,12 +48,14 @@ type measured struct {
 // Provider returns a provider whose connections are p's and are counted. It has
 // p's name, features and library version, and is a tlsapi.CachingProvider if p
 // is. A Meter's counters are by name: providers of the same name share them. What
-// this Meter has wrapped already is returned as it is.
+// this Meter has wrapped already is returned as it is, and so is nil.
 //
 // Connections have all that tlsapi.Conn promises. Hooks of configurations are
 // left alone and go on working.
 func (m *Meter) Provider(p tlsapi.Provider) tlsapi.Provider {
 	switch w := p.(type) {
+	case nil:
+		return nil
 	case *provider:
 		if w.meter == m {
 			return p

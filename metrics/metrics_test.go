@@ -377,6 +377,7 @@ func TestWrapping(t *testing.T) {
 	var one, other metrics.Meter
 	wrapped := one.Provider(stdtls.Provider)
 	assert.Same(t, wrapped, one.Provider(wrapped), "counted once")
+	assert.Nil(t, one.Provider(nil), "left to whoever takes it")
 	assert.NotSame(t, wrapped, other.Provider(wrapped))
 	eachProvider(t, func(t *testing.T, p tlsapi.Provider) {
 		_, caching := p.(tlsapi.CachingProvider)

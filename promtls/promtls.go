@@ -26,7 +26,8 @@ import (
 
 // NewCollector returns the collector of a Meter. It may be collected by many
 // goroutines at once. Two Meters in one registry need different labels; see
-// prometheus.WrapRegistererWith.
+// prometheus.WrapRegistererWith. What counts the whole process, as the help of
+// those metrics says, is then told under the labels of each.
 func NewCollector(meter *metrics.Meter) prometheus.Collector { return &collector{meter} }
 
 type collector struct{ meter *metrics.Meter }

@@ -1,9 +1,12 @@
 package promtls_test
 
 import (
+	"cmp"
 	"crypto/tls"
 	"io"
 	"net"
+	"os"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -178,4 +181,23 @@ func TestConcurrentScrapes(t *testing.T) {
 		})
 	}
 	all.Wait()
+}
+
+// The documentation names every metric, and none that there is not.
+func TestDocumentation(t *testing.T) {
+	text, err := os.ReadFile("../docs/MIGRATION.md")
+	require.NoError(t, err)
+	descriptions := make(chan *prometheus.Desc, 100)
+	promtls.NewCollector(new(metrics.Meter)).Describe(descriptions)
+	close(descriptions)
+	name := regexp.MustCompile(`fqName: "polytls_([a-z_]+)"`)
+	documented := regexp.MustCompile("`(?:polytls_([a-z_]+)|(_[a-z]+_total))`").FindAllStringSubmatch(string(text), -1)
+	var want, got []string
+	for d := range descriptions {
+		want = append(want, name.FindStringSubmatch(d.String())[1])
+	}
+	for _, match := range documented {
+		got = append(got, cmp.Or(match[1], "config_cache"+match[2]))
+	}
+	assert.ElementsMatch(t, want, got)
 }

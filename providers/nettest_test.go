@@ -29,14 +29,15 @@ var netConnCases = []string{
 	"PastTimeout", "PresentTimeout", "FutureTimeout", "CloseTimeout", "ConcurrentMethods",
 }
 
-const fatalTimeout = "it writes after a Write that has timed out, which is fatal, as in crypto/tls: a part of a record may be out, and what follows would be read as its rest"
+const fatalTimeout = "; a Write that has timed out is fatal, as in crypto/tls: a part of a record may be out, what follows would be read as its rest, " +
+	"and nobody knows how much of the data the peer will have"
 
 // netConnExceptions are the cases that connections of this project fail, with
 // what is to be read in their output, and why that is right.
 var netConnExceptions = map[string]struct{ output, reason string }{
-	"PastTimeout":       {"roundtrip Write error: .*i/o timeout", fatalTimeout},
-	"FutureTimeout":     {"unexpected Write error: .*i/o timeout", fatalTimeout},
-	"ConcurrentMethods": {"unexpected Write error: .*i/o timeout", fatalTimeout},
+	"PastTimeout":       {"roundtrip Write error: .*i/o timeout", "it writes with a deadline in the past, and then once more" + fatalTimeout},
+	"FutureTimeout":     {"unexpected Write error: .*i/o timeout", "it writes until the deadline ends a Write, and then goes on" + fatalTimeout},
+	"ConcurrentMethods": {"unexpected Write error: .*i/o timeout", "a hundred of its Writes meet deadlines in the past, and then it goes on" + fatalTimeout},
 }
 
 // netConnTransports make the two ends that the connections are over.

@@ -20,6 +20,7 @@ import (
 	"github.com/polytls/polytls/boringssl"
 	"github.com/polytls/polytls/certreload"
 	"github.com/polytls/polytls/httptls"
+	"github.com/polytls/polytls/metrics"
 	"github.com/polytls/polytls/openssl"
 	"github.com/polytls/polytls/providers"
 	"github.com/polytls/polytls/s2n"
@@ -28,7 +29,7 @@ import (
 
 // The code of README.md, so that it compiles. TestReadme compares the two.
 var _ = []any{readmeClient, readmeServer, readmeShares, readmePSK, readmePolicy, readmeMutual, readmeSessions, readmeBlinding,
-	readmeHTTPServer, readmeHTTPClient, readmeReload}
+	readmeHTTPServer, readmeHTTPClient, readmeReload, readmeMetrics}
 
 func readmeClient() error {
 	provider := boringssl.Provider // or openssl, s2n, stdtls
@@ -135,6 +136,11 @@ func readmeReload(srv *httptls.Server) error {
 	}
 	srv.Config = files.ServerConfig()
 	return nil
+}
+
+func readmeMetrics(srv *httptls.Server) {
+	meter := &metrics.Meter{Log: slog.Default()}    // logs failed handshakes, at LevelDebug all
+	srv.Provider = meter.Provider(openssl.Provider) // the same provider, counted
 }
 
 func TestReadme(t *testing.T) {

@@ -53,7 +53,8 @@ type Conn interface {
 	// ConnectionState returns the standard library's view of the connection.
 	// Before the handshake has completed, HandshakeComplete is false and only
 	// what is known is set. ExportKeyingMaterial of the returned state works
-	// with provider std only: use the Conn's.
+	// with provider std only: use the Conn's. The certificates are shared
+	// with other connections and must not be modified.
 	ConnectionState() tls.ConnectionState
 	// Info returns what ConnectionState has no field for.
 	Info() ConnectionInfo

@@ -75,6 +75,10 @@ func forms(secret []byte) []string {
 			strings.Trim(fmt.Sprintf("%q", bits), `"`), string(bits))
 	}
 	for _, word := range number.Bits() {
+		// A short one (a length inside a session) stands in any text.
+		if uint64(word)>>40 == 0 {
+			continue
+		}
 		all = append(all, fmt.Sprint(uint(word)), fmt.Sprintf("%x", uint(word)))
 	}
 	return all

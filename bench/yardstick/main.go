@@ -3,7 +3,7 @@
 // in one run.
 //
 //	yardstick --polytls PROGRAM [--providers NAMES] [--only serve|proxy]
-//	          [--rounds N] [--duration D] [--write FILE]
+//	          [--measure NAMES] [--rounds N] [--duration D] [--write FILE]
 //
 // It prints two tables, and with --write puts them between the marks of a
 // Markdown file. `make yardstick` builds what takes part and runs it.
@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -28,6 +29,7 @@ import (
 
 type options struct {
 	polytls, only, write string
+	works                []work
 	providers            []string
 	rounds               int
 	duration             time.Duration
@@ -45,10 +47,11 @@ func main() {
 
 func run(ctx context.Context) error {
 	var o options
-	var names string
+	var names, measures string
 	flag.StringVar(&o.polytls, "polytls", "", "the polytls program")
 	flag.StringVar(&names, "providers", "", "comma-separated providers; empty means all that are available")
 	flag.StringVar(&o.only, "only", "", "serve: files only; proxy: proxying only; empty means both")
+	flag.StringVar(&measures, "measure", "new,kept,bytes", "what is measured: connections, requests on kept connections, bytes")
 	flag.StringVar(&o.write, "write", "", "Markdown file with the marks "+beginMark+" and "+endMark)
 	flag.IntVar(&o.rounds, "rounds", 3, "rounds")
 	flag.DurationVar(&o.duration, "duration", time.Second, "time of one turn")
@@ -62,6 +65,13 @@ func run(ctx context.Context) error {
 		return fmt.Errorf("--only: %q is neither serve nor proxy", o.only)
 	case o.rounds < 1 || o.duration <= 0:
 		return fmt.Errorf("--rounds and --duration are above zero")
+	}
+	for name := range strings.SplitSeq(measures, ",") {
+		i := slices.IndexFunc(works, func(w work) bool { return w.name == name })
+		if i < 0 {
+			return fmt.Errorf("--measure: %q is none of new, kept and bytes", name)
+		}
+		o.works = append(o.works, works[i])
 	}
 	for _, p := range providers.All() {
 		if names == "" && p.Available() == nil {

@@ -128,7 +128,7 @@ func measureKind(ctx context.Context, o options, c *client, title string, start 
 	k := &kindReport{title, terminators, make(map[string]map[string][]sample)}
 	for _, t := range terminators {
 		k.samples[t.name] = make(map[string][]sample)
-		for _, w := range works {
+		for _, w := range o.works {
 			if k.can(t, w) {
 				// What is set up with the first requests is no part of any.
 				if _, err := c.turn(ctx, t, w, 100*time.Millisecond); err != nil {
@@ -138,7 +138,7 @@ func measureKind(ctx context.Context, o options, c *client, title string, start 
 		}
 	}
 	for round := range o.rounds {
-		for _, w := range works {
+		for _, w := range o.works {
 			for i := range terminators {
 				t := terminators[(i+round)%len(terminators)]
 				if !k.can(t, w) {
@@ -167,13 +167,13 @@ func (r *report) markdown() string {
 		r.options.rounds, r.options.duration, clients, smallSize)
 	for _, k := range r.kinds {
 		fmt.Fprintf(&b, "\n%s:\n\n| terminator |", k.title)
-		for _, w := range works {
+		for _, w := range r.options.works {
 			fmt.Fprintf(&b, " CPU per %s | p50 | p99 |", w.unit)
 		}
-		b.WriteString("\n|---|" + strings.Repeat("---|---|---|", len(works)) + "\n")
+		b.WriteString("\n|---|" + strings.Repeat("---|---|---|", len(r.options.works)) + "\n")
 		for _, t := range k.terminators {
 			fmt.Fprintf(&b, "| %s |", t.name)
-			for _, w := range works {
+			for _, w := range r.options.works {
 				b.WriteString(" " + k.cell(t, w) + " |")
 			}
 			b.WriteString("\n")

@@ -7,12 +7,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
@@ -159,7 +157,7 @@ frontend tls
 // startPolytls runs `polytls serve` with the site's files.
 func (s *site) startPolytls(ctx context.Context, polytls, provider string) (*terminator, error) {
 	return startCommand(ctx, "polytls "+provider, exec.CommandContext(ctx, polytls, "serve", "127.0.0.1:0", "--json",
-		"--provider", provider, "--cert", s.certificate, "--key", s.key, "--root", s.root, "--min-version", "1.3"))
+		"--provider", provider, "--cert", s.certificate, "--key", s.key, "--root", s.root, "--min-version", "1.3", "--log-level", "warn"))
 }
 
 // startPolytlsProxy runs `polytls proxy` to a plain backend.
@@ -229,14 +227,7 @@ func (t *terminator) start(ctx context.Context, cmd *exec.Cmd) error {
 
 func (t *terminator) launch(cmd *exec.Cmd) error {
 	t.process, t.output, t.exited = cmd, &bytes.Buffer{}, make(chan error, 1)
-	// A log line per connection is formatted and written, but to nowhere.
-	cmd.Stderr = io.Discard
-	if cmd.Stdout == nil {
-		cmd.Stdout = io.Discard
-	}
-	if !strings.HasPrefix(t.name, "polytls") {
-		cmd.Stderr = t.output
-	}
+	cmd.Stderr = t.output
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 5 * time.Second
 	if err := cmd.Start(); err != nil {

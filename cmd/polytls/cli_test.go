@@ -703,6 +703,21 @@ func TestServeAnnouncesForPeople(t *testing.T) {
 	require.NoError(t, cmd.Wait())
 }
 
+// With --log-level warn a server tells of clients that fail, not of all.
+func TestServeLogLevel(t *testing.T) {
+	f := files(t)
+	for level, logs := range map[string]struct{ ended, failed bool }{"info": {true, true}, "warn": {false, true}, "error": {false, false}} {
+		t.Run(level, func(t *testing.T) {
+			s := startServer(t, "--provider", "std", "--cert", f.serverECDSA, "--key", f.serverECDSAKey, "--log-level", level)
+			assert.Equal(t, 0, runPolytls(t, noInput(), "connect", s.address, "--provider", "std", "--servername", "localhost", "--ca", f.ca).status)
+			assert.Equal(t, 1, runPolytls(t, noInput(), "connect", s.address, "--provider", "std", "--servername", "localhost", "--ca", f.otherCA).status)
+			s.stop(t)
+			assert.Equal(t, logs.ended, strings.Contains(s.log.String(), "connection ended"))
+			assert.Equal(t, logs.failed, strings.Contains(s.log.String(), "handshake failed") || strings.Contains(s.log.String(), "connection failed"))
+		})
+	}
+}
+
 func TestServeJSONKeys(t *testing.T) {
 	f := files(t)
 	ctx, cancel := context.WithTimeout(context.Background(), commandTime)

@@ -54,6 +54,7 @@ func TestBadValuesNameFlagAndValue(t *testing.T) {
 		{both, "--handshake-timeout", "10", "10"},
 		{both, "--require-psk", "perhaps", "perhaps"},
 		{both, "--insecure-skip-everything", "1", "unknown flag"},
+		{server, "--log-level", "chatty", "info, warn and error"},
 		{client, "--second-key-share", "maybe", "default, on, off, true, false"},
 		{client, "--servername", "exa mple.com", "0x20"},
 		{client, "--servername", "bücher.example", "xn--"},

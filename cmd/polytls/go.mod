@@ -7,6 +7,7 @@ require (
 	github.com/jedib0t/go-pretty/v6 v6.8.3
 	github.com/pires/go-proxyproto v0.15.0
 	github.com/polytls/polytls v0.0.0
+	github.com/polytls/polytls/promtls v0.0.0-00010101000000-000000000000
 	github.com/prometheus/client_golang v1.25.0
 	github.com/spf13/cobra v1.10.2
 	github.com/spf13/pflag v1.0.9
@@ -37,3 +38,5 @@ require (
 )
 
 replace github.com/polytls/polytls => ../..
+
+replace github.com/polytls/polytls/promtls => ../../promtls

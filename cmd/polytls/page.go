@@ -137,7 +137,7 @@ func (r *pageReport) view() pageView {
 			),
 			section("ClientHello",
 				pageRow{"Server name (SNI)", cmp.Or(r.ServerName, "none")},
-				pageRow{"Key shares", cmp.Or(strings.Join(r.KeyShares, ", "), "none")},
+				pageRow{"Key shares", cmp.Or(keyShareTexts(r.KeyShares), "none")},
 				pageRow{"HelloRetryRequest", yes(r.HelloRetryRequest)},
 			),
 		},
@@ -157,4 +157,17 @@ func (r *pageReport) view() pageView {
 		pageRow{"Verified", yes(r.Verified)},
 	))
 	return view
+}
+
+// keyShareTexts joins names of groups; browsers send one that stands for nothing
+// (GREASE, RFC 8701), to keep servers from choking on those to come.
+func keyShareTexts(names []string) string {
+	var texts []string
+	for _, name := range names {
+		if digits, ok := strings.CutPrefix(name, "0x"); ok && len(digits) == 4 && digits[1] == 'a' && digits[:2] == digits[2:] {
+			name += " (GREASE)"
+		}
+		texts = append(texts, name)
+	}
+	return strings.Join(texts, ", ")
 }

@@ -124,6 +124,11 @@ func TestPageChoosesTheForm(t *testing.T) {
 	}
 }
 
+func TestPageTellsGrease(t *testing.T) {
+	assert.Equal(t, "0x3a3a (GREASE), X25519, 0x3a4a, 0x0011", keyShareTexts([]string{"0x3a3a", "X25519", "0x3a4a", "0x0011"}))
+	assert.Empty(t, keyShareTexts(nil))
+}
+
 // A browser's protocols with a program that is not ours.
 func TestPageCurl(t *testing.T) {
 	program := peer(t, "curl")

@@ -357,6 +357,10 @@ type runningProxy struct {
 
 func startProxy(t *testing.T, args ...string) *runningProxy {
 	t.Helper()
+	if !slices.Contains(args, "--config") && !slices.Contains(args, "--drain-timeout") {
+		// Connections without a request then hold it for a quarter of a second.
+		args = append(args, "--drain-timeout", "1s")
+	}
 	s := &runningServer{cmd: polytls(context.Background(), t, append([]string{"proxy", "--json"}, args...)...), log: &syncBuffer{}, ended: make(chan error, 1)}
 	stdout, stdoutWriter, err := os.Pipe()
 	require.NoError(t, err)
@@ -430,7 +434,7 @@ func TestProxyWithFlags(t *testing.T) {
 		defer resp.Body.Close()
 		metrics, err := io.ReadAll(resp.Body)
 		require.NoError(t, err)
-		assert.Contains(t, string(metrics), `provider="`+p.Name()+`",result="ok"} 2`)
+		assert.Regexp(t, `polytls_handshakes_total\{.*provider="`+p.Name()+`",result="success",role="server",.*\} 2\n`, string(metrics))
 
 		// Another proxy in front, over TLS with a certificate of its own.
 		inner := startProxy(t, "127.0.0.1:0", "--cert", f.serverECDSACombined, "--backend", hello(t, "inner"),
@@ -496,7 +500,7 @@ func TestProxyProcessUnderLoad(t *testing.T) {
 		serial := reissue(t, &authority, cert)
 		first, second := hello(t, "first"), hello(t, "second")
 		write := func(backend, more string) {
-			text := "listeners:\n  - address: 127.0.0.1:0\n    provider: " + p.Name() +
+			text := "drain-timeout: 2s\nlisteners:\n  - address: 127.0.0.1:0\n    provider: " + p.Name() +
 				"\n    certificates: [{cert: cert.pem}]\n    backends: [{address: '" + backend + "'}]\n" + more
 			require.NoError(t, os.WriteFile(name+".new", []byte(text), 0o600))
 			require.NoError(t, os.Rename(name+".new", name))
@@ -541,7 +545,7 @@ func TestProxyProcessUnderLoad(t *testing.T) {
 
 		write(first, "    curves: [X25519, nonsense]\n")
 		logged := func(words string) bool { return strings.Contains(s.log.String(), words) }
-		require.Eventually(t, func() bool { return logged(name + ":6: listeners[0].curves: ") }, commandTime, 5*time.Millisecond)
+		require.Eventually(t, func() bool { return logged(name + ":7: listeners[0].curves: ") }, commandTime, 5*time.Millisecond)
 		require.NoError(t, s.cmd.Process.Signal(syscall.SIGHUP))
 		require.Eventually(t, func() bool { return strings.Count(s.log.String(), "was not taken over") >= 2 }, commandTime, 5*time.Millisecond)
 		becomes("what was before the mistake", func(text, got string) bool { return text == "second" && got == serial })

@@ -36,7 +36,7 @@ func (o *proxyOptions) register(cmd *cobra.Command) {
 	flags.StringVar(&o.admin, "admin", "",
 		"`address` for /metrics and /healthz over plain HTTP, HOST:PORT or unix:PATH; keep it from the public (default: none)")
 	flags.DurationVar(&o.drainTimeout, "drain-timeout", 30*time.Second,
-		"how long connections may go on after SIGTERM; what is open then is cut off")
+		"how long connections may go on after SIGTERM; what is in use then is cut off")
 	flags.StringVar(&o.accessLog, "access-log", "",
 		"append a line for each request, or connection of mode tcp, to this `file`; stderr for standard error. SIGHUP opens it again (default: none)")
 	flags.StringVar(&o.accessFormat, "access-log-format", "text", "`format` of the access log: text or json")
@@ -85,7 +85,7 @@ func (o *listenerOptions) register(cmd *cobra.Command) {
 	flags.DurationVar(&l.HeaderTimeout, "header-timeout", 10*time.Second, "longest time for the header of a request to come; 0 for no limit")
 	flags.DurationVar(&l.IdleTimeout, "idle-timeout", 5*time.Minute,
 		"longest time between two requests of a connection, and in mode tcp and after an upgrade without a byte in either direction; 0 for no limit")
-	flags.DurationVar(&l.StallTimeout, "stall-timeout", time.Minute, "longest time that a client may take none of what is sent to it; 0 for no limit")
+	flags.DurationVar(&l.StallTimeout, "stall-timeout", time.Minute, "longest time that a client may take none of what is sent to it, or send no more of a request's body; 0 for no limit")
 	flags.DurationVar(&l.ConnectTimeout, "connect-timeout", 5*time.Second, "longest time to reach a backend, its TLS handshake included; 0 for no limit")
 	flags.DurationVar(&l.ResponseTimeout, "response-timeout", time.Minute, "longest time for the header of a backend's response to come; 0 for no limit")
 	flags.DurationVar(&l.RetryAfter, "retry-after", 10*time.Second, "how long a backend that has failed is passed over while there are others")

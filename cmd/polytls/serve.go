@@ -40,11 +40,11 @@ where "peer" is the client's certificate. --page offers HTTP/2 and HTTP/1.1,
 
 The address that it listens on is printed to stdout, with --json as one line
   {"provider","library_version","address"}
-and one line per connection to stderr. A client that fails never stops the
-server. SIGINT and SIGTERM stop it: requests and data under way are finished
-within 5 s; a second signal ends it at once. SIGHUP reads the files of the flags
-again (certificates, keys, revocation lists, OCSP responses, ticket keys) for the
-connections to come; a mistake in them leaves everything as it was.
+and one line per connection to stderr (see --log-level). A client that fails never
+stops the server. SIGINT and SIGTERM stop it: requests and data under way are
+finished within 5 s; a second signal ends it at once. SIGHUP reads the files of
+the flags again (certificates, keys, revocation lists, OCSP responses, ticket
+keys) for the connections to come; a mistake in them leaves everything as it was.
 
 An option that the provider does not support is refused at the start.`
 
@@ -65,6 +65,7 @@ type serveCommand struct {
 	once           bool
 	maxConnections int
 	idleTimeout    time.Duration
+	logLevel       string
 }
 
 func newServeCommand() *cobra.Command {
@@ -86,6 +87,8 @@ func newServeCommand() *cobra.Command {
 	flags.BoolVar(&c.once, "once", false, "serve one connection and exit; the exit status tells how it went")
 	flags.IntVar(&c.maxConnections, "max-connections", 1000, "most connections at a time; more wait")
 	flags.DurationVar(&c.idleTimeout, "idle-timeout", 5*time.Minute, "longest time without data on a connection; 0 for no limit")
+	flags.StringVar(&c.logLevel, "log-level", "info", "`least` that is logged: info (every connection), warn (those that fail) or error")
+	complete(cmd, "log-level", []string{"info", "warn", "error"})
 	if err := cmd.MarkFlagDirname("root"); err != nil {
 		panic(err) // The flag does not exist: a mistake in this package.
 	}
@@ -108,6 +111,10 @@ func (c *serveCommand) run(cmd *cobra.Command, address string) error {
 	if err := c.chooseHTTP(); err != nil {
 		return err
 	}
+	level, ok := map[string]slog.Level{"info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError}[c.logLevel]
+	if !ok {
+		return usagef("--log-level: %q is none of info, warn and error", c.logLevel)
+	}
 	config, err := c.flags.serverConfig(cmd)
 	if err != nil {
 		return err
@@ -118,7 +125,7 @@ func (c *serveCommand) run(cmd *cobra.Command, address string) error {
 	s := &tlsServer{
 		provider:    c.flags.provider,
 		idleTimeout: c.idleTimeout,
-		log:         slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil)),
+		log:         slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level})),
 	}
 	s.config.Store(config)
 	defer c.reloadOnSignal(cmd, s)()
@@ -129,7 +136,7 @@ func (c *serveCommand) run(cmd *cobra.Command, address string) error {
 		}
 		defer files.Close()
 	}
-	listener, err := net.Listen("tcp", address)
+	listener, err := c.listen(cmd.Context(), address)
 	if err != nil {
 		return err
 	}
@@ -154,6 +161,16 @@ func (c *serveCommand) run(cmd *cobra.Command, address string) error {
 		return s.acceptOne(cmd.Context(), listener)
 	}
 	return s.acceptAll(cmd.Context(), listener, c.maxConnections)
+}
+
+// listen listens without TCP keepalive where silent connections end anyway: it
+// costs four system calls a connection.
+func (c *serveCommand) listen(ctx context.Context, address string) (net.Listener, error) {
+	var config net.ListenConfig
+	if c.idleTimeout > 0 {
+		config.KeepAlive = -1
+	}
+	return config.Listen(ctx, "tcp", address)
 }
 
 // chooseHTTP sets the protocols to offer where HTTP is served.
@@ -288,23 +305,27 @@ func (s *tlsServer) acceptAll(ctx context.Context, listener net.Listener, maxCon
 
 // handle runs one connection to its end and logs how it went.
 func (s *tlsServer) handle(ctx context.Context, transport net.Conn) error {
-	log := s.log.With("client", transport.RemoteAddr().String())
+	client := slog.String("client", transport.RemoteAddr().String())
 	conn, err := s.provider.Server(transport, s.config.Load())
 	if err != nil {
-		log.Error("configuration refused", "error", handshakelog.Text(err.Error()))
+		s.log.Error("configuration refused", client, "error", handshakelog.Text(err.Error()))
 		return errors.Join(err, transport.Close())
 	}
 	defer conn.Close()
 	if err := conn.HandshakeContext(ctx); err != nil {
-		log.Warn("handshake failed", "kind", tlsapi.KindOf(err).Name(), "error", handshakelog.Text(err.Error()))
+		s.log.Warn("handshake failed", client, "kind", tlsapi.KindOf(err).Name(), "error", handshakelog.Text(err.Error()))
 		return err
 	}
-	log = log.With(connectionAttributes(conn)...)
+	// Where every connection is logged; others pay nothing for it.
+	attributes := []any{client}
+	if s.log.Enabled(ctx, slog.LevelInfo) {
+		attributes = append(attributes, connectionAttributes(conn)...)
+	}
 	if err := s.serve(ctx, conn); err != nil {
-		log.Warn("connection failed", "kind", tlsapi.KindOf(err).Name(), "error", handshakelog.Text(err.Error()))
+		s.log.Warn("connection failed", append(attributes, "kind", tlsapi.KindOf(err).Name(), "error", handshakelog.Text(err.Error()))...)
 		return err
 	}
-	log.Info("connection ended")
+	s.log.Info("connection ended", attributes...)
 	return nil
 }
 

@@ -18,9 +18,12 @@ type transport struct {
 	net.Conn
 	mu      sync.Mutex
 	written []byte
-	closes  int
-	closed  chan struct{}
-	block   chan struct{}
+	// writtenAt is when the first of it was.
+	writtenAt         time.Time
+	writtenAfterClose bool
+	closes            int
+	closed            chan struct{}
+	block             chan struct{}
 }
 
 func newTransport() *transport { return &transport{closed: make(chan struct{})} }
@@ -32,6 +35,10 @@ func (t *transport) Write(p []byte) (int, error) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.writtenAt.IsZero() {
+		t.writtenAt = time.Now()
+	}
+	t.writtenAfterClose = t.writtenAfterClose || t.closes > 0
 	t.written = append(t.written, p...)
 	return len(p), nil
 }
@@ -98,19 +105,28 @@ func TestDelayIsRandomWithinBounds(t *testing.T) {
 
 func TestAlertGoesOutWithTheClose(t *testing.T) {
 	wire, before := newTransport(), Waiting()
+	// However late this test's goroutine runs: the delay begins after begin.
+	begin := time.Now()
 	h := New(wire, []byte("alert"))
 	h.Start(90 * time.Millisecond)
-	begin := time.Now()
+	wire.requireClosed(t)
+	assert.GreaterOrEqual(t, wire.writtenAt.Sub(begin), 30*time.Millisecond, "the alert waits as long as the close")
+	assert.Equal(t, "alert", wire.content())
+	assert.False(t, wire.writtenAfterClose)
+	assert.False(t, h.Pending())
+	assert.Equal(t, before, Waiting())
+}
+
+func TestPendingUntilTheDelayEnds(t *testing.T) {
+	wire, before := newTransport(), Waiting()
+	h := New(wire, []byte("alert"))
+	h.Start(time.Hour)
 	assert.True(t, h.Pending())
 	assert.Equal(t, before+1, Waiting())
-	for !wire.isClosed() {
-		if text := wire.content(); time.Since(begin) < 30*time.Millisecond {
-			require.Empty(t, text)
-		}
-		time.Sleep(time.Millisecond)
-	}
-	assert.GreaterOrEqual(t, time.Since(begin), 30*time.Millisecond)
-	assert.Equal(t, "alert", wire.content())
+	assert.False(t, wire.isClosed())
+	assert.Empty(t, wire.content())
+	h.timer.Reset(0)
+	wire.requireClosed(t)
 	assert.False(t, h.Pending())
 	assert.Equal(t, before, Waiting())
 }

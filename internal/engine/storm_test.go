@@ -340,18 +340,6 @@ func TestSoak(t *testing.T) {
 	})
 }
 
-// loopback returns the two ends of a TCP connection.
-func loopback(t testing.TB) (one, two net.Conn) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	one, err = net.Dial("tcp", l.Addr().String())
-	require.NoError(t, err)
-	two, err = l.Accept()
-	require.NoError(t, err)
-	return one, two
-}
-
 // acceptable says whether an operation on a connection that others use and
 // close may fail like this.
 func acceptable(err error) bool {

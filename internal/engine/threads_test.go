@@ -1,6 +1,11 @@
 package engine_test
 
 import (
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/tls"
+	"crypto/x509"
+	"math/big"
 	"os"
 	"os/exec"
 	"runtime"
@@ -9,12 +14,18 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/polytls/polytls/tlsapi"
 	"github.com/polytls/polytls/tlstest"
 )
+
+// slowHandshakes makes TestHandshakesShareThreads run so many handshakes at once,
+// with a key of 4096 bits, which takes some milliseconds of each.
+const slowHandshakes = "POLYTLS_SLOW_HANDSHAKES"
 
 // threadsOf is set for the process that counts its threads: to the provider.
 const threadsOf = "POLYTLS_TEST_THREADS_OF"
@@ -46,7 +57,13 @@ func TestHandshakesShareThreads(t *testing.T) {
 }
 
 func countThreads(t *testing.T, f *fixture) {
-	const pairs = 300
+	pairs := 300
+	if value := os.Getenv(slowHandshakes); value != "" {
+		var err error
+		pairs, err = strconv.Atoi(value)
+		require.NoError(t, err)
+		f.useSlowKey(t)
+	}
 	var wg sync.WaitGroup
 	begin := make(chan struct{})
 	for range pairs {
@@ -70,4 +87,21 @@ func countThreads(t *testing.T, f *fixture) {
 	close(begin)
 	wg.Wait()
 	t.Logf("threads made: %d", pprof.Lookup("threadcreate").Count())
+}
+
+// useSlowKey gives the server a certificate of its own, which the client trusts.
+func (f *fixture) useSlowKey(t *testing.T) {
+	key, err := rsa.GenerateKey(rand.Reader, 4096)
+	require.NoError(t, err)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), DNSNames: []string{host}, KeyUsage: x509.KeyUsageDigitalSignature,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	require.NoError(t, err)
+	certificate, err := x509.ParseCertificate(der)
+	require.NoError(t, err)
+	f.client.RootCAs = tlsapi.NewCertPool()
+	f.client.RootCAs.AddCert(certificate)
+	f.server.Certificates = []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}
 }

@@ -62,3 +62,32 @@ func TestMeasures(t *testing.T) {
 		}
 	}
 }
+
+// What a handshake of both ends costs in allocations and calls of C, however busy
+// the machine is. A change that raises a number raises it here, with its reason.
+func TestHandshakeCounts(t *testing.T) {
+	f := fixtures(t)
+	for _, s := range subjects(t) {
+		if s.Name() == "std" || s.Name() == CryptoTLS().Name() {
+			continue
+		}
+		for measure, most := range map[string]struct{ allocs, calls float64 }{
+			"handshake-ecdsa-memory":   {48, 13.5},
+			"handshake-resumed-memory": {64, 17.5},
+		} {
+			t.Run(s.Name()+"/"+measure, func(t *testing.T) {
+				m, ok := Lookup(measure)
+				require.True(t, ok)
+				const ops = checkEvery - 1
+				sample, err := m.Take(s, f, time.Hour, ops)
+				if errors.Is(err, errors.ErrUnsupported) && m.settings.Resume {
+					t.Skipf("the provider says that it does not resume: %v", err)
+				}
+				require.NoError(t, err)
+				// The first of them is looked at, which allocates.
+				assert.LessOrEqual(t, float64(sample.Allocs)/ops, most.allocs+2, "allocations")
+				assert.LessOrEqual(t, float64(sample.CgoCalls)/ops, most.calls, "calls of C")
+			})
+		}
+	}
+}

@@ -36,6 +36,7 @@ type backend struct {
 	config           *Backend
 	network, address string
 	connectTimeout   time.Duration
+	provider         tlsapi.Provider      // nil without TLS
 	tls              *tlsapi.ClientConfig // nil without TLS
 	scheme, host     string               // of the URLs of its requests
 	http             http.RoundTripper
@@ -54,6 +55,7 @@ func newPool(l *Listener, metrics *listenerMetrics) (*pool, error) {
 		}
 		if config.Provider != nil {
 			b.scheme, b.tls = "https", withSessions(config.Provider, config.TLS)
+			b.provider = metrics.provider(config.Provider)
 		}
 		if l.Mode == HTTP {
 			b.prepareHTTP(l.ResponseTimeout)
@@ -106,7 +108,7 @@ func (b *backend) prepareHTTP(responseTimeout time.Duration) {
 	}
 	b.http, b.closeIdle = t, t.CloseIdleConnections
 	if b.tls != nil {
-		secure := &httptls.Transport{Provider: b.config.Provider, Config: b.tls, HTTP: t}
+		secure := &httptls.Transport{Provider: b.provider, Config: b.tls, HTTP: t}
 		b.http, b.closeIdle = secure, secure.CloseIdleConnections
 	}
 }
@@ -210,7 +212,7 @@ func (b *backend) connect(ctx context.Context, client *conn) (net.Conn, error) {
 	if err != nil || b.tls == nil {
 		return c, err
 	}
-	secure, err := b.config.Provider.Client(c, b.tls)
+	secure, err := b.provider.Client(c, b.tls)
 	if err != nil {
 		c.Close()
 		return nil, err

@@ -82,7 +82,8 @@ type Listener struct {
 	// IdleTimeout closes connections on which nothing moves: between requests,
 	// and in mode tcp and after an upgrade without a byte in either direction.
 	IdleTimeout time.Duration
-	// StallTimeout closes connections whose peer does not take what is written.
+	// StallTimeout closes connections whose client does not take what is
+	// written, or sends no more of a request's body.
 	StallTimeout time.Duration
 	// ConnectTimeout bounds the connecting to one backend, TLS included.
 	ConnectTimeout time.Duration

@@ -29,7 +29,6 @@ type conn struct {
 	remote     net.Addr // the client's, as the PROXY protocol tells
 	local      net.Addr // where the client has connected to, likewise
 
-	accepted     int64        // by clock
 	lastRead     atomic.Int64 // by clock
 	lastWrite    atomic.Int64
 	writingSince atomic.Int64 // zero when no Write is under way
@@ -37,6 +36,7 @@ type conn struct {
 	// tcp, and after an upgrade.
 	streaming  atomic.Bool
 	other      atomic.Pointer[io.Closer] // what it is forwarded to while streaming
+	requests   atomic.Int32              // under way
 	handshaken atomic.Bool
 	closed     atomic.Bool
 }
@@ -45,7 +45,7 @@ type conn struct {
 // protocol header, if one is expected, and so may block for the time of a
 // handshake. It owns t when it fails, too.
 func (g *generation) serverConn(t *transport) (tlsapi.Conn, error) {
-	c := &conn{generation: g, remote: t.RemoteAddr(), local: t.LocalAddr(), accepted: clock()}
+	c := &conn{generation: g, remote: t.RemoteAddr(), local: t.LocalAddr()}
 	settings := g.tls.Load()
 	err := c.readProxyHeader(t.Conn, settings.config.HandshakeTimeout)
 	if err == nil {
@@ -54,7 +54,7 @@ func (g *generation) serverConn(t *transport) (tlsapi.Conn, error) {
 	if err != nil {
 		t.Conn.Close()
 		g.release()
-		g.metrics.handshake(settings.provider, err, 0)
+		g.log.Debug("connection refused", "client", c.remote.String(), "error", err)
 		return nil, err
 	}
 	g.add(c)
@@ -72,9 +72,10 @@ func (c *conn) HandshakeContext(ctx context.Context) error {
 	first := c.handshaken.CompareAndSwap(false, true)
 	err := c.Conn.HandshakeContext(ctx)
 	if first {
-		now := clock()
-		c.lastRead.Store(now)
-		c.generation.metrics.handshake(c.generation.tls.Load().provider, err, time.Duration(now-c.accepted))
+		c.lastRead.Store(clock())
+		if err != nil {
+			c.generation.log.Debug("handshake failed", "client", c.remote.String(), "error", err)
+		}
 	}
 	return err
 }
@@ -116,6 +117,9 @@ func (c *conn) cut() {
 		(*other).Close()
 	}
 }
+
+// inUse reports whether somebody waits for what is to come over it.
+func (c *conn) inUse() bool { return c.streaming.Load() || c.requests.Load() > 0 }
 
 // overdue reports whether a limit of the listener has been passed.
 func (c *conn) overdue(now int64, idle, stall time.Duration) bool {

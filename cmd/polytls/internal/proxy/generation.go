@@ -77,11 +77,12 @@ func (g *generation) useTLS(l *Listener) {
 	if l.Mode == HTTP && config.ALPN == nil {
 		config.ALPN = tlsapi.ALPNH2H1()
 	}
-	if old := g.tls.Load(); old != nil && old.provider == l.Provider && old.config.Digest() == config.Digest() {
+	provider := g.metrics.provider(l.Provider)
+	if old := g.tls.Load(); old != nil && old.provider.Name() == provider.Name() && old.config.Digest() == config.Digest() {
 		// The same object: the provider need not check it again.
 		return
 	}
-	g.tls.Store(&tlsSettings{provider: l.Provider, config: &config})
+	g.tls.Store(&tlsSettings{provider: provider, config: &config})
 }
 
 // take serves an accepted connection, which it then owns with its place in the
@@ -160,7 +161,8 @@ func (g *generation) ended() <-chan struct{} {
 
 // drain waits for the end of a generation that is retired: connections of HTTP
 // without a request are left open for the time of grace and then closed, and
-// everything is cut off when ctx ends. It returns how many connections that hit.
+// everything is cut off when ctx ends. It returns how many connections were in
+// use then.
 func (g *generation) drain(ctx context.Context, grace time.Duration) int {
 	patience := time.NewTimer(grace)
 	defer patience.Stop()
@@ -184,10 +186,9 @@ func (g *generation) drain(ctx context.Context, grace time.Duration) int {
 	return n
 }
 
-// cutOff closes all connections.
-func (g *generation) cutOff() int {
+// cutOff closes all connections and returns how many of them were in use.
+func (g *generation) cutOff() (n int) {
 	g.mu.Lock()
-	n := g.open
 	if !g.cutting {
 		g.cutting = true
 		close(g.cutCh)
@@ -198,6 +199,9 @@ func (g *generation) cutOff() int {
 	}
 	g.mu.Unlock()
 	for _, c := range conns {
+		if c.inUse() {
+			n++
+		}
 		c.cut()
 	}
 	return n

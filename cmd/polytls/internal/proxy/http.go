@@ -27,6 +27,10 @@ func (g *generation) handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
 		x := &exchange{ResponseWriter: w}
+		if client, ok := httptls.ConnFromContext(r.Context()).(*conn); ok {
+			client.requests.Add(1)
+			defer client.requests.Add(-1)
+		}
 		access := g.access.Load()
 		if access != nil {
 			r = r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x))
@@ -40,6 +44,9 @@ func (g *generation) handler() http.Handler {
 				access.request(g.config.Name, r, x, duration)
 			}
 		}()
+		if g.config.StallTimeout > 0 && r.Body != http.NoBody {
+			r.Body = &impatientBody{ReadCloser: r.Body, control: http.NewResponseController(w), limit: g.config.StallTimeout}
+		}
 		forward.ServeHTTP(x, r)
 	})
 }
@@ -136,6 +143,26 @@ func (x *exchange) Write(p []byte) (int, error) {
 
 // Unwrap is for http.ResponseController.
 func (x *exchange) Unwrap() http.ResponseWriter { return x.ResponseWriter }
+
+// impatientBody is a request's body whose next part must come in time.
+type impatientBody struct {
+	io.ReadCloser
+	control *http.ResponseController
+	limit   time.Duration
+}
+
+func (b *impatientBody) Read(p []byte) (int, error) {
+	// Where there are no deadlines, there is no limit.
+	_ = b.control.SetReadDeadline(time.Now().Add(b.limit))
+	n, err := b.ReadCloser.Read(p)
+	if err == io.EOF {
+		// From here on net/http reads to learn whether the client is there.
+		// After a failure it reads what is left of the body, which the limit is
+		// for as well.
+		_ = b.control.SetReadDeadline(time.Time{})
+	}
+	return n, err
+}
 
 // attach ties what is at the other end to a connection that both ends use as
 // they like: they end together.

@@ -94,7 +94,7 @@ func (l *load) one(client *http.Client, url string) {
 func (l *load) wait(t *testing.T, requests int64) {
 	t.Helper()
 	until := l.done.Load() + requests
-	require.Eventually(t, func() bool { return l.done.Load() >= until }, patience, time.Millisecond)
+	require.Eventually(t, func() bool { return l.done.Load() >= until }, patience+time.Duration(requests)*50*time.Millisecond, time.Millisecond)
 }
 
 // finish ends the load: no request has been lost.
@@ -288,7 +288,7 @@ func TestShutdownCutsOffAtItsLimit(t *testing.T) {
 			c := s.dial(t, s.start(t))
 			fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 			<-blocked
-			assert.ErrorContains(t, s.server.Shutdown(t.Context()), "1 connections were still open")
+			assert.ErrorContains(t, s.server.Shutdown(t.Context()), "1 connections were still in use")
 			_, err := io.ReadAll(c)
 			assert.Error(t, err)
 			assert.Error(t, s.server.Apply(s.config), "it is stopping")

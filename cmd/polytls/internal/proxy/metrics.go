@@ -2,38 +2,43 @@ package proxy
 
 import (
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"github.com/polytls/polytls/metrics"
+	"github.com/polytls/polytls/promtls"
 	"github.com/polytls/polytls/tlsapi"
 )
 
-// Metrics are the Prometheus metrics of a Server.
+// Metrics are the Prometheus metrics of a Server: its own, which begin with
+// polytls_proxy_, and those of TLS from package promtls, by listener, with role
+// "server" towards clients and "client" towards backends.
 type Metrics struct {
 	Registry *prometheus.Registry
 
-	handshakes        *prometheus.CounterVec
-	handshakeDuration *prometheus.HistogramVec
-	open              *prometheus.GaugeVec
-	requests          *prometheus.CounterVec
-	requestDuration   *prometheus.HistogramVec
-	connections       *prometheus.CounterVec
-	connDuration      *prometheus.HistogramVec
-	bytes             *prometheus.CounterVec
-	backendErrors     *prometheus.CounterVec
-	retries           *prometheus.CounterVec
-	abandoned         *prometheus.CounterVec
-	timeouts          *prometheus.CounterVec
-	reloads           *prometheus.CounterVec
-}
+	mu     sync.Mutex
+	meters map[string]*metrics.Meter // of TLS, by listener
 
-// handshakeBuckets begin where a resumed handshake ends.
-var handshakeBuckets = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
+	open            *prometheus.GaugeVec
+	requests        *prometheus.CounterVec
+	requestDuration *prometheus.HistogramVec
+	connections     *prometheus.CounterVec
+	connDuration    *prometheus.HistogramVec
+	bytes           *prometheus.CounterVec
+	backendErrors   *prometheus.CounterVec
+	retries         *prometheus.CounterVec
+	abandoned       *prometheus.CounterVec
+	timeouts        *prometheus.CounterVec
+	reloads         *prometheus.CounterVec
+}
 
 // NewMetrics returns metrics in a registry of their own.
 func NewMetrics() *Metrics {
-	m := &Metrics{Registry: prometheus.NewRegistry()}
+	m := &Metrics{Registry: prometheus.NewRegistry(), meters: make(map[string]*metrics.Meter)}
+	m.Registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		c := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "polytls", Subsystem: "proxy", Name: name, Help: help}, labels)
 		m.Registry.MustRegister(c)
@@ -44,8 +49,6 @@ func NewMetrics() *Metrics {
 		m.Registry.MustRegister(h)
 		return h
 	}
-	m.handshakes = counter("handshakes_total", "TLS handshakes with clients.", "listener", "provider", "result")
-	m.handshakeDuration = histogram("handshake_duration_seconds", "Time from accept to the end of a successful handshake.", handshakeBuckets, "listener", "provider")
 	m.open = prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: "polytls", Subsystem: "proxy", Name: "connections", Help: "Open connections of clients."}, []string{"listener"})
 	m.Registry.MustRegister(m.open)
 	m.requests = counter("requests_total", "Requests by the class of their status; 499: the client has gone before the response.", "listener", "code")
@@ -59,6 +62,19 @@ func NewMetrics() *Metrics {
 	m.timeouts = counter("timeouts_total", "Connections that were closed because nothing moved on them.", "listener")
 	m.reloads = counter("reloads_total", "Configurations that were read again.", "result")
 	return m
+}
+
+// provider returns p with its connections counted for a listener.
+func (m *Metrics) provider(listener string, p tlsapi.Provider) tlsapi.Provider {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	meter := m.meters[listener]
+	if meter == nil {
+		meter = new(metrics.Meter)
+		m.meters[listener] = meter
+		prometheus.WrapRegistererWith(prometheus.Labels{"listener": listener}, m.Registry).MustRegister(promtls.NewCollector(meter))
+	}
+	return meter.Provider(p)
 }
 
 // Reloaded counts an attempt to take over a configuration.
@@ -109,13 +125,9 @@ func (m *Metrics) listener(name string) *listenerMetrics {
 	return l
 }
 
-func (l *listenerMetrics) handshake(provider tlsapi.Provider, err error, duration time.Duration) {
-	if err != nil {
-		l.all.handshakes.WithLabelValues(l.name, provider.Name(), "failed").Inc()
-		return
-	}
-	l.all.handshakes.WithLabelValues(l.name, provider.Name(), "ok").Inc()
-	l.all.handshakeDuration.WithLabelValues(l.name, provider.Name()).Observe(duration.Seconds())
+// provider returns p with its connections counted.
+func (l *listenerMetrics) provider(p tlsapi.Provider) tlsapi.Provider {
+	return l.all.provider(l.name, p)
 }
 
 func (l *listenerMetrics) request(status int, duration time.Duration) {

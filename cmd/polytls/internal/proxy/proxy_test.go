@@ -408,6 +408,42 @@ func TestTCPBackendClosesFirst(t *testing.T) {
 	})
 }
 
+// A client's end reaches a backend behind a library that cannot half-close, too,
+// once the backend has said what it has to say.
+func TestTCPEndReachesTLSBackend(t *testing.T) {
+	eachProvider(t, func(t *testing.T, p tlsapi.Provider) {
+		s := newSite(t, standard(t), TCP)
+		inner, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{s.leaf(t, "backend")}})
+		require.NoError(t, err)
+		defer inner.Close()
+		ended := make(chan error, 1)
+		go func() {
+			c, err := inner.Accept()
+			if err != nil {
+				ended <- err
+				return
+			}
+			defer c.Close()
+			_, _ = io.ReadFull(c, make([]byte, 5))
+			_, _ = c.Write([]byte("world"))
+			_, err = io.Copy(io.Discard, c)
+			ended <- err
+		}()
+		s.listener.Backends = []*Backend{{
+			Address: inner.Addr().String(), Provider: p,
+			TLS: &tlsapi.ClientConfig{ServerName: "localhost", RootCAs: tlstest.Pool(s.authority)},
+		}}
+		c := s.dial(t, s.start(t))
+		_, err = c.Write([]byte("hello"))
+		require.NoError(t, err)
+		require.NoError(t, c.CloseWrite())
+		answer, err := io.ReadAll(c)
+		require.NoError(t, err)
+		assert.Equal(t, "world", string(answer))
+		assert.NoError(t, <-ended)
+	})
+}
+
 // An end that is not clean is not passed on as one.
 func TestTCPTruncation(t *testing.T) {
 	eachProvider(t, func(t *testing.T, p tlsapi.Provider) {
@@ -639,6 +675,27 @@ func TestTimeouts(t *testing.T) {
 			<-gone
 		})
 	})
+	t.Run("body", func(t *testing.T) {
+		s := newSite(t, standard(t), HTTP, httpBackend(t, mirror))
+		s.listener.StallTimeout = short
+		c := s.dial(t, s.start(t))
+		fmt.Fprint(c, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf")
+		requireClosed(t, c)
+	})
+	t.Run("a body is no limit for the response", func(t *testing.T) {
+		slow := httpBackend(t, func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			time.Sleep(3 * short)
+			mirror(w, r)
+		})
+		s := newSite(t, standard(t), HTTP, slow)
+		s.listener.StallTimeout = short
+		address := s.start(t)
+		for _, http2 := range []bool{false, true} {
+			resp, _ := do(t, s.client(t, http2), "POST", "https://"+address, "body")
+			assert.Equal(t, http.StatusOK, resp.StatusCode)
+		}
+	})
 	t.Run("response", func(t *testing.T) {
 		s := newSite(t, standard(t), HTTP, silent)
 		s.listener.ResponseTimeout = short
@@ -784,11 +841,11 @@ func TestAdmin(t *testing.T) {
 	_, text = do(t, plain, "GET", admin+"/metrics", "")
 	for _, line := range []string{
 		`polytls_proxy_requests_total{code="2xx",listener="test"} 1`,
-		`polytls_proxy_handshakes_total{listener="test",provider="std",result="ok"} 1`,
 		`polytls_proxy_connections{listener="test"} 1`,
 	} {
 		assert.Contains(t, text, line+"\n")
 	}
+	assert.Regexp(t, `polytls_handshakes_total\{listener="test",provider="std",result="success",role="server",version="[^"]*1.3"\} 1\n`, text)
 	// It moves with the configuration, and goes away.
 	config := *s.config
 	config.Admin = "unix:" + filepath.Join(t.TempDir(), "admin")

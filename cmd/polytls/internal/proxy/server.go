@@ -251,7 +251,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		_ = access.Close()
 	}
 	if n := cut.Load(); n > 0 {
-		return fmt.Errorf("%d connections were still open after %v and were cut off", n, drain)
+		return fmt.Errorf("%d connections were still in use after %v and were cut off", n, drain)
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/polytls/polytls/tlsapi"
@@ -21,14 +22,12 @@ type copyBuffer [32 << 10]byte
 func (g *generation) serveTCP(t *transport) {
 	accepted, err := g.serverConn(t)
 	if err != nil {
-		g.log.Debug("connection refused", "client", t.RemoteAddr().String(), "error", err)
 		return
 	}
 	c := accepted.(*conn)
 	defer c.Close()
 	// Close and the configuration's timeout end it.
 	if err := c.HandshakeContext(context.Background()); err != nil {
-		g.log.Debug("handshake failed", "client", c.remote.String(), "error", err)
 		return
 	}
 	began := time.Now()
@@ -51,25 +50,37 @@ func (g *generation) serveTCP(t *transport) {
 	}
 }
 
+// quietTime is how long a backend that cannot be told of the client's end must
+// have sent nothing until its connection is closed.
+const quietTime = time.Second
+
 // forward copies both ways until both ends are done, and closes the backend's
 // connection. It returns what has come from the client and what has gone to it.
 func forward(client *conn, backend net.Conn) (received, sent int64, err error) {
-	up := make(chan error, 1)
+	up, ended := make(chan error, 1), make(chan struct{})
+	var quiet atomic.Bool
 	go func() {
 		var err error
 		received, err = copyHalf(backend, client)
-		if err != nil {
+		switch {
+		case err != nil:
 			abort(backend)
 			abort(client)
-		} else {
-			// Where the library cannot half-close, the backend is not told: its
-			// own end or the idle timeout comes first.
-			_ = closeWrite(backend)
+		case closeWrite(backend) != nil:
+			// A library that cannot half-close.
+			if client.waitForQuiet(quietTime, ended) {
+				quiet.Store(true)
+				backend.Close()
+			}
 		}
 		up <- err
 	}()
 	sent, err = copyHalf(client, backend)
+	close(ended)
 	switch {
+	case err != nil && quiet.Load():
+		err = nil
+		client.Close()
 	case err != nil:
 		abort(backend)
 		abort(client)
@@ -83,6 +94,23 @@ func forward(client *conn, backend net.Conn) (received, sent int64, err error) {
 	}
 	backend.Close()
 	return received, sent, err
+}
+
+// waitForQuiet waits until nothing has been written to the client for a time.
+// It is false when ended comes first.
+func (c *conn) waitForQuiet(quiet time.Duration, ended <-chan struct{}) bool {
+	from := clock()
+	for {
+		left := quiet - time.Duration(clock()-max(from, c.lastWrite.Load()))
+		if left <= 0 {
+			return true
+		}
+		select {
+		case <-ended:
+			return false
+		case <-time.After(left):
+		}
+	}
 }
 
 // copyHalf copies until src ends; at its clean end the error is nil.

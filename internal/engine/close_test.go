@@ -1,0 +1,119 @@
+package engine_test
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"io"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/polytls/polytls/tlsapi"
+	"github.com/polytls/polytls/tlstest"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// A close_notify that the transport takes bit by bit, and late, arrives whole
+// although Close has not waited for it.
+func TestCloseNotifyOfALateReader(t *testing.T) {
+	noLeaks(t)
+	eachProvider(t, func(t *testing.T, f *fixture) {
+		client, server, wire, _ := f.connected(t, nil)
+		wire.SetCapacity(7)
+		within(t, time.Second, "Close", func() { require.NoError(t, client.Close()) })
+		select {
+		case <-wire.Closed():
+			require.Fail(t, "the transport was closed before the record was out")
+		case <-time.After(50 * time.Millisecond):
+		}
+		n, err := server.Read(make([]byte, 10))
+		assert.Zero(t, n)
+		require.ErrorIs(t, err, io.EOF)
+		within(t, time.Second, "the close of the transport", func() { <-wire.Closed() })
+	})
+}
+
+// A transport that is a connection of TLS takes nothing after a write that has
+// timed out, so a late reader of it must not meet one.
+func TestCloseNotifyThroughTLS(t *testing.T) {
+	noLeaks(t)
+	eachProvider(t, func(t *testing.T, f *fixture) {
+		wire, serverWire := tlstest.Pipe()
+		outerClient := tls.Client(wire, &tls.Config{InsecureSkipVerify: true})
+		outerServer := tls.Server(serverWire, &tls.Config{Certificates: f.server.Certificates})
+		client, server := f.over(t, outerClient, outerServer)
+		t.Cleanup(func() { client.Close(); server.Close() })
+		done := make(chan error, 1)
+		go func() { done <- server.Handshake() }()
+		require.NoError(t, client.Handshake())
+		require.NoError(t, <-done)
+		// The tickets of both are read before the wire gets narrow.
+		go func() { _, err := server.Write([]byte{1}); done <- err }()
+		_, err := io.ReadFull(client, make([]byte, 1))
+		require.NoError(t, err)
+		require.NoError(t, <-done)
+
+		wire.SetCapacity(7)
+		within(t, time.Second, "Close", func() { require.NoError(t, client.Close()) })
+		time.Sleep(100 * time.Millisecond)
+		_, err = server.Read(make([]byte, 10))
+		require.ErrorIs(t, err, io.EOF)
+	})
+}
+
+// A list of a configuration that was set since, against the rule, is not taken for
+// what it was.
+func TestChangedConfigurations(t *testing.T) {
+	eachProvider(t, func(t *testing.T, f *fixture) {
+		ca := tlstest.NewAuthority(t, tlstest.Spec{CommonName: "another CA"})
+		client, server := f.client, f.server
+		client.ALPN, server.ALPN = []string{"one1", "two2"}, []string{"one1", "two2"}
+		server.Certificates = append([]tls.Certificate(nil), server.Certificates...)
+		client.RootCAs = tlsapi.NewCertPool()
+		for _, cert := range mustCertificates(t, f.client.RootCAs) {
+			client.RootCAs.AddCert(cert)
+		}
+		handshake := func() (tlsapi.ConnectionInfo, tls.ConnectionState, error) {
+			one, two := tlstest.Pipe()
+			c, err := f.provider.Client(one, &client)
+			require.NoError(t, err)
+			defer c.Close()
+			s, err := f.provider.Server(two, &server)
+			require.NoError(t, err)
+			defer s.Close()
+			var group sync.WaitGroup
+			group.Go(func() { _ = s.Handshake() })
+			err = c.Handshake()
+			one.Close()
+			group.Wait()
+			return c.Info(), c.ConnectionState(), err
+		}
+		info, state, err := handshake()
+		require.NoError(t, err)
+		assert.Equal(t, "one1", info.ALPN)
+		assert.Equal(t, f.server.Certificates[0].Certificate[0], state.PeerCertificates[0].Raw)
+
+		server.ALPN[0], server.ALPN[1] = "two2", "one1"
+		info, _, err = handshake()
+		require.NoError(t, err)
+		assert.Equal(t, "two2", info.ALPN)
+
+		server.Certificates[0] = ca.Leaf(t, tlstest.Spec{CommonName: host, DNSNames: []string{host}})
+		_, _, err = handshake()
+		require.Error(t, err, "the certificate is another CA's")
+
+		for _, cert := range mustCertificates(t, tlstest.Pool(ca)) {
+			client.RootCAs.AddCert(cert)
+		}
+		_, state, err = handshake()
+		require.NoError(t, err, "the CA was added to the pool")
+		assert.Equal(t, server.Certificates[0].Certificate[0], state.PeerCertificates[0].Raw)
+	})
+}
+
+func mustCertificates(t *testing.T, pool *tlsapi.CertPool) []*x509.Certificate {
+	list, err := pool.Certificates()
+	require.NoError(t, err)
+	return list
+}
