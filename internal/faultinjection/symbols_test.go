@@ -67,10 +67,11 @@ func symbols(stack []uintptr) string {
 }
 
 // keptByThread reports whether a block belongs to a thread: the libraries keep
-// the errors of each thread, with their texts, until others take their place.
+// the errors of each thread, with their texts, until others take their place,
+// and its generators of random numbers.
 func keptByThread(stack []uintptr) bool {
 	return within(stack, "ERR_set_debug", "ERR_vset_error", "ERR_set_error", "ERR_new", "ossl_err_get_state_int", "ossl_init_thread_start",
-		"ERR_put_error", "ERR_add_error_vdata", "ERR_set_mark")
+		"ERR_put_error", "ERR_add_error_vdata", "ERR_set_mark", "rand_new_drbg")
 }
 
 // within reports whether one of the functions is on a stack.
