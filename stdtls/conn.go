@@ -46,6 +46,7 @@ type conn struct {
 	outcome   atomic.Pointer[error]
 	timer     *time.Timer
 	startTime time.Time
+	timeout   time.Duration
 	// handshakeCtx is done when the handshake is to end, and signerErr is the
 	// error of the private key. Both belong to the goroutine that runs the
 	// handshake.
@@ -204,7 +205,7 @@ func (c *conn) verify(state tls.ConnectionState) error {
 			return rejected(alertBadCertificate, fmt.Errorf("VerifyConnection: %w", err))
 		}
 	}
-	return nil
+	return c.overdue()
 }
 
 func (c *conn) Handshake() error { return c.HandshakeContext(context.Background()) }
@@ -304,6 +305,9 @@ func (c *conn) outcomeOf(ctx, handshakeCtx context.Context, err error) *tlsapi.E
 	if c.timer != nil {
 		c.timer.Stop()
 	}
+	if err == nil {
+		_ = c.overdue()
+	}
 	if !c.outcome.CompareAndSwap(nil, &finished) {
 		return ended(*c.outcome.Load())
 	}
@@ -342,11 +346,25 @@ func (c *conn) startTimer(timeout time.Duration) {
 		c.timer.Stop()
 		c.timer = nil
 	}
+	c.timeout = timeout
 	if timeout > 0 {
-		c.timer = time.AfterFunc(time.Until(c.startTime.Add(timeout)), func() {
-			c.abort(fmt.Errorf("the handshake took longer than HandshakeTimeout, %v: %w", timeout, context.DeadlineExceeded))
-		})
+		c.timer = time.AfterFunc(time.Until(c.startTime.Add(timeout)), func() { c.abort(overtime(timeout)) })
 	}
+}
+
+// overdue ends a handshake whose time is up: on a busy machine the timer may be
+// later than what follows a slow hook.
+func (c *conn) overdue() error {
+	if c.timeout <= 0 || time.Since(c.startTime) < c.timeout {
+		return nil
+	}
+	err := overtime(c.timeout)
+	c.abort(err)
+	return err
+}
+
+func overtime(timeout time.Duration) error {
+	return fmt.Errorf("the handshake took longer than HandshakeTimeout, %v: %w", timeout, context.DeadlineExceeded)
 }
 
 // abort ends the handshake by closing the transport; false when the handshake

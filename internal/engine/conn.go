@@ -308,6 +308,9 @@ func (c *Conn) handshake(ctx *limitedContext) error {
 			}
 			accepted = true
 		}
+		if ctx.overdue() {
+			return ContextError(c.options.Provider, ctx.cause())
+		}
 		if res.Status == OK && c.onlyTicketsLeft() {
 			// The peer may have stopped reading: for it the handshake is over.
 			c.sendLater()

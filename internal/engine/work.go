@@ -106,7 +106,9 @@ type limitedContext struct {
 	parent context.Context
 	cancel context.CancelFunc
 	begin  time.Time
-	timer  *time.Timer
+	// until is when the timeout is over, zero without one.
+	until time.Time
+	timer *time.Timer
 }
 
 // limit puts HandshakeTimeout on a context. The caller calls end.
@@ -126,9 +128,21 @@ func (l *limitedContext) setTimeout(timeout time.Duration) {
 		l.timer.Stop()
 		l.timer = nil
 	}
+	l.until = time.Time{}
 	if timeout > 0 {
-		l.timer = time.AfterFunc(time.Until(l.begin.Add(timeout)), l.cancel)
+		l.until = l.begin.Add(timeout)
+		l.timer = time.AfterFunc(time.Until(l.until), l.cancel)
 	}
+}
+
+// overdue ends the context when its time is up: on a busy machine the timer may
+// be later than what follows a slow hook.
+func (l *limitedContext) overdue() bool {
+	if l.until.IsZero() || time.Now().Before(l.until) {
+		return false
+	}
+	l.cancel()
+	return true
 }
 
 func (l *limitedContext) end() {
