@@ -55,6 +55,12 @@ func (g *generation) handler() http.Handler {
 // backend should know of the client. ReverseProxy has taken out the headers that
 // say so and the headers of the connection.
 func (g *generation) rewrite(p *httputil.ProxyRequest) {
+	// It is of the connection, and not every client says so.
+	p.Out.Header.Del("Http2-Settings")
+	if leavesHTTP1(p.Out.Header.Get("Upgrade")) {
+		p.Out.Header.Del("Connection")
+		p.Out.Header.Del("Upgrade")
+	}
 	// Verbatim, also what Go would not parse.
 	p.Out.URL.RawQuery = p.In.URL.RawQuery
 	client, _ := httptls.ConnFromContext(p.In.Context()).(*conn)
@@ -70,6 +76,19 @@ func (g *generation) rewrite(p *httputil.ProxyRequest) {
 			p.Out.Header[name] = told
 		}
 	}
+}
+
+// leavesHTTP1 reports whether an upgrade leads to HTTP in another form: a tunnel
+// for requests that rewrite would not see.
+func leavesHTTP1(upgrade string) bool {
+	for protocol := range strings.SplitSeq(strings.ToLower(upgrade), ",") {
+		name, _, _ := strings.Cut(strings.TrimSpace(protocol), "/")
+		switch name {
+		case "h2c", "h2", "http", "tls":
+			return true
+		}
+	}
+	return false
 }
 
 func (g *generation) modifyResponse(response *http.Response) error {

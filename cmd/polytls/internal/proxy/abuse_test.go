@@ -1,0 +1,34 @@
+package proxy
+
+import (
+	"bufio"
+	"fmt"
+	"net/http"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// HTTP/2 behind an upgrade would be a tunnel: requests in it would reach the
+// backend with whatever headers the client likes.
+func TestUpgradeToHTTP2IsNotPassedOn(t *testing.T) {
+	s := newSite(t, standard(t), HTTP, httpBackend(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Seen-Upgrade", r.Header.Get("Upgrade"))
+		w.Header().Set("Seen-Connection", r.Header.Get("Connection"))
+		w.Header().Set("Seen-Settings", r.Header.Get("Http2-Settings"))
+	}))
+	address := s.start(t)
+	for _, protocol := range []string{"h2c", "H2C", "websocket, h2c", "h2c/1", "HTTP/2.0"} {
+		for _, connection := range []string{"Upgrade, HTTP2-Settings", "Upgrade"} {
+			c := s.dial(t, address)
+			fmt.Fprintf(c, "GET / HTTP/1.1\r\nHost: a\r\nConnection: %s\r\nUpgrade: %s\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n\r\n", connection, protocol)
+			resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+			require.NoError(t, err)
+			assert.Equal(t, http.StatusOK, resp.StatusCode)
+			for _, name := range []string{"Seen-Upgrade", "Seen-Connection", "Seen-Settings"} {
+				assert.Empty(t, resp.Header.Get(name), "%s of %q", name, protocol)
+			}
+		}
+	}
+}
