@@ -3,6 +3,7 @@ package proxy
 import (
 	"bufio"
 	"fmt"
+	"io"
 	"net/http"
 	"testing"
 
@@ -31,4 +32,24 @@ func TestUpgradeToHTTP2IsNotPassedOn(t *testing.T) {
 			}
 		}
 	}
+}
+
+// net/http takes a client's end of sending for its end. A response that says
+// that all is well must not be made up for it.
+func TestNoResponseIsMadeUpForAClientThatHasEnded(t *testing.T) {
+	reached, release := make(chan struct{}), make(chan struct{})
+	s := newSite(t, standard(t), HTTP, httpBackend(t, func(_ http.ResponseWriter, r *http.Request) {
+		close(reached)
+		select {
+		case <-release:
+		case <-r.Context().Done():
+		}
+	}))
+	c := s.dial(t, s.start(t))
+	t.Cleanup(func() { close(release) })
+	fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	<-reached
+	require.NoError(t, c.CloseWrite())
+	answer, _ := io.ReadAll(c)
+	assert.Empty(t, string(answer))
 }

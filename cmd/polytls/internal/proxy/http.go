@@ -111,10 +111,11 @@ func (g *generation) backendFailed(w http.ResponseWriter, r *http.Request, err e
 	var timeout net.Error
 	switch {
 	case r.Context().Err() != nil:
-		// The client has gone; nobody reads it. 499 is what nginx logs.
+		// The client has gone. 499 is what nginx logs.
 		g.metrics.abandoned.Inc()
 		w.WriteHeader(statusClientGone)
-		return
+		// A client that has only ended its sending would get an empty 200.
+		panic(http.ErrAbortHandler)
 	case errors.As(err, &timeout) && timeout.Timeout():
 		status = http.StatusGatewayTimeout
 	}
