@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -52,4 +53,44 @@ func TestNoResponseIsMadeUpForAClientThatHasEnded(t *testing.T) {
 	require.NoError(t, c.CloseWrite())
 	answer, _ := io.ReadAll(c)
 	assert.Empty(t, string(answer))
+}
+
+// A client of HTTP/2 that opens no more of its window takes nothing either,
+// though its connection is not blocked.
+func TestStalledStream(t *testing.T) {
+	gone := make(chan struct{})
+	s := newSite(t, standard(t), HTTP, httpBackend(t, func(w http.ResponseWriter, _ *http.Request) {
+		for err := error(nil); err == nil; {
+			_, err = w.Write(make([]byte, 1<<16))
+		}
+		close(gone)
+	}))
+	s.listener.StallTimeout = 100 * time.Millisecond
+	client := s.client(t, true)
+	resp, err := client.Get("https://" + s.start(t))
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	require.Equal(t, 2, resp.ProtoMajor)
+	select {
+	case <-gone:
+	case <-time.After(patience):
+		t.Fatal("the backend still sends")
+	}
+}
+
+// A backend that takes its time between two parts of a response is no stall.
+func TestSlowResponseIsNoStall(t *testing.T) {
+	s := newSite(t, standard(t), HTTP, httpBackend(t, func(w http.ResponseWriter, _ *http.Request) {
+		for range 3 {
+			fmt.Fprint(w, "part ")
+			_ = http.NewResponseController(w).Flush()
+			time.Sleep(300 * time.Millisecond)
+		}
+	}))
+	s.listener.StallTimeout = 100 * time.Millisecond
+	address := s.start(t)
+	for _, http2 := range []bool{false, true} {
+		_, text := do(t, s.client(t, http2), "GET", "https://"+address, "")
+		assert.Equal(t, "part part part ", text)
+	}
 }

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/polytls/polytls/httptls"
@@ -35,6 +36,9 @@ func (g *generation) handler() http.Handler {
 		if access != nil {
 			r = r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x))
 		}
+		if r.ProtoMajor == 2 {
+			x.stall = g.config.StallTimeout
+		}
 		defer func() {
 			// ReverseProxy panics when a backend ends in the middle of a
 			// response, so that the client sees that it does.
@@ -48,6 +52,10 @@ func (g *generation) handler() http.Handler {
 			r.Body = &impatientBody{ReadCloser: r.Body, control: http.NewResponseController(w), limit: g.config.StallTimeout}
 		}
 		forward.ServeHTTP(x, r)
+		if x.stall > 0 && x.sent > 0 {
+			// What net/http has kept of the response goes out after this.
+			_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(x.stall))
+		}
 	})
 }
 
@@ -134,6 +142,14 @@ type exchange struct {
 	status  int
 	sent    int64
 	backend string
+
+	// stall is the longest time that the client may take nothing of a response
+	// over HTTP/2; zero for no limit. A stream waits for the client's window
+	// while its connection is not blocked at all.
+	stall   time.Duration
+	mu      sync.Mutex
+	waiting time.Time // since when; zero when nothing waits
+	overdue *time.Timer
 }
 
 type exchangeKey struct{}
@@ -156,9 +172,55 @@ func (x *exchange) WriteHeader(status int) {
 
 // Write implements http.ResponseWriter.
 func (x *exchange) Write(p []byte) (int, error) {
+	x.await()
+	defer x.done()
 	n, err := x.ResponseWriter.Write(p)
 	x.sent += int64(n)
 	return n, err
+}
+
+// FlushError is for http.ResponseController.
+func (x *exchange) FlushError() error {
+	x.await()
+	defer x.done()
+	return http.NewResponseController(x.ResponseWriter).Flush()
+}
+
+// await begins a time in which the client must take something.
+func (x *exchange) await() {
+	if x.stall <= 0 {
+		return
+	}
+	x.mu.Lock()
+	x.waiting = time.Now()
+	x.mu.Unlock()
+	if x.overdue == nil {
+		x.overdue = time.AfterFunc(x.stall, x.reset)
+	} else {
+		x.overdue.Reset(x.stall)
+	}
+}
+
+// done ends it.
+func (x *exchange) done() {
+	if x.stall <= 0 {
+		return
+	}
+	x.overdue.Stop()
+	x.mu.Lock()
+	x.waiting = time.Time{}
+	x.mu.Unlock()
+}
+
+// reset ends the stream. While the handler waits, its ResponseWriter is alive.
+func (x *exchange) reset() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	// The timer may have run out for a wait before this one.
+	if !x.waiting.IsZero() && time.Since(x.waiting) >= x.stall {
+		// Where there are no deadlines, there is no limit.
+		_ = http.NewResponseController(x.ResponseWriter).SetWriteDeadline(time.Unix(1, 0))
+	}
 }
 
 // Unwrap is for http.ResponseController.
