@@ -303,23 +303,33 @@ func TestUnixSockets(t *testing.T) {
 
 func TestWebSocket(t *testing.T) {
 	eachProvider(t, func(t *testing.T, p tlsapi.Provider) {
-		echo := websocket.Handler(func(c *websocket.Conn) { _, _ = io.Copy(c, c) })
-		back := httptest.NewServer(echo)
-		defer back.Close()
-		s := newSite(t, p, HTTP, back.Listener.Addr().String())
-		address := s.start(t)
-		config, err := websocket.NewConfig("wss://"+address+"/chat", "https://localhost")
-		require.NoError(t, err)
-		config.TlsConfig = s.clientTLS()
-		c, err := websocket.DialConfig(config)
-		require.NoError(t, err)
-		defer c.Close()
-		require.NoError(t, c.SetDeadline(time.Now().Add(patience)))
-		for i := range 100 {
-			message, answer := fmt.Sprintf("message %d", i), ""
-			require.NoError(t, websocket.Message.Send(c, message))
-			require.NoError(t, websocket.Message.Receive(c, &answer))
-			assert.Equal(t, message, answer)
+		for _, encrypted := range []bool{false, true} {
+			echo := websocket.Handler(func(c *websocket.Conn) { _, _ = io.Copy(c, c) })
+			back := httptest.NewUnstartedServer(echo)
+			s := newSite(t, p, HTTP, back.Listener.Addr().String())
+			if encrypted {
+				back.TLS = &tls.Config{Certificates: []tls.Certificate{s.leaf(t, "backend")}}
+				back.StartTLS()
+				b := s.listener.Backends[0]
+				b.Provider, b.TLS = p, &tlsapi.ClientConfig{ServerName: "localhost", RootCAs: tlstest.Pool(s.authority)}
+			} else {
+				back.Start()
+			}
+			defer back.Close()
+			address := s.start(t)
+			config, err := websocket.NewConfig("wss://"+address+"/chat", "https://localhost")
+			require.NoError(t, err)
+			config.TlsConfig = s.clientTLS()
+			c, err := websocket.DialConfig(config)
+			require.NoError(t, err)
+			defer c.Close()
+			require.NoError(t, c.SetDeadline(time.Now().Add(patience)))
+			for i := range 100 {
+				message, answer := fmt.Sprintf("message %d", i), ""
+				require.NoError(t, websocket.Message.Send(c, message))
+				require.NoError(t, websocket.Message.Receive(c, &answer))
+				assert.Equal(t, message, answer)
+			}
 		}
 	})
 }
