@@ -32,8 +32,7 @@ func (g *generation) handler() http.Handler {
 			client.requests.Add(1)
 			defer client.requests.Add(-1)
 		}
-		access := g.access.Load()
-		if access != nil {
+		if g.access.Load() != nil {
 			r = r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x))
 		}
 		if r.ProtoMajor == 2 {
@@ -44,7 +43,8 @@ func (g *generation) handler() http.Handler {
 			// response, so that the client sees that it does.
 			duration := time.Since(began)
 			g.metrics.request(x.status, duration)
-			if access != nil {
+			// A reload has closed the one from before.
+			if access := g.access.Load(); access != nil {
 				access.request(g.config.Name, r, x, duration)
 			}
 		}()

@@ -15,6 +15,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -836,6 +837,42 @@ func TestAccessLog(t *testing.T) {
 			out.mu.Unlock()
 		}
 	}
+}
+
+// A reload brings another log, and closes the one that a request under way has
+// begun with.
+func TestAccessLogOfRequestsDuringReload(t *testing.T) {
+	reached, release := make(chan struct{}), make(chan struct{})
+	s := newSite(t, standard(t), HTTP, httpBackend(t, func(w http.ResponseWriter, r *http.Request) {
+		close(reached)
+		<-release
+	}))
+	dir := t.TempDir()
+	logTo := func(name string) *AccessLog {
+		log, err := NewAccessLog(filepath.Join(dir, name), nil, "text")
+		require.NoError(t, err)
+		return log
+	}
+	s.config.AccessLog = logTo("old")
+	address := s.start(t)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		client := s.client(t, false)
+		do(t, client, "GET", "https://"+address+"/slow", "")
+		client.CloseIdleConnections()
+	}()
+	<-reached
+	config := *s.config
+	config.AccessLog = logTo("new")
+	require.NoError(t, s.server.Apply(&config))
+	close(release)
+	<-done
+	require.NoError(t, s.server.Shutdown(context.Background()))
+	text, err := os.ReadFile(filepath.Join(dir, "new"))
+	require.NoError(t, err)
+	assert.Contains(t, string(text), "path=/slow")
+	assert.Contains(t, string(text), "backend="+s.listener.Backends[0].Address)
 }
 
 func TestAdmin(t *testing.T) {
