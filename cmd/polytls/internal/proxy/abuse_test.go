@@ -94,3 +94,57 @@ func TestSlowResponseIsNoStall(t *testing.T) {
 		assert.Equal(t, "part part part ", text)
 	}
 }
+
+// A backend does not answer for a client that breaks off or stalls its body.
+func TestBackendsAreNotBlamedForClients(t *testing.T) {
+	for name, tc := range map[string]struct {
+		request string
+		status  int
+	}{
+		"malformed": {"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\nxyz\r\n", http.StatusBadRequest},
+		// net/http takes a client that stalls for one that has gone.
+		"stalled": {"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf", 0},
+	} {
+		for _, backends := range []int{1, 2} {
+			t.Run(fmt.Sprint(name, backends), func(t *testing.T) {
+				var addresses []string
+				for range backends {
+					addresses = append(addresses, httpBackend(t, mirror))
+				}
+				s := newSite(t, standard(t), HTTP, addresses...)
+				s.listener.StallTimeout = 100 * time.Millisecond
+				address := s.start(t)
+				for range 4 {
+					c := s.dial(t, address)
+					fmt.Fprint(c, tc.request)
+					resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+					if tc.status == 0 {
+						assert.ErrorIs(t, err, io.ErrUnexpectedEOF)
+						continue
+					}
+					require.NoError(t, err)
+					assert.Equal(t, tc.status, resp.StatusCode)
+				}
+				for _, o := range s.server.sockets {
+					for _, b := range o.current.Load().pool.backends {
+						assert.Zero(t, b.downUntil.Load())
+					}
+				}
+			})
+		}
+	}
+}
+
+// Over HTTP/2 there is a stream left to answer on.
+func TestStalledBodyOverHTTP2(t *testing.T) {
+	s := newSite(t, standard(t), HTTP, httpBackend(t, mirror))
+	s.listener.StallTimeout = 100 * time.Millisecond
+	body, client := io.Pipe()
+	defer client.Close()
+	go func() { _, _ = client.Write([]byte("half")) }()
+	resp, err := s.client(t, true).Post("https://"+s.start(t), "text/plain", body)
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	assert.Equal(t, 2, resp.ProtoMajor)
+	assert.Equal(t, http.StatusRequestTimeout, resp.StatusCode)
+}

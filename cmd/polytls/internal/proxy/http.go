@@ -117,6 +117,7 @@ func (g *generation) modifyResponse(response *http.Response) error {
 func (g *generation) backendFailed(w http.ResponseWriter, r *http.Request, err error) {
 	status := http.StatusBadGateway
 	var timeout net.Error
+	var body *bodyError
 	switch {
 	case r.Context().Err() != nil:
 		// The client has gone. 499 is what nginx logs.
@@ -124,6 +125,14 @@ func (g *generation) backendFailed(w http.ResponseWriter, r *http.Request, err e
 		w.WriteHeader(statusClientGone)
 		// A client that has only ended its sending would get an empty 200.
 		panic(http.ErrAbortHandler)
+	case errors.As(err, &body):
+		status = http.StatusBadRequest
+		if errors.As(err, &timeout) && timeout.Timeout() {
+			status = http.StatusRequestTimeout
+		}
+		g.log.Debug("a request's body did not come", "method", r.Method, "host", r.Host, "error", err)
+		http.Error(w, http.StatusText(status), status)
+		return
 	case errors.As(err, &timeout) && timeout.Timeout():
 		status = http.StatusGatewayTimeout
 	}
