@@ -122,9 +122,11 @@ fuzz: native ## Fuzz every provider and the options (FUZZTIME=60s for each targe
 .PHONY: soak
 soak: native ## Hold, make and use many connections for long (SOAK=1 is the full size)
 	POLYTLS_SOAK=$(SOAK) $(GO) test ./internal/engine -run 'TestSoak|TestStorm|TestSilentPeers|TestPeersThatDie' -v -timeout 0
+
 .PHONY: wire-faults
 wire-faults: native ## Fail transports and change flights at every byte of the handshake
 	POLYTLS_FAULTS=full $(REQUIRE) $(GO) test ./stdtls ./openssl ./boringssl ./s2n -run 'TestConformance/(faults|bad-input)' -timeout 0
+
 .PHONY: vulncheck
 vulncheck: native ## Compare the native versions with known advisories, and run govulncheck
 	$(GO) run ./internal/vulncheck $(MODULES)

@@ -5,6 +5,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"io"
 	"net/http"
 	"os"
@@ -16,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/polytls/polytls/httptls"
+	"github.com/polytls/polytls/providers"
 	"github.com/polytls/polytls/tlsapi"
 )
 
@@ -202,4 +204,24 @@ func TestPageEscapes(t *testing.T) {
 		assert.NotContains(t, body, "\u202e")
 		s.stop(t)
 	})
+}
+
+// A client that asks and then takes nothing has no data on its connection
+// either, also when a stream of HTTP/2 waits and not the connection.
+func TestServeEndsStalledDownloads(t *testing.T) {
+	f := files(t)
+	root := t.TempDir()
+	large, err := os.Create(filepath.Join(root, "large"))
+	require.NoError(t, err)
+	require.NoError(t, errors.Join(large.Truncate(256<<20), large.Close()))
+	std, err := providers.Lookup("std")
+	require.NoError(t, err)
+	for _, http2 := range []bool{false, true} {
+		s := startServer(t, "--cert", f.serverECDSA, "--key", f.serverECDSAKey, "--root", root, "--alpn", "H2H1", "--idle-timeout", "500ms", "--once")
+		response, err := pageClient(t, std, http2).Get("https://" + s.address + "/large")
+		require.NoError(t, err)
+		defer response.Body.Close()
+		assert.Equal(t, http2, response.ProtoMajor == 2)
+		s.wait(t, 0)
+	}
 }

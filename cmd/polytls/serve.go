@@ -384,8 +384,9 @@ func (s *tlsServer) echo(ctx context.Context, conn tlsapi.Conn) error {
 
 // webServer hands connections whose handshake is done to net/http.
 type webServer struct {
-	http  *http.Server
-	queue *connQueue
+	http        *http.Server
+	queue       *connQueue
+	idleTimeout time.Duration
 }
 
 // requestConn is the connection of a request of a webServer.
@@ -411,7 +412,8 @@ func (s *tlsServer) newWebServer(address net.Addr, handler http.Handler) *webSer
 				return context.WithValue(ctx, requestConnKey{}, conn)
 			},
 		},
-		queue: &connQueue{address: address, conns: make(chan net.Conn), done: make(chan struct{})},
+		queue:       &connQueue{address: address, conns: make(chan net.Conn), done: make(chan struct{})},
+		idleTimeout: s.idleTimeout,
 	}
 	w.http.Protocols.SetHTTP1(true)
 	w.http.Protocols.SetUnencryptedHTTP2(true)
@@ -425,7 +427,11 @@ func (s *tlsServer) newWebServer(address net.Addr, handler http.Handler) *webSer
 type http2Conn struct{ net.Conn }
 
 func (w *webServer) serve(ctx context.Context, conn tlsapi.Conn) error {
-	watched := &watchedConn{Conn: conn, closed: make(chan struct{})}
+	watched := &watchedConn{Conn: conn, closed: make(chan struct{}), limit: w.idleTimeout}
+	if watched.limit > 0 {
+		watched.idle = time.AfterFunc(watched.limit, func() { watched.Close() })
+		defer watched.idle.Stop()
+	}
 	var served net.Conn = watched
 	if conn.ConnectionState().NegotiatedProtocol == "h2" {
 		served = http2Conn{watched}
@@ -476,11 +482,33 @@ func (q *connQueue) Close() error {
 
 func (q *connQueue) Addr() net.Addr { return q.address }
 
-// watchedConn tells when net/http is done with a connection.
+// watchedConn tells when net/http is done with a connection, and ends it when
+// it had no data for too long: net/http has no limit for a client that takes
+// nothing of a response.
 type watchedConn struct {
 	tlsapi.Conn
 	closed chan struct{}
 	once   sync.Once
+	limit  time.Duration
+	idle   *time.Timer // nil without a limit
+}
+
+func (c *watchedConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.moved(n)
+	return n, err
+}
+
+func (c *watchedConn) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	c.moved(n)
+	return n, err
+}
+
+func (c *watchedConn) moved(n int) {
+	if n > 0 && c.idle != nil {
+		c.idle.Reset(c.limit)
+	}
 }
 
 func (c *watchedConn) Close() error {

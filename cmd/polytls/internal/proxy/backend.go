@@ -230,7 +230,7 @@ func (b *backend) connect(ctx context.Context, client *conn) (net.Conn, error) {
 func (p *pool) RoundTrip(req *http.Request) (*http.Response, error) {
 	var tried []*backend
 	var body *unreadBody
-	if req.Body != nil && req.Body != http.NoBody && len(p.backends) > 1 {
+	if req.Body != nil && req.Body != http.NoBody {
 		body = &unreadBody{ReadCloser: req.Body}
 		req.Body = body
 	}
@@ -246,6 +246,9 @@ func (p *pool) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 		if req.Context().Err() != nil {
 			return nil, err
+		}
+		if cause := body.failure(); cause != nil {
+			return nil, &bodyError{cause}
 		}
 		err = fmt.Errorf("backend %s: %w", b.config.Address, err)
 		p.failed(b)
@@ -285,17 +288,30 @@ func repeatable(req *http.Request, body *unreadBody, err error) bool {
 	return false
 }
 
-// unreadBody knows whether a request's body was begun. Until then a Close is of
-// an attempt that has failed and closes nothing; ReverseProxy closes it in the
-// end.
+// bodyError is a failure to read a request's body from the client.
+type bodyError struct{ err error }
+
+func (e *bodyError) Error() string { return "request body: " + e.err.Error() }
+func (e *bodyError) Unwrap() error { return e.err }
+
+// unreadBody knows whether a request's body was begun, and whether it broke off.
+// Until it was begun a Close is of an attempt that has failed and closes nothing;
+// ReverseProxy closes it in the end.
 type unreadBody struct {
 	io.ReadCloser
-	read atomic.Bool
+	read   atomic.Bool
+	closed atomic.Bool
+	broken atomic.Pointer[error]
 }
 
 func (b *unreadBody) Read(p []byte) (int, error) {
 	b.read.Store(true)
-	return b.ReadCloser.Read(p)
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && err != io.EOF && !b.closed.Load() {
+		cause := err // Kept apart, so that a Read allocates nothing.
+		b.broken.CompareAndSwap(nil, &cause)
+	}
+	return n, err
 }
 
 // Close implements io.Closer.
@@ -303,5 +319,15 @@ func (b *unreadBody) Close() error {
 	if !b.read.Load() {
 		return nil
 	}
+	b.closed.Store(true)
 	return b.ReadCloser.Close()
+}
+
+// failure is what the client's end of the body has come to, not what followed
+// from the end of an attempt. A nil body has none.
+func (b *unreadBody) failure() error {
+	if b == nil || b.broken.Load() == nil {
+		return nil
+	}
+	return *b.broken.Load()
 }

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/polytls/polytls/httptls"
@@ -31,16 +32,19 @@ func (g *generation) handler() http.Handler {
 			client.requests.Add(1)
 			defer client.requests.Add(-1)
 		}
-		access := g.access.Load()
-		if access != nil {
+		if g.access.Load() != nil {
 			r = r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x))
+		}
+		if r.ProtoMajor == 2 {
+			x.stall = g.config.StallTimeout
 		}
 		defer func() {
 			// ReverseProxy panics when a backend ends in the middle of a
 			// response, so that the client sees that it does.
 			duration := time.Since(began)
 			g.metrics.request(x.status, duration)
-			if access != nil {
+			// A reload has closed the one from before.
+			if access := g.access.Load(); access != nil {
 				access.request(g.config.Name, r, x, duration)
 			}
 		}()
@@ -48,6 +52,10 @@ func (g *generation) handler() http.Handler {
 			r.Body = &impatientBody{ReadCloser: r.Body, control: http.NewResponseController(w), limit: g.config.StallTimeout}
 		}
 		forward.ServeHTTP(x, r)
+		if x.stall > 0 && x.sent > 0 {
+			// What net/http has kept of the response goes out after this.
+			_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(x.stall))
+		}
 	})
 }
 
@@ -55,6 +63,12 @@ func (g *generation) handler() http.Handler {
 // backend should know of the client. ReverseProxy has taken out the headers that
 // say so and the headers of the connection.
 func (g *generation) rewrite(p *httputil.ProxyRequest) {
+	// It is of the connection, and not every client says so.
+	p.Out.Header.Del("Http2-Settings")
+	if leavesHTTP1(p.Out.Header.Get("Upgrade")) {
+		p.Out.Header.Del("Connection")
+		p.Out.Header.Del("Upgrade")
+	}
 	// Verbatim, also what Go would not parse.
 	p.Out.URL.RawQuery = p.In.URL.RawQuery
 	client, _ := httptls.ConnFromContext(p.In.Context()).(*conn)
@@ -70,6 +84,19 @@ func (g *generation) rewrite(p *httputil.ProxyRequest) {
 			p.Out.Header[name] = told
 		}
 	}
+}
+
+// leavesHTTP1 reports whether an upgrade leads to HTTP in another form: a tunnel
+// for requests that rewrite would not see.
+func leavesHTTP1(upgrade string) bool {
+	for protocol := range strings.SplitSeq(strings.ToLower(upgrade), ",") {
+		name, _, _ := strings.Cut(strings.TrimSpace(protocol), "/")
+		switch name {
+		case "h2c", "h2", "http", "tls":
+			return true
+		}
+	}
+	return false
 }
 
 func (g *generation) modifyResponse(response *http.Response) error {
@@ -90,11 +117,21 @@ func (g *generation) modifyResponse(response *http.Response) error {
 func (g *generation) backendFailed(w http.ResponseWriter, r *http.Request, err error) {
 	status := http.StatusBadGateway
 	var timeout net.Error
+	var body *bodyError
 	switch {
 	case r.Context().Err() != nil:
-		// The client has gone; nobody reads it. 499 is what nginx logs.
+		// The client has gone. 499 is what nginx logs.
 		g.metrics.abandoned.Inc()
 		w.WriteHeader(statusClientGone)
+		// A client that has only ended its sending would get an empty 200.
+		panic(http.ErrAbortHandler)
+	case errors.As(err, &body):
+		status = http.StatusBadRequest
+		if errors.As(err, &timeout) && timeout.Timeout() {
+			status = http.StatusRequestTimeout
+		}
+		g.log.Debug("a request's body did not come", "method", r.Method, "host", r.Host, "error", err)
+		http.Error(w, http.StatusText(status), status)
 		return
 	case errors.As(err, &timeout) && timeout.Timeout():
 		status = http.StatusGatewayTimeout
@@ -114,6 +151,14 @@ type exchange struct {
 	status  int
 	sent    int64
 	backend string
+
+	// stall is the longest time that the client may take nothing of a response
+	// over HTTP/2; zero for no limit. A stream waits for the client's window
+	// while its connection is not blocked at all.
+	stall   time.Duration
+	mu      sync.Mutex
+	waiting time.Time // since when; zero when nothing waits
+	overdue *time.Timer
 }
 
 type exchangeKey struct{}
@@ -136,9 +181,55 @@ func (x *exchange) WriteHeader(status int) {
 
 // Write implements http.ResponseWriter.
 func (x *exchange) Write(p []byte) (int, error) {
+	x.await()
+	defer x.done()
 	n, err := x.ResponseWriter.Write(p)
 	x.sent += int64(n)
 	return n, err
+}
+
+// FlushError is for http.ResponseController.
+func (x *exchange) FlushError() error {
+	x.await()
+	defer x.done()
+	return http.NewResponseController(x.ResponseWriter).Flush()
+}
+
+// await begins a time in which the client must take something.
+func (x *exchange) await() {
+	if x.stall <= 0 {
+		return
+	}
+	x.mu.Lock()
+	x.waiting = time.Now()
+	x.mu.Unlock()
+	if x.overdue == nil {
+		x.overdue = time.AfterFunc(x.stall, x.reset)
+	} else {
+		x.overdue.Reset(x.stall)
+	}
+}
+
+// done ends it.
+func (x *exchange) done() {
+	if x.stall <= 0 {
+		return
+	}
+	x.overdue.Stop()
+	x.mu.Lock()
+	x.waiting = time.Time{}
+	x.mu.Unlock()
+}
+
+// reset ends the stream. While the handler waits, its ResponseWriter is alive.
+func (x *exchange) reset() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	// The timer may have run out for a wait before this one.
+	if !x.waiting.IsZero() && time.Since(x.waiting) >= x.stall {
+		// Where there are no deadlines, there is no limit.
+		_ = http.NewResponseController(x.ResponseWriter).SetWriteDeadline(time.Unix(1, 0))
+	}
 }
 
 // Unwrap is for http.ResponseController.

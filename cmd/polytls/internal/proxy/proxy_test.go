@@ -15,6 +15,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -303,23 +304,33 @@ func TestUnixSockets(t *testing.T) {
 
 func TestWebSocket(t *testing.T) {
 	eachProvider(t, func(t *testing.T, p tlsapi.Provider) {
-		echo := websocket.Handler(func(c *websocket.Conn) { _, _ = io.Copy(c, c) })
-		back := httptest.NewServer(echo)
-		defer back.Close()
-		s := newSite(t, p, HTTP, back.Listener.Addr().String())
-		address := s.start(t)
-		config, err := websocket.NewConfig("wss://"+address+"/chat", "https://localhost")
-		require.NoError(t, err)
-		config.TlsConfig = s.clientTLS()
-		c, err := websocket.DialConfig(config)
-		require.NoError(t, err)
-		defer c.Close()
-		require.NoError(t, c.SetDeadline(time.Now().Add(patience)))
-		for i := range 100 {
-			message, answer := fmt.Sprintf("message %d", i), ""
-			require.NoError(t, websocket.Message.Send(c, message))
-			require.NoError(t, websocket.Message.Receive(c, &answer))
-			assert.Equal(t, message, answer)
+		for _, encrypted := range []bool{false, true} {
+			echo := websocket.Handler(func(c *websocket.Conn) { _, _ = io.Copy(c, c) })
+			back := httptest.NewUnstartedServer(echo)
+			s := newSite(t, p, HTTP, back.Listener.Addr().String())
+			if encrypted {
+				back.TLS = &tls.Config{Certificates: []tls.Certificate{s.leaf(t, "backend")}}
+				back.StartTLS()
+				b := s.listener.Backends[0]
+				b.Provider, b.TLS = p, &tlsapi.ClientConfig{ServerName: "localhost", RootCAs: tlstest.Pool(s.authority)}
+			} else {
+				back.Start()
+			}
+			defer back.Close()
+			address := s.start(t)
+			config, err := websocket.NewConfig("wss://"+address+"/chat", "https://localhost")
+			require.NoError(t, err)
+			config.TlsConfig = s.clientTLS()
+			c, err := websocket.DialConfig(config)
+			require.NoError(t, err)
+			defer c.Close()
+			require.NoError(t, c.SetDeadline(time.Now().Add(patience)))
+			for i := range 100 {
+				message, answer := fmt.Sprintf("message %d", i), ""
+				require.NoError(t, websocket.Message.Send(c, message))
+				require.NoError(t, websocket.Message.Receive(c, &answer))
+				assert.Equal(t, message, answer)
+			}
 		}
 	})
 }
@@ -826,6 +837,42 @@ func TestAccessLog(t *testing.T) {
 			out.mu.Unlock()
 		}
 	}
+}
+
+// A reload brings another log, and closes the one that a request under way has
+// begun with.
+func TestAccessLogOfRequestsDuringReload(t *testing.T) {
+	reached, release := make(chan struct{}), make(chan struct{})
+	s := newSite(t, standard(t), HTTP, httpBackend(t, func(w http.ResponseWriter, r *http.Request) {
+		close(reached)
+		<-release
+	}))
+	dir := t.TempDir()
+	logTo := func(name string) *AccessLog {
+		log, err := NewAccessLog(filepath.Join(dir, name), nil, "text")
+		require.NoError(t, err)
+		return log
+	}
+	s.config.AccessLog = logTo("old")
+	address := s.start(t)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		client := s.client(t, false)
+		do(t, client, "GET", "https://"+address+"/slow", "")
+		client.CloseIdleConnections()
+	}()
+	<-reached
+	config := *s.config
+	config.AccessLog = logTo("new")
+	require.NoError(t, s.server.Apply(&config))
+	close(release)
+	<-done
+	require.NoError(t, s.server.Shutdown(context.Background()))
+	text, err := os.ReadFile(filepath.Join(dir, "new"))
+	require.NoError(t, err)
+	assert.Contains(t, string(text), "path=/slow")
+	assert.Contains(t, string(text), "backend="+s.listener.Backends[0].Address)
 }
 
 func TestAdmin(t *testing.T) {
