@@ -15,6 +15,7 @@ import (
 type lendingEngine struct {
 	slowEngine
 	outputs [][]byte
+	readErr Result
 	freed   atomic.Bool
 	ended   atomic.Int32
 }
@@ -32,6 +33,8 @@ func (e *lendingEngine) TakeOutput() []byte {
 	e.outputs = e.outputs[1:]
 	return out
 }
+
+func (e *lendingEngine) Read([]byte) Result { return e.readErr }
 
 func (e *lendingEngine) Free() { e.freed.Store(true) }
 
@@ -84,4 +87,25 @@ func TestEngineOutlivesWhatAWriteSendsLast(t *testing.T) {
 	transport.release <- struct{}{}
 	require.NoError(t, <-written)
 	assert.True(t, e.freed.Load())
+}
+
+// A failure without an alert that is blinded leaves the memory alone that a Write
+// is sending from.
+func TestBlindingLeavesWhatIsBeingSent(t *testing.T) {
+	c, e, transport := lending(t, Options{Client: true, MaxBlindingDelay: time.Millisecond})
+	e.outputs = [][]byte{[]byte("data")}
+	e.readErr = Result{Status: Failed, Failure: FailProtocol, AlertSent: -1, AlertReceived: -1}
+	written := make(chan error, 1)
+	go func() {
+		_, err := c.Write([]byte("data"))
+		written <- err
+	}()
+	require.Equal(t, "data", string(<-transport.begun))
+	before := e.ended.Load()
+	_, err := c.Read(make([]byte, 10))
+	require.Error(t, err)
+	assert.Equal(t, before, e.ended.Load(), "the loan was ended")
+	transport.release <- struct{}{}
+	<-written
+	require.NoError(t, c.Close())
 }
