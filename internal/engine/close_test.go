@@ -7,6 +7,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/polytls/polytls/tlsapi"
 	"github.com/polytls/polytls/tlstest"
@@ -109,6 +110,38 @@ func TestChangedConfigurations(t *testing.T) {
 		_, state, err = handshake()
 		require.NoError(t, err, "the CA was added to the pool")
 		assert.Equal(t, server.Certificates[0].Certificate[0], state.PeerCertificates[0].Raw)
+	})
+}
+
+// A name whose memory has got other content since, against the rule, is not taken
+// for the former: the server has to prove the name that stands there now.
+func TestChangedNames(t *testing.T) {
+	eachProvider(t, func(t *testing.T, f *fixture) {
+		memory := []byte(host)
+		client := f.client
+		client.ServerName = unsafe.String(&memory[0], len(memory))
+		handshake := func() (tls.ConnectionState, error) {
+			one, two := tlstest.Pipe()
+			c, err := f.provider.Client(one, &client)
+			require.NoError(t, err)
+			defer c.Close()
+			s, err := f.provider.Server(two, &f.server)
+			require.NoError(t, err)
+			defer s.Close()
+			var group sync.WaitGroup
+			group.Go(func() { _ = s.Handshake() })
+			err = c.Handshake()
+			one.Close()
+			group.Wait()
+			return c.ConnectionState(), err
+		}
+		state, err := handshake()
+		require.NoError(t, err)
+		assert.Equal(t, host, state.ServerName)
+
+		memory[0] ^= 1
+		_, err = handshake()
+		require.ErrorIs(t, err, tlsapi.KindHostname)
 	})
 }
 
