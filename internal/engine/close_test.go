@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"io"
+	"net"
 	"sync"
 	"testing"
 	"time"
@@ -41,7 +42,8 @@ func TestCloseNotifyThroughTLS(t *testing.T) {
 	noLeaks(t)
 	eachProvider(t, func(t *testing.T, f *fixture) {
 		wire, serverWire := tlstest.Pipe()
-		outerClient := tls.Client(wire, &tls.Config{InsecureSkipVerify: true})
+		// As the connections of a listener that keeps account of them.
+		outerClient := struct{ *tls.Conn }{tls.Client(wire, &tls.Config{InsecureSkipVerify: true})}
 		outerServer := tls.Server(serverWire, &tls.Config{Certificates: f.server.Certificates})
 		client, server := f.over(t, outerClient, outerServer)
 		t.Cleanup(func() { client.Close(); server.Close() })
@@ -60,6 +62,29 @@ func TestCloseNotifyThroughTLS(t *testing.T) {
 		time.Sleep(100 * time.Millisecond)
 		_, err = server.Read(make([]byte, 10))
 		require.ErrorIs(t, err, io.EOF)
+	})
+}
+
+// A transport that hides a connection of TLS may lose the close_notify when nobody
+// reads it, but Close does not wait for it.
+func TestCloseThroughHiddenTLS(t *testing.T) {
+	eachProvider(t, func(t *testing.T, f *fixture) {
+		wire, serverWire := tlstest.Pipe()
+		outerClient := struct{ net.Conn }{tls.Client(wire, &tls.Config{InsecureSkipVerify: true})}
+		outerServer := tls.Server(serverWire, &tls.Config{Certificates: f.server.Certificates})
+		client, server := f.over(t, outerClient, outerServer)
+		t.Cleanup(func() { wire.Close(); client.Close(); server.Close() })
+		done := make(chan error, 1)
+		go func() { done <- server.Handshake() }()
+		require.NoError(t, client.Handshake())
+		require.NoError(t, <-done)
+		go func() { _, err := server.Write([]byte{1}); done <- err }()
+		_, err := io.ReadFull(client, make([]byte, 1))
+		require.NoError(t, err)
+		require.NoError(t, <-done)
+
+		wire.SetCapacity(7)
+		within(t, time.Second, "Close", func() { require.NoError(t, client.Close()) })
 	})
 }
 
