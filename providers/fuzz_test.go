@@ -117,7 +117,7 @@ func promptly(t *testing.T, p tlsapi.Provider, f func()) {
 }
 
 // fed runs the handshake of an end whose peer sends the input and closes.
-func (x *fuzzFixtures) fed(t *testing.T, p tlsapi.Provider, client bool, input []byte) (err error, answer []byte) {
+func (x *fuzzFixtures) fed(t *testing.T, p tlsapi.Provider, client bool, input []byte) (answer []byte, err error) {
 	t.Helper()
 	wire, peer := tlstest.Pipe()
 	peer.SetCapacity(len(input) + 1)
@@ -142,7 +142,7 @@ func (x *fuzzFixtures) fed(t *testing.T, p tlsapi.Provider, client bool, input [
 		err = conn.Handshake()
 		conn.Close()
 	})
-	return err, wire.Written()
+	return wire.Written(), err
 }
 
 // FuzzServerFlight gives clients what a server might send.
@@ -152,7 +152,7 @@ func FuzzServerFlight(f *testing.F) {
 	addSeeds(f, fromServer, corpus("s2n_client_fuzz_test", nil))
 	f.Fuzz(func(t *testing.T, input []byte) {
 		for _, p := range x.providers {
-			err, _ := x.fed(t, p, true, input)
+			_, err := x.fed(t, p, true, input)
 			if err == nil {
 				t.Errorf("%s: a handshake with a replay succeeds", p.Name())
 			}
@@ -168,7 +168,7 @@ func FuzzClientFlight(f *testing.F) {
 	addSeeds(f, fromClient, corpus("s2n_server_fuzz_test", nil))
 	f.Fuzz(func(t *testing.T, input []byte) {
 		for _, p := range x.providers {
-			err, _ := x.fed(t, p, false, input)
+			_, err := x.fed(t, p, false, input)
 			if err == nil {
 				t.Errorf("%s: a handshake with a replay succeeds", p.Name())
 			}
@@ -476,7 +476,7 @@ func FuzzClientHello(f *testing.F) {
 		input = input[:5+len(records[0].Payload)]
 		var accepted, refused []string
 		for _, p := range x.providers {
-			_, answer := x.fed(t, p, false, input)
+			answer, _ := x.fed(t, p, false, input)
 			if len(answer) > 0 && answer[0] == tlstest.RecordHandshake {
 				accepted = append(accepted, p.Name())
 			} else {
