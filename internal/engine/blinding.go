@@ -19,7 +19,13 @@ func (c *Conn) blind() {
 	if c.options.MaxBlindingDelay <= 0 || c.hold != nil || c.closed || c.aborted {
 		return
 	}
-	c.hold = blinding.New(c.transport, bytes.Clone(c.engine.TakeOutput()))
+	var alert []byte
+	if c.engine.HasOutput() {
+		// Without any, TakeOutput would give back memory that somebody may be
+		// sending from.
+		alert = bytes.Clone(c.engine.TakeOutput())
+	}
+	c.hold = blinding.New(c.transport, alert)
 }
 
 // startBlinding starts the delay of a failure that is blinded, and wakes calls

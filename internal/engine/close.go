@@ -182,6 +182,8 @@ func (c *Conn) wakeReader() bool {
 type tail struct {
 	conn *Conn
 	sent chan struct{} // closed when nothing is left to send
+	// late is set when the transport has not taken it in time; read after sent.
+	late bool
 	once sync.Once
 }
 
@@ -202,7 +204,9 @@ func (c *Conn) startTail() *tail {
 	if locked {
 		var done bool
 		if rest, done = c.sendAtOnce(); !done {
+			begin := time.Now()
 			rest, done = c.sendSoon(rest)
+			t.late = time.Since(begin) >= tailWait
 		}
 		if done {
 			c.sendMu.Unlock()
@@ -245,8 +249,8 @@ func (c *Conn) startTail() *tail {
 // Plain sockets have been tried before, and a connection of TLS takes nothing more
 // once a write has timed out: both are left to the background.
 func (c *Conn) sendSoon(rest []byte) (left []byte, done bool) {
-	switch c.transport.(type) {
-	case *tls.Conn, tlsapi.Conn:
+	// crypto/tls, this package, and what embeds one of them.
+	if _, ok := c.transport.(interface{ ConnectionState() tls.ConnectionState }); ok {
 		return rest, false
 	}
 	if c.socket != nil || c.sendErr != nil || !c.limitWrites(tailWait) {
@@ -321,6 +325,11 @@ func (t *tail) closeTransport(mayLinger bool) {
 	t.once.Do(func() {
 		select {
 		case <-t.sent:
+			if t.late {
+				// A transport that was slow to take it may be slow to close.
+				go end()
+				return
+			}
 			end()
 		default:
 			// A transport that ignores deadlines is closed by the timer.

@@ -4,9 +4,11 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"io"
+	"net"
 	"sync"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/polytls/polytls/tlsapi"
 	"github.com/polytls/polytls/tlstest"
@@ -40,7 +42,8 @@ func TestCloseNotifyThroughTLS(t *testing.T) {
 	noLeaks(t)
 	eachProvider(t, func(t *testing.T, f *fixture) {
 		wire, serverWire := tlstest.Pipe()
-		outerClient := tls.Client(wire, &tls.Config{InsecureSkipVerify: true})
+		// As the connections of a listener that keeps account of them.
+		outerClient := struct{ *tls.Conn }{tls.Client(wire, &tls.Config{InsecureSkipVerify: true})}
 		outerServer := tls.Server(serverWire, &tls.Config{Certificates: f.server.Certificates})
 		client, server := f.over(t, outerClient, outerServer)
 		t.Cleanup(func() { client.Close(); server.Close() })
@@ -59,6 +62,29 @@ func TestCloseNotifyThroughTLS(t *testing.T) {
 		time.Sleep(100 * time.Millisecond)
 		_, err = server.Read(make([]byte, 10))
 		require.ErrorIs(t, err, io.EOF)
+	})
+}
+
+// A transport that hides a connection of TLS may lose the close_notify when nobody
+// reads it, but Close does not wait for it.
+func TestCloseThroughHiddenTLS(t *testing.T) {
+	eachProvider(t, func(t *testing.T, f *fixture) {
+		wire, serverWire := tlstest.Pipe()
+		outerClient := struct{ net.Conn }{tls.Client(wire, &tls.Config{InsecureSkipVerify: true})}
+		outerServer := tls.Server(serverWire, &tls.Config{Certificates: f.server.Certificates})
+		client, server := f.over(t, outerClient, outerServer)
+		t.Cleanup(func() { wire.Close(); client.Close(); server.Close() })
+		done := make(chan error, 1)
+		go func() { done <- server.Handshake() }()
+		require.NoError(t, client.Handshake())
+		require.NoError(t, <-done)
+		go func() { _, err := server.Write([]byte{1}); done <- err }()
+		_, err := io.ReadFull(client, make([]byte, 1))
+		require.NoError(t, err)
+		require.NoError(t, <-done)
+
+		wire.SetCapacity(7)
+		within(t, time.Second, "Close", func() { require.NoError(t, client.Close()) })
 	})
 }
 
@@ -109,6 +135,38 @@ func TestChangedConfigurations(t *testing.T) {
 		_, state, err = handshake()
 		require.NoError(t, err, "the CA was added to the pool")
 		assert.Equal(t, server.Certificates[0].Certificate[0], state.PeerCertificates[0].Raw)
+	})
+}
+
+// A name whose memory has got other content since, against the rule, is not taken
+// for the former: the server has to prove the name that stands there now.
+func TestChangedNames(t *testing.T) {
+	eachProvider(t, func(t *testing.T, f *fixture) {
+		memory := []byte(host)
+		client := f.client
+		client.ServerName = unsafe.String(&memory[0], len(memory))
+		handshake := func() (tls.ConnectionState, error) {
+			one, two := tlstest.Pipe()
+			c, err := f.provider.Client(one, &client)
+			require.NoError(t, err)
+			defer c.Close()
+			s, err := f.provider.Server(two, &f.server)
+			require.NoError(t, err)
+			defer s.Close()
+			var group sync.WaitGroup
+			group.Go(func() { _ = s.Handshake() })
+			err = c.Handshake()
+			one.Close()
+			group.Wait()
+			return c.ConnectionState(), err
+		}
+		state, err := handshake()
+		require.NoError(t, err)
+		assert.Equal(t, host, state.ServerName)
+
+		memory[0] ^= 1
+		_, err = handshake()
+		require.ErrorIs(t, err, tlsapi.KindHostname)
 	})
 }
 

@@ -808,7 +808,19 @@ func (c *Conn) takeOutput() []byte {
 // sendRest sends what was added by somebody who found sendMu taken after its
 // holder had looked for the last time.
 func (c *Conn) sendRest() error {
-	for c.sendAgain.Load() && c.sendAgain.Swap(false) {
+	if !c.sendAgain.Load() {
+		return nil
+	}
+	// A Write that is done is no user any more, and a Close may be next.
+	c.mu.Lock()
+	if c.freed {
+		c.mu.Unlock()
+		return nil
+	}
+	c.users++
+	c.mu.Unlock()
+	defer c.leave()
+	for c.sendAgain.Swap(false) {
 		if !c.lockSend() {
 			return nil
 		}

@@ -44,6 +44,9 @@ func (p *Provider) planClient(config *tlsapi.ClientConfig) (plan, error) {
 		content = checked.Content(memory[:0], config)
 		content = settingsContent(content, &config.Settings)
 		content = poolContent(content, config.RootCAs)
+		// The names are what the server has to prove: themselves, not where they
+		// are.
+		content = append(append(content, config.ServerName...), config.AlternativeName...)
 		if config.Certificate != nil {
 			content = certificateContent(content, config.Certificate)
 		}
