@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -149,10 +151,17 @@ func (c *serveCommand) run(cmd *cobra.Command, address string) error {
 	case c.page:
 		mode, handler = "page at https://"+listener.Addr().String()+"/", pageHandler(requestConn)
 	}
+	accept := s.acceptAll
 	if handler != nil {
-		web := s.newWebServer(listener.Addr(), handler)
+		web := s.newWebServer(handler)
 		defer web.stop()
-		s.serve = web.serve
+		// net/http has to be told which connections speak HTTP/2.
+		if c.once || slices.Contains(config.ALPN, "h2") {
+			web.serveQueue(listener.Addr())
+			s.serve = web.serve
+		} else {
+			accept = web.acceptAll
+		}
 	}
 	if err := c.announce(cmd, listener.Addr(), mode); err != nil {
 		return errors.Join(err, listener.Close())
@@ -160,7 +169,7 @@ func (c *serveCommand) run(cmd *cobra.Command, address string) error {
 	if c.once {
 		return s.acceptOne(cmd.Context(), listener)
 	}
-	return s.acceptAll(cmd.Context(), listener, c.maxConnections)
+	return accept(cmd.Context(), listener, c.maxConnections)
 }
 
 // listen listens without TCP keepalive where silent connections end anyway: it
@@ -276,24 +285,13 @@ func (s *tlsServer) acceptAll(ctx context.Context, listener net.Listener, maxCon
 	var connections errgroup.Group
 	connections.SetLimit(maxConnections)
 	for {
-		transport, err := listener.Accept()
-		switch {
-		case ctx.Err() != nil:
-			if err == nil {
-				transport.Close()
-			}
+		transport, err := s.accept(ctx, listener)
+		if ctx.Err() != nil {
 			s.log.Info("stopping")
 			return connections.Wait()
-		case errors.Is(err, net.ErrClosed):
+		}
+		if err != nil {
 			return errors.Join(err, connections.Wait())
-		case err != nil:
-			// Too many open files, or a client that is already gone.
-			s.log.Error("accept", "error", err)
-			select {
-			case <-time.After(100 * time.Millisecond):
-			case <-ctx.Done():
-			}
-			continue
 		}
 		connections.Go(func() error {
 			// It has been logged, and must not end the others.
@@ -303,23 +301,38 @@ func (s *tlsServer) acceptAll(ctx context.Context, listener net.Listener, maxCon
 	}
 }
 
+// accept waits for a client. An error is that of ctx, or the listener's end.
+func (s *tlsServer) accept(ctx context.Context, listener net.Listener) (net.Conn, error) {
+	for {
+		transport, err := listener.Accept()
+		switch {
+		case ctx.Err() != nil:
+			if err == nil {
+				transport.Close()
+			}
+			return nil, ctx.Err()
+		case err == nil || errors.Is(err, net.ErrClosed):
+			return transport, err
+		}
+		// Too many open files, or a client that is already gone.
+		s.log.Error("accept", "error", err)
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+		}
+	}
+}
+
 // handle runs one connection to its end and logs how it went.
 func (s *tlsServer) handle(ctx context.Context, transport net.Conn) error {
-	client := slog.String("client", transport.RemoteAddr().String())
-	conn, err := s.provider.Server(transport, s.config.Load())
+	conn, err := s.newConn(transport)
 	if err != nil {
-		s.log.Error("configuration refused", client, "error", handshakelog.Text(err.Error()))
-		return errors.Join(err, transport.Close())
-	}
-	defer conn.Close()
-	if err := conn.HandshakeContext(ctx); err != nil {
-		s.log.Warn("handshake failed", client, "kind", tlsapi.KindOf(err).Name(), "error", handshakelog.Text(err.Error()))
 		return err
 	}
-	// Where every connection is logged; others pay nothing for it.
-	attributes := []any{client}
-	if s.log.Enabled(ctx, slog.LevelInfo) {
-		attributes = append(attributes, connectionAttributes(conn)...)
+	defer conn.Close()
+	attributes, err := s.handshake(ctx, conn)
+	if err != nil {
+		return err
 	}
 	if err := s.serve(ctx, conn); err != nil {
 		s.log.Warn("connection failed", append(attributes, "kind", tlsapi.KindOf(err).Name(), "error", handshakelog.Text(err.Error()))...)
@@ -327,6 +340,35 @@ func (s *tlsServer) handle(ctx context.Context, transport net.Conn) error {
 	}
 	s.log.Info("connection ended", attributes...)
 	return nil
+}
+
+// newConn makes the connection of a client. Its error has been logged.
+func (s *tlsServer) newConn(transport net.Conn) (tlsapi.Conn, error) {
+	conn, err := s.provider.Server(transport, s.config.Load())
+	if err != nil {
+		s.log.Error("configuration refused", clientAttribute(transport), "error", handshakelog.Text(err.Error()))
+		return nil, errors.Join(err, transport.Close())
+	}
+	return conn, nil
+}
+
+// handshake returns what the log says of the connection. Its error has been logged.
+func (s *tlsServer) handshake(ctx context.Context, conn tlsapi.Conn) (attributes []any, err error) {
+	client := clientAttribute(conn)
+	if err := conn.HandshakeContext(ctx); err != nil {
+		s.log.Warn("handshake failed", client, "kind", tlsapi.KindOf(err).Name(), "error", handshakelog.Text(err.Error()))
+		return nil, err
+	}
+	// Where every connection is logged; others pay nothing for it.
+	attributes = []any{client}
+	if s.log.Enabled(ctx, slog.LevelInfo) {
+		attributes = append(attributes, connectionAttributes(conn)...)
+	}
+	return attributes, nil
+}
+
+func clientAttribute(conn net.Conn) slog.Attr {
+	return slog.String("client", conn.RemoteAddr().String())
 }
 
 func connectionAttributes(conn tlsapi.Conn) []any {
@@ -382,8 +424,10 @@ func (s *tlsServer) echo(ctx context.Context, conn tlsapi.Conn) error {
 	}
 }
 
-// webServer hands connections whose handshake is done to net/http.
+// webServer hands connections to net/http: with HTTP/1.1 alone before their
+// handshake (acceptAll), otherwise after it (serveQueue and serve).
 type webServer struct {
+	tls   *tlsServer
 	http  *http.Server
 	queue *connQueue
 }
@@ -395,8 +439,9 @@ func requestConn(r *http.Request) tlsapi.Conn {
 
 type requestConnKey struct{}
 
-func (s *tlsServer) newWebServer(address net.Addr, handler http.Handler) *webServer {
+func (s *tlsServer) newWebServer(handler http.Handler) *webServer {
 	w := &webServer{
+		tls: s,
 		http: &http.Server{
 			Handler:           handler,
 			Protocols:         new(http.Protocols),
@@ -411,13 +456,35 @@ func (s *tlsServer) newWebServer(address net.Addr, handler http.Handler) *webSer
 				return context.WithValue(ctx, requestConnKey{}, conn)
 			},
 		},
-		queue: &connQueue{address: address, conns: make(chan net.Conn), done: make(chan struct{})},
 	}
 	w.http.Protocols.SetHTTP1(true)
 	w.http.Protocols.SetUnencryptedHTTP2(true)
+	return w
+}
+
+// serveQueue serves the connections that serve gets.
+func (w *webServer) serveQueue(address net.Addr) {
+	w.queue = &connQueue{address: address, conns: make(chan net.Conn), done: make(chan struct{})}
 	// It returns when the queue is closed, with nothing to tell.
 	go func() { _ = w.http.Serve(w.queue) }()
-	return w
+}
+
+// acceptAll is tlsServer.acceptAll for HTTP/1.1. A connection has one goroutine,
+// that of net/http: two, and what they tell each other, cost a twentieth of a
+// short connection more.
+func (w *webServer) acceptAll(ctx context.Context, listener net.Listener, maxConnections int) error {
+	stop := context.AfterFunc(ctx, func() {
+		w.tls.log.Info("stopping")
+		w.stop()
+	})
+	defer stop()
+	l := &webListener{Listener: listener, ctx: ctx, tls: w.tls, slots: make(chan struct{}, maxConnections)}
+	err := w.http.Serve(l)
+	l.connections.Wait()
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
 }
 
 // http2Conn hides that a connection is TLS: an http.Server of Go 1.26 speaks
@@ -486,5 +553,80 @@ type watchedConn struct {
 func (c *watchedConn) Close() error {
 	err := c.Conn.Close()
 	c.once.Do(func() { close(c.closed) })
+	return err
+}
+
+// webListener gives net/http connections whose handshake is still to come.
+type webListener struct {
+	net.Listener
+	ctx         context.Context
+	tls         *tlsServer
+	slots       chan struct{}
+	connections sync.WaitGroup
+}
+
+func (l *webListener) Accept() (net.Conn, error) {
+	for {
+		transport, err := l.tls.accept(l.ctx, l.Listener)
+		if err != nil {
+			return nil, err
+		}
+		select {
+		case l.slots <- struct{}{}:
+		case <-l.ctx.Done():
+			return nil, errors.Join(l.ctx.Err(), transport.Close())
+		}
+		conn, err := l.tls.newConn(transport)
+		if err != nil {
+			<-l.slots
+			continue
+		}
+		l.connections.Add(1)
+		return &webConn{Conn: conn, listener: l}, nil
+	}
+}
+
+// webConn runs its handshake when it is used for the first time, and logs how the
+// connection went. net/http asks for ConnectionState in the connection's goroutine
+// before it does anything else.
+type webConn struct {
+	tlsapi.Conn
+	listener   *webListener
+	begin, end sync.Once
+	attributes atomic.Pointer[[]any] // nil without a handshake that succeeded
+}
+
+// handshake reports whether there is a connection. net/http closes it if not.
+func (c *webConn) handshake() bool {
+	c.begin.Do(func() {
+		if attributes, err := c.listener.tls.handshake(c.listener.ctx, c.Conn); err == nil {
+			c.attributes.Store(&attributes)
+		}
+	})
+	return c.attributes.Load() != nil
+}
+
+func (c *webConn) ConnectionState() tls.ConnectionState {
+	c.handshake()
+	return c.Conn.ConnectionState()
+}
+
+func (c *webConn) Read(p []byte) (int, error) {
+	if !c.handshake() {
+		// Which net/http says nothing of: the handshake's error is in the log.
+		return 0, io.EOF
+	}
+	return c.Conn.Read(p)
+}
+
+func (c *webConn) Close() error {
+	err := c.Conn.Close()
+	c.end.Do(func() {
+		if attributes := c.attributes.Load(); attributes != nil {
+			c.listener.tls.log.Info("connection ended", *attributes...)
+		}
+		<-c.listener.slots
+		c.listener.connections.Done()
+	})
 	return err
 }
