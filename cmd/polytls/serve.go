@@ -290,7 +290,7 @@ func (s *tlsServer) acceptAll(ctx context.Context, listener net.Listener, maxCon
 	connections.SetLimit(maxConnections)
 	for {
 		transport, err := s.accept(ctx, listener)
-		if ctx.Err() != nil {
+		if err != nil && ctx.Err() != nil {
 			s.log.Info("stopping")
 			return connections.Wait()
 		}
@@ -305,7 +305,8 @@ func (s *tlsServer) acceptAll(ctx context.Context, listener net.Listener, maxCon
 	}
 }
 
-// accept waits for a client. An error is that of ctx, or the listener's end.
+// accept waits for a client. Its error is net.ErrClosed, at the end of ctx or of
+// the listener.
 func (s *tlsServer) accept(ctx context.Context, listener net.Listener) (net.Conn, error) {
 	for {
 		transport, err := listener.Accept()
@@ -314,7 +315,7 @@ func (s *tlsServer) accept(ctx context.Context, listener net.Listener) (net.Conn
 			if err == nil {
 				transport.Close()
 			}
-			return nil, ctx.Err()
+			return nil, net.ErrClosed
 		case err == nil || errors.Is(err, net.ErrClosed):
 			return transport, err
 		}
@@ -477,17 +478,16 @@ func (w *webServer) serveQueue(address net.Addr) {
 // that of net/http: two, and what they tell each other, cost a twentieth of a
 // short connection more.
 func (w *webServer) acceptAll(ctx context.Context, listener net.Listener, maxConnections int) error {
-	stop := context.AfterFunc(ctx, func() {
-		w.tls.log.Info("stopping")
-		w.stop()
-	})
+	stop := context.AfterFunc(ctx, func() { listener.Close() })
 	defer stop()
 	l := &webListener{Listener: listener, ctx: ctx, tls: w.tls, slots: make(chan struct{}, maxConnections)}
 	err := w.http.Serve(l)
-	l.connections.Wait()
 	if ctx.Err() != nil {
-		return nil
+		w.tls.log.Info("stopping")
+		w.stop()
+		err = nil
 	}
+	l.connections.Wait()
 	return err
 }
 
@@ -578,7 +578,8 @@ func (l *webListener) Accept() (net.Conn, error) {
 		select {
 		case l.slots <- struct{}{}:
 		case <-l.ctx.Done():
-			return nil, errors.Join(l.ctx.Err(), transport.Close())
+			transport.Close()
+			return nil, net.ErrClosed
 		}
 		conn, err := l.tls.newConn(transport)
 		if err != nil {
