@@ -202,6 +202,8 @@ struct connection {
   const char *psk_missing;
   /* A client has come to the server's certificate although it requires a PSK. */
   int psk_bypassed;
+  /* The server's certificate has a key that the cipher suite is not for. */
+  int wrong_key_type;
   /* A client has set a session, and has begun. */
   int session_offered;
   int begun;
@@ -1155,6 +1157,27 @@ static struct polytls_result ctx_finish(struct polytls_ctx *base) {
 
 int polytls_s2n_x509_verify_cert(X509_STORE_CTX *store_ctx);
 
+static uint16_t negotiated_suite(struct connection *conn);
+
+/* Whether the leaf's key is what the cipher suite asks the server for, which
+ * those of TLS 1.3 do not. s2n would refuse it as well, but only after the
+ * certificate was accepted, and this version loses the key then. */
+static int key_fits_suite(struct connection *conn, X509_STORE_CTX *store_ctx) {
+  /* ECDHE_ECDSA: with CBC, GCM and ChaCha20-Poly1305. */
+  static const uint16_t ecdsa[] = {0xc009, 0xc00a, 0xc023, 0xc024, 0xc02b, 0xc02c, 0xcca9};
+  uint16_t suite = negotiated_suite(conn);
+  X509 *leaf = X509_STORE_CTX_get0_cert(store_ctx);
+  EVP_PKEY *key = leaf == NULL ? NULL : X509_get0_pubkey(leaf);
+  if (suite >> 8 == 0x13 || key == NULL) {
+    return 1;
+  }
+  int for_ecdsa = 0;
+  for (size_t i = 0; i < sizeof(ecdsa) / sizeof(ecdsa[0]); i++) {
+    for_ecdsa |= suite == ecdsa[i];
+  }
+  return for_ecdsa == (EVP_PKEY_id(key) == EVP_PKEY_EC);
+}
+
 /* s2n calls this where it says X509_verify_cert, its host check being off. The
  * store context holds the context's anchors and the peer's chain, unverified;
  * s2n has set its depth and the present time there, which stay. Returns 1 for
@@ -1190,6 +1213,10 @@ int polytls_s2n_x509_verify_cert(X509_STORE_CTX *store_ctx) {
       conn->outcome.sent = polytls_chain_sent(store_ctx);
       accepted = conn->outcome.sent != NULL;
       break;
+  }
+  if (accepted && client && !key_fits_suite(conn, store_ctx)) {
+    conn->wrong_key_type = 1;
+    accepted = 0;
   }
   if (accepted) {
     conn->verification = ACCEPTED;
@@ -2099,6 +2126,9 @@ static struct polytls_result fail_with_error(struct connection *conn, const char
   if (conn->alpn_refused) {
     return fail(conn, POLYTLS_FAIL_PROTOCOL, ALERT_NO_APPLICATION_PROTOCOL,
                 "the client offers none of this server's application protocols");
+  }
+  if (conn->wrong_key_type) {
+    return fail(conn, POLYTLS_FAIL_PROTOCOL, ALERT_ILLEGAL_PARAMETER, "the server's certificate has a key that the cipher suite is not for");
   }
   if (conn->verification == REFUSED) {
     return fail_verify(conn, conn->outcome.code, conn->outcome.text == NULL ? "the certificate was refused" : conn->outcome.text);

@@ -545,26 +545,55 @@ func TestBadClientsDoNotStopTheServer(t *testing.T) {
 	f := files(t)
 	eachProvider(t, func(t *testing.T, p tlsapi.Provider) {
 		s := startServer(t, "--provider", p.Name(), "--cert", f.serverECDSA, "--key", f.serverECDSAKey, "--handshake-timeout", "300ms")
-		garbage := make([]byte, 4096)
-		_, err := rand.Read(garbage)
-		require.NoError(t, err)
-		for _, bytes := range [][]byte{nil, garbage, []byte("GET / HTTP/1.1\r\n\r\n"), {22, 3, 1, 0, 200, 1}} {
-			conn, err := net.Dial("tcp", s.address)
-			require.NoError(t, err)
-			_, err = conn.Write(bytes)
-			require.NoError(t, err)
-			require.NoError(t, conn.SetReadDeadline(time.Now().Add(commandTime)))
-			_, err = io.Copy(io.Discard, conn)
-			// Reset is as good: the server closed with bytes of ours unread.
-			assert.False(t, errors.Is(err, os.ErrDeadlineExceeded), "the server did not close the connection: %v", err)
-			conn.Close()
-		}
+		comeBadClients(t, s.address)
 		r := runPolytls(t, strings.NewReader("still there"), "connect", s.address, "--ca", f.ca)
 		assert.Equal(t, 0, r.status, r.stderr)
 		assert.Equal(t, "still there", r.stdout)
 		s.stop(t)
 		assert.Equal(t, 4, strings.Count(s.log.String(), "handshake failed"), s.log)
 	})
+}
+
+// Nor do they take the places of the others where files are served.
+func TestBadClientsDoNotStopTheFileServer(t *testing.T) {
+	f := files(t)
+	root := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(root, "file"), []byte("still there"), 0o600))
+	eachProvider(t, func(t *testing.T, p tlsapi.Provider) {
+		s := startServer(t, "--provider", p.Name(), "--cert", f.serverECDSA, "--key", f.serverECDSAKey, "--handshake-timeout", "300ms",
+			"--root", root, "--max-connections", "1")
+		comeBadClients(t, s.address)
+		for range 2 {
+			client := pageClient(t, p, false)
+			response, body := get(t, client, "https://"+s.address+"/file", "")
+			client.CloseIdleConnections()
+			assert.Equal(t, http.StatusOK, response.StatusCode)
+			assert.Equal(t, "still there", body)
+		}
+		s.stop(t)
+		assert.Equal(t, 4, strings.Count(s.log.String(), "handshake failed"), s.log)
+		assert.Regexp(t, `(?s)"connection ended" client=127\.0\.0\.1:[0-9]+ version="TLS 1.*"connection ended" client=`, s.log.String())
+	})
+}
+
+// comeBadClients connects clients that send nothing, garbage, plain HTTP and part
+// of a handshake, one after the other, until the server closes each.
+func comeBadClients(t *testing.T, address string) {
+	t.Helper()
+	garbage := make([]byte, 4096)
+	_, err := rand.Read(garbage)
+	require.NoError(t, err)
+	for _, bytes := range [][]byte{nil, garbage, []byte("GET / HTTP/1.1\r\n\r\n"), {22, 3, 1, 0, 200, 1}} {
+		conn, err := net.Dial("tcp", address)
+		require.NoError(t, err)
+		_, err = conn.Write(bytes)
+		require.NoError(t, err)
+		require.NoError(t, conn.SetReadDeadline(time.Now().Add(commandTime)))
+		_, err = io.Copy(io.Discard, conn)
+		// Reset is as good: the server closed with bytes of ours unread.
+		assert.False(t, errors.Is(err, os.ErrDeadlineExceeded), "the server did not close the connection: %v", err)
+		conn.Close()
+	}
 }
 
 func TestOnce(t *testing.T) {

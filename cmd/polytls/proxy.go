@@ -154,11 +154,7 @@ func (c *proxyCommand) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
-	if os.Getenv("GOGC") == "" {
-		// What lives is small beside what passes: collecting garbage at twice of
-		// little is most of the collector's cost.
-		debug.SetGCPercent(400)
-	}
+	collectSeldom()
 	metrics := proxy.NewMetrics()
 	server, err := proxy.Start(loaded.config, proxy.Options{Log: c.log, Metrics: metrics})
 	if err != nil {
@@ -440,4 +436,13 @@ func (c *proxyCommand) announce(cmd *cobra.Command, server *proxy.Server, config
 		fmt.Fprintf(cmd.OutOrStdout(), "metrics and health on %s\n", report.Admin)
 	}
 	return nil
+}
+
+// collectSeldom lets the heap of a server grow to five times of what lives, unless
+// GOGC says otherwise. What lives is small beside what passes: collecting garbage
+// at twice of little is most of the collector's cost.
+func collectSeldom() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(400)
+	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -45,6 +47,9 @@ stops the server. SIGINT and SIGTERM stop it: requests and data under way are
 finished within 5 s; a second signal ends it at once. SIGHUP reads the files of
 the flags again (certificates, keys, revocation lists, OCSP responses, ticket
 keys) for the connections to come; a mistake in them leaves everything as it was.
+
+Without GOGC in the environment it is 400: memory of short connections is
+collected seldom.
 
 An option that the provider does not support is refused at the start.`
 
@@ -122,6 +127,7 @@ func (c *serveCommand) run(cmd *cobra.Command, address string) error {
 	if err := c.probe(config); err != nil {
 		return err
 	}
+	collectSeldom()
 	s := &tlsServer{
 		provider:    c.flags.provider,
 		idleTimeout: c.idleTimeout,
@@ -149,10 +155,17 @@ func (c *serveCommand) run(cmd *cobra.Command, address string) error {
 	case c.page:
 		mode, handler = "page at https://"+listener.Addr().String()+"/", pageHandler(requestConn)
 	}
+	accept := s.acceptAll
 	if handler != nil {
-		web := s.newWebServer(listener.Addr(), handler)
+		web := s.newWebServer(handler)
 		defer web.stop()
-		s.serve = web.serve
+		// net/http has to be told which connections speak HTTP/2.
+		if c.once || slices.Contains(config.ALPN, "h2") {
+			web.serveQueue(listener.Addr())
+			s.serve = web.serve
+		} else {
+			accept = web.acceptAll
+		}
 	}
 	if err := c.announce(cmd, listener.Addr(), mode); err != nil {
 		return errors.Join(err, listener.Close())
@@ -160,7 +173,7 @@ func (c *serveCommand) run(cmd *cobra.Command, address string) error {
 	if c.once {
 		return s.acceptOne(cmd.Context(), listener)
 	}
-	return s.acceptAll(cmd.Context(), listener, c.maxConnections)
+	return accept(cmd.Context(), listener, c.maxConnections)
 }
 
 // listen listens without TCP keepalive where silent connections end anyway: it
@@ -276,24 +289,13 @@ func (s *tlsServer) acceptAll(ctx context.Context, listener net.Listener, maxCon
 	var connections errgroup.Group
 	connections.SetLimit(maxConnections)
 	for {
-		transport, err := listener.Accept()
-		switch {
-		case ctx.Err() != nil:
-			if err == nil {
-				transport.Close()
-			}
+		transport, err := s.accept(ctx, listener)
+		if err != nil && ctx.Err() != nil {
 			s.log.Info("stopping")
 			return connections.Wait()
-		case errors.Is(err, net.ErrClosed):
+		}
+		if err != nil {
 			return errors.Join(err, connections.Wait())
-		case err != nil:
-			// Too many open files, or a client that is already gone.
-			s.log.Error("accept", "error", err)
-			select {
-			case <-time.After(100 * time.Millisecond):
-			case <-ctx.Done():
-			}
-			continue
 		}
 		connections.Go(func() error {
 			// It has been logged, and must not end the others.
@@ -303,23 +305,39 @@ func (s *tlsServer) acceptAll(ctx context.Context, listener net.Listener, maxCon
 	}
 }
 
+// accept waits for a client. Its error is net.ErrClosed, at the end of ctx or of
+// the listener.
+func (s *tlsServer) accept(ctx context.Context, listener net.Listener) (net.Conn, error) {
+	for {
+		transport, err := listener.Accept()
+		switch {
+		case ctx.Err() != nil:
+			if err == nil {
+				transport.Close()
+			}
+			return nil, net.ErrClosed
+		case err == nil || errors.Is(err, net.ErrClosed):
+			return transport, err
+		}
+		// Too many open files, or a client that is already gone.
+		s.log.Error("accept", "error", err)
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+		}
+	}
+}
+
 // handle runs one connection to its end and logs how it went.
 func (s *tlsServer) handle(ctx context.Context, transport net.Conn) error {
-	client := slog.String("client", transport.RemoteAddr().String())
-	conn, err := s.provider.Server(transport, s.config.Load())
+	conn, err := s.newConn(transport)
 	if err != nil {
-		s.log.Error("configuration refused", client, "error", handshakelog.Text(err.Error()))
-		return errors.Join(err, transport.Close())
-	}
-	defer conn.Close()
-	if err := conn.HandshakeContext(ctx); err != nil {
-		s.log.Warn("handshake failed", client, "kind", tlsapi.KindOf(err).Name(), "error", handshakelog.Text(err.Error()))
 		return err
 	}
-	// Where every connection is logged; others pay nothing for it.
-	attributes := []any{client}
-	if s.log.Enabled(ctx, slog.LevelInfo) {
-		attributes = append(attributes, connectionAttributes(conn)...)
+	defer conn.Close()
+	attributes, err := s.handshake(ctx, conn)
+	if err != nil {
+		return err
 	}
 	if err := s.serve(ctx, conn); err != nil {
 		s.log.Warn("connection failed", append(attributes, "kind", tlsapi.KindOf(err).Name(), "error", handshakelog.Text(err.Error()))...)
@@ -327,6 +345,35 @@ func (s *tlsServer) handle(ctx context.Context, transport net.Conn) error {
 	}
 	s.log.Info("connection ended", attributes...)
 	return nil
+}
+
+// newConn makes the connection of a client. Its error has been logged.
+func (s *tlsServer) newConn(transport net.Conn) (tlsapi.Conn, error) {
+	conn, err := s.provider.Server(transport, s.config.Load())
+	if err != nil {
+		s.log.Error("configuration refused", clientAttribute(transport), "error", handshakelog.Text(err.Error()))
+		return nil, errors.Join(err, transport.Close())
+	}
+	return conn, nil
+}
+
+// handshake returns what the log says of the connection. Its error has been logged.
+func (s *tlsServer) handshake(ctx context.Context, conn tlsapi.Conn) (attributes []any, err error) {
+	client := clientAttribute(conn)
+	if err := conn.HandshakeContext(ctx); err != nil {
+		s.log.Warn("handshake failed", client, "kind", tlsapi.KindOf(err).Name(), "error", handshakelog.Text(err.Error()))
+		return nil, err
+	}
+	// Where every connection is logged; others pay nothing for it.
+	attributes = []any{client}
+	if s.log.Enabled(ctx, slog.LevelInfo) {
+		attributes = append(attributes, connectionAttributes(conn)...)
+	}
+	return attributes, nil
+}
+
+func clientAttribute(conn net.Conn) slog.Attr {
+	return slog.String("client", conn.RemoteAddr().String())
 }
 
 func connectionAttributes(conn tlsapi.Conn) []any {
@@ -382,8 +429,10 @@ func (s *tlsServer) echo(ctx context.Context, conn tlsapi.Conn) error {
 	}
 }
 
-// webServer hands connections whose handshake is done to net/http.
+// webServer hands connections to net/http: with HTTP/1.1 alone before their
+// handshake (acceptAll), otherwise after it (serveQueue and serve).
 type webServer struct {
+	tls         *tlsServer
 	http        *http.Server
 	queue       *connQueue
 	idleTimeout time.Duration
@@ -396,8 +445,9 @@ func requestConn(r *http.Request) tlsapi.Conn {
 
 type requestConnKey struct{}
 
-func (s *tlsServer) newWebServer(address net.Addr, handler http.Handler) *webServer {
+func (s *tlsServer) newWebServer(handler http.Handler) *webServer {
 	w := &webServer{
+		tls: s,
 		http: &http.Server{
 			Handler:           handler,
 			Protocols:         new(http.Protocols),
@@ -412,14 +462,35 @@ func (s *tlsServer) newWebServer(address net.Addr, handler http.Handler) *webSer
 				return context.WithValue(ctx, requestConnKey{}, conn)
 			},
 		},
-		queue:       &connQueue{address: address, conns: make(chan net.Conn), done: make(chan struct{})},
 		idleTimeout: s.idleTimeout,
 	}
 	w.http.Protocols.SetHTTP1(true)
 	w.http.Protocols.SetUnencryptedHTTP2(true)
+	return w
+}
+
+// serveQueue serves the connections that serve gets.
+func (w *webServer) serveQueue(address net.Addr) {
+	w.queue = &connQueue{address: address, conns: make(chan net.Conn), done: make(chan struct{})}
 	// It returns when the queue is closed, with nothing to tell.
 	go func() { _ = w.http.Serve(w.queue) }()
-	return w
+}
+
+// acceptAll is tlsServer.acceptAll for HTTP/1.1. A connection has one goroutine,
+// that of net/http: two, and what they tell each other, cost a twentieth of a
+// short connection more.
+func (w *webServer) acceptAll(ctx context.Context, listener net.Listener, maxConnections int) error {
+	stop := context.AfterFunc(ctx, func() { listener.Close() })
+	defer stop()
+	l := &webListener{Listener: listener, ctx: ctx, tls: w.tls, slots: make(chan struct{}, maxConnections)}
+	err := w.http.Serve(l)
+	if ctx.Err() != nil {
+		w.tls.log.Info("stopping")
+		w.stop()
+		err = nil
+	}
+	l.connections.Wait()
+	return err
 }
 
 // http2Conn hides that a connection is TLS: an http.Server of Go 1.26 speaks
@@ -427,11 +498,8 @@ func (s *tlsServer) newWebServer(address net.Addr, handler http.Handler) *webSer
 type http2Conn struct{ net.Conn }
 
 func (w *webServer) serve(ctx context.Context, conn tlsapi.Conn) error {
-	watched := &watchedConn{Conn: conn, closed: make(chan struct{}), limit: w.idleTimeout}
-	if watched.limit > 0 {
-		watched.idle = time.AfterFunc(watched.limit, func() { watched.Close() })
-		defer watched.idle.Stop()
-	}
+	watched := &watchedConn{idleConn: &idleConn{Conn: conn, limit: w.idleTimeout}, closed: make(chan struct{})}
+	watched.watch()
 	var served net.Conn = watched
 	if conn.ConnectionState().NegotiatedProtocol == "h2" {
 		served = http2Conn{watched}
@@ -482,37 +550,132 @@ func (q *connQueue) Close() error {
 
 func (q *connQueue) Addr() net.Addr { return q.address }
 
-// watchedConn tells when net/http is done with a connection, and ends it when
-// it had no data for too long: net/http has no limit for a client that takes
-// nothing of a response.
+// watchedConn tells when net/http is done with a connection.
 type watchedConn struct {
-	tlsapi.Conn
+	*idleConn
 	closed chan struct{}
 	once   sync.Once
-	limit  time.Duration
-	idle   *time.Timer // nil without a limit
 }
 
-func (c *watchedConn) Read(p []byte) (int, error) {
+func (c *watchedConn) Close() error {
+	err := c.idleConn.Close()
+	c.once.Do(func() { close(c.closed) })
+	return err
+}
+
+// idleConn ends a connection on which nothing moves: a peer that takes no data
+// keeps net/http in Write, for which it has no such limit.
+type idleConn struct {
+	tlsapi.Conn
+	limit time.Duration // 0 for none
+	idle  atomic.Pointer[time.Timer]
+}
+
+// watch begins to count.
+func (c *idleConn) watch() {
+	if c.limit > 0 {
+		c.idle.Store(time.AfterFunc(c.limit, func() { c.Conn.Close() }))
+	}
+}
+
+func (c *idleConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	c.moved(n)
 	return n, err
 }
 
-func (c *watchedConn) Write(p []byte) (int, error) {
+func (c *idleConn) Write(p []byte) (int, error) {
 	n, err := c.Conn.Write(p)
 	c.moved(n)
 	return n, err
 }
 
-func (c *watchedConn) moved(n int) {
-	if n > 0 && c.idle != nil {
-		c.idle.Reset(c.limit)
+func (c *idleConn) moved(n int) {
+	if idle := c.idle.Load(); n > 0 && idle != nil {
+		idle.Reset(c.limit)
 	}
 }
 
-func (c *watchedConn) Close() error {
-	err := c.Conn.Close()
-	c.once.Do(func() { close(c.closed) })
+func (c *idleConn) Close() error {
+	if idle := c.idle.Load(); idle != nil {
+		idle.Stop()
+	}
+	return c.Conn.Close()
+}
+
+// webListener gives net/http connections whose handshake is still to come.
+type webListener struct {
+	net.Listener
+	ctx         context.Context
+	tls         *tlsServer
+	slots       chan struct{}
+	connections sync.WaitGroup
+}
+
+func (l *webListener) Accept() (net.Conn, error) {
+	for {
+		transport, err := l.tls.accept(l.ctx, l.Listener)
+		if err != nil {
+			return nil, err
+		}
+		select {
+		case l.slots <- struct{}{}:
+		case <-l.ctx.Done():
+			transport.Close()
+			return nil, net.ErrClosed
+		}
+		conn, err := l.tls.newConn(transport)
+		if err != nil {
+			<-l.slots
+			continue
+		}
+		l.connections.Add(1)
+		return &webConn{idleConn: idleConn{Conn: conn, limit: l.tls.idleTimeout}, listener: l}, nil
+	}
+}
+
+// webConn runs its handshake when it is used for the first time, and logs how the
+// connection went. net/http asks for ConnectionState in the connection's goroutine
+// before it does anything else.
+type webConn struct {
+	idleConn
+	listener   *webListener
+	begin, end sync.Once
+	attributes atomic.Pointer[[]any] // nil without a handshake that succeeded
+}
+
+// handshake reports whether there is a connection. net/http closes it if not.
+func (c *webConn) handshake() bool {
+	c.begin.Do(func() {
+		if attributes, err := c.listener.tls.handshake(c.listener.ctx, c.Conn); err == nil {
+			c.attributes.Store(&attributes)
+			c.watch()
+		}
+	})
+	return c.attributes.Load() != nil
+}
+
+func (c *webConn) ConnectionState() tls.ConnectionState {
+	c.handshake()
+	return c.Conn.ConnectionState()
+}
+
+func (c *webConn) Read(p []byte) (int, error) {
+	if !c.handshake() {
+		// Which net/http says nothing of: the handshake's error is in the log.
+		return 0, io.EOF
+	}
+	return c.idleConn.Read(p)
+}
+
+func (c *webConn) Close() error {
+	err := c.idleConn.Close()
+	c.end.Do(func() {
+		if attributes := c.attributes.Load(); attributes != nil {
+			c.listener.tls.log.Info("connection ended", *attributes...)
+		}
+		<-c.listener.slots
+		c.listener.connections.Done()
+	})
 	return err
 }
