@@ -11,7 +11,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -224,4 +226,11 @@ func TestServeEndsStalledDownloads(t *testing.T) {
 		assert.Equal(t, http2, response.ProtoMajor == 2)
 		s.wait(t, 0)
 	}
+	// Where only HTTP/1.1 is spoken, net/http has the connection from the beginning.
+	s := startServer(t, "--cert", f.serverECDSA, "--key", f.serverECDSAKey, "--root", root, "--idle-timeout", "500ms")
+	response, err := pageClient(t, std, false).Get("https://" + s.address + "/large")
+	require.NoError(t, err)
+	defer response.Body.Close()
+	require.Eventually(t, func() bool { return strings.Contains(s.log.String(), "connection ended") }, commandTime, 50*time.Millisecond)
+	s.stop(t)
 }
