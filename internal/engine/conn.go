@@ -824,10 +824,14 @@ func (c *Conn) sendRest() error {
 		if !c.lockSend() {
 			return nil
 		}
+		// What others have left must not fail on the caller's write deadline.
+		c.patient = true
 		err := c.sendLocked(nil)
+		c.patient = false
+		later := c.unsent != nil
 		c.mu.Unlock()
 		c.sendMu.Unlock()
-		if err != nil {
+		if err != nil && !later {
 			return err
 		}
 	}
