@@ -451,10 +451,7 @@ func TestProxyWithFlags(t *testing.T) {
 }
 
 func TestProxyWithCurl(t *testing.T) {
-	curl, err := exec.LookPath("curl")
-	if err != nil {
-		t.Skip("curl is not installed")
-	}
+	curl := peer(t, "curl")
 	f := files(t)
 	eachProvider(t, func(t *testing.T, p tlsapi.Provider) {
 		s := startProxy(t, "127.0.0.1:0", "--provider", p.Name(), "--cert", f.serverECDSACombined, "--backend", hello(t, "to curl"))
