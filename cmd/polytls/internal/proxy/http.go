@@ -31,6 +31,7 @@ func (g *generation) handler() http.Handler {
 		if client, ok := httptls.ConnFromContext(r.Context()).(*conn); ok {
 			client.requests.Add(1)
 			defer client.requests.Add(-1)
+			client.http1.Store(r.ProtoMajor == 1)
 		}
 		if g.access.Load() != nil {
 			r = r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x))
