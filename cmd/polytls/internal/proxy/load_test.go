@@ -147,6 +147,8 @@ func TestReloadUnderLoad(t *testing.T) {
 func TestCertificateSwapUnderLoad(t *testing.T) {
 	eachProvider(t, func(t *testing.T, p tlsapi.Provider) {
 		s := newSite(t, p, HTTP, httpBackend(t, mirror))
+		// One connection waits for as long as the load takes.
+		s.listener.HeaderTimeout, s.listener.IdleTimeout = 0, 0
 		address := s.start(t)
 		l := startLoad(t, s, address)
 		kept := s.dial(t, address)
@@ -160,8 +162,10 @@ func TestCertificateSwapUnderLoad(t *testing.T) {
 		}
 		l.finish(t)
 		assert.Zero(t, l.refused.Load())
-		fmt.Fprint(kept, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-		_, err := kept.Read(make([]byte, 1))
+		require.NoError(t, kept.SetDeadline(time.Now().Add(patience)))
+		_, err := fmt.Fprint(kept, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		require.NoError(t, err)
+		_, err = kept.Read(make([]byte, 1))
 		assert.NoError(t, err)
 	})
 }
