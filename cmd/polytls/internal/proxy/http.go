@@ -49,6 +49,12 @@ func (g *generation) handler() http.Handler {
 				access.request(g.config.Name, r, x, duration)
 			}
 		}()
+		if r.Method == http.MethodConnect {
+			// Nothing is tunnelled, also not by a backend.
+			x.Header().Set("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE")
+			http.Error(x, http.StatusText(http.StatusMethodNotAllowed), http.StatusMethodNotAllowed)
+			return
+		}
 		if g.config.StallTimeout > 0 && r.Body != http.NoBody {
 			r.Body = &impatientBody{ReadCloser: r.Body, control: http.NewResponseController(w), limit: g.config.StallTimeout}
 		}
