@@ -460,6 +460,41 @@ func TestProxyWithFlags(t *testing.T) {
 	})
 }
 
+// The paths of Unix sockets are relative to the file, too, and are announced in
+// the form of a configuration.
+func TestProxyOnUnixSockets(t *testing.T) {
+	f := files(t)
+	folder, err := os.MkdirTemp("", "polytls") // Short enough for a socket.
+	require.NoError(t, err)
+	defer os.RemoveAll(folder)
+	back, err := net.Listen("unix", filepath.Join(folder, "back"))
+	require.NoError(t, err)
+	backend := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "through sockets") })}
+	go func() { _ = backend.Serve(back) }()
+	defer backend.Close()
+	name := filepath.Join(folder, "proxy.yaml")
+	require.NoError(t, os.WriteFile(name, []byte("admin: unix:admin\ndrain-timeout: 1s\nlisteners:\n  - address: unix:front\n    certificates: [{cert: "+
+		f.serverECDSACombined+"}]\n    backends: [{address: \"unix:back\"}]\n"), 0o600))
+	s := startProxy(t, "--config", name)
+	assert.Equal(t, "unix:"+filepath.Join(folder, "front"), s.address)
+	assert.Equal(t, "unix:"+filepath.Join(folder, "admin"), s.admin)
+	over := func(path string) *http.Client {
+		client := httpsClient(t, false)
+		client.Transport.(*http.Transport).DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(folder, path))
+		}
+		return client
+	}
+	text, _, err := ask(over("front"), "https://localhost")
+	require.NoError(t, err)
+	assert.Equal(t, "through sockets", text)
+	resp, err := over("admin").Get("http://localhost/healthz")
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	assert.Equal(t, http.StatusOK, resp.StatusCode)
+	s.stop(t)
+}
+
 func TestProxyWithCurl(t *testing.T) {
 	curl := peer(t, "curl")
 	f := files(t)

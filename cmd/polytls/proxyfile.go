@@ -400,6 +400,9 @@ func (s *section) set(flag *pflag.Flag, n *yaml.Node) error {
 				s.file.paths = append(s.file.paths, value)
 			}
 		}
+		if flag.Name == "address" || flag.Name == "admin" {
+			value = proxy.RelativeTo(s.file.folder, value)
+		}
 		if err := s.flags.Set(flag.Name, value); err != nil {
 			// pflag's frame around it names the flag.
 			if inner := errors.Unwrap(err); inner != nil {
