@@ -30,6 +30,7 @@ type load struct {
 	running sync.WaitGroup
 	done    atomic.Int64
 	refused atomic.Int64 // connections that were not made
+	pause   atomic.Int64 // the longest time in which nothing of this process ran
 
 	mu   sync.Mutex
 	lost []error
@@ -64,6 +65,12 @@ func startLoad(t *testing.T, s *site, address string) *load {
 			}
 		})
 	}
+	l.running.Go(func() {
+		for last := time.Now(); !l.stop.Load(); last = time.Now() {
+			time.Sleep(10 * time.Millisecond)
+			l.pause.Store(max(l.pause.Load(), int64(time.Since(last))))
+		}
+	})
 	t.Cleanup(func() { l.finish(t) })
 	return l
 }
@@ -104,7 +111,7 @@ func (l *load) finish(t *testing.T) {
 	l.running.Wait()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	assert.Empty(t, l.lost, "of %d requests", l.done.Load())
+	assert.Empty(t, l.lost, "of %d requests; the process stood still for %v at most", l.done.Load(), time.Duration(l.pause.Load()))
 	l.lost = nil
 }
 
