@@ -69,14 +69,14 @@ func checkStreams(rt *rapid.T, l *link, client, server tlsapi.Conn) {
 	handshakes := rapid.Bool().Draw(rt, "Handshake is called")
 
 	var goroutines atomic.Pointer[string]
-	watchdog := time.AfterFunc(30*time.Second, func() {
+	watchdog := afterTicks(30*time.Second, func() {
 		var dump bytes.Buffer
 		_ = pprof.Lookup("goroutine").WriteTo(&dump, 2)
 		text := dump.String()
 		goroutines.Store(&text)
 		l.wires[0].Break(errors.New("the connection hung"))
 	})
-	defer watchdog.Stop()
+	defer watchdog()
 	var group sync.WaitGroup
 	for _, u := range []*user{a, b} {
 		group.Go(func() {
@@ -102,6 +102,26 @@ func checkStreams(rt *rapid.T, l *link, client, server tlsapi.Conn) {
 	}
 	a.compare(rt, l)
 	b.compare(rt, l)
+}
+
+// afterTicks calls f when the program has run for the time given, in which it may
+// have been stopped for longer.
+func afterTicks(limit time.Duration, f func()) (stop func()) {
+	const tick = 100 * time.Millisecond
+	done := make(chan struct{})
+	go func() {
+		ticker := time.NewTicker(tick)
+		defer ticker.Stop()
+		for range limit / tick {
+			select {
+			case <-ticker.C:
+			case <-done:
+				return
+			}
+		}
+		f()
+	}()
+	return func() { close(done) }
 }
 
 // user has one end of a connection: it writes and reads at the same time.
@@ -209,7 +229,9 @@ func (u *user) ending() error {
 			if n, err := u.conn.Write([]byte("x")); n != 0 || err == nil {
 				fault = fmt.Errorf("a Write after CloseWrite returned %d, %v", n, err)
 			}
-			wait(u.doneReading.Load)
+			if err == nil {
+				wait(u.doneReading.Load)
+			}
 		}
 	}
 	if u.end != "Close" || u.failed.Load() {
@@ -348,7 +370,7 @@ func drawLink(rt *rapid.T) *link {
 	chunks, capacities := rapid.OneOf(rapid.Just(0), rapid.IntRange(1000, 20_000)), rapid.IntRange(3000, 40_000)
 	if rapid.Bool().Draw(rt, "in small pieces") {
 		l.most = 2000
-		chunks, capacities = rapid.IntRange(1, 50), rapid.IntRange(100, 4000)
+		chunks, capacities = rapid.IntRange(1, 50), rapid.OneOf(rapid.IntRange(100, 300), rapid.IntRange(300, 4000))
 	}
 	l.wires[0], l.wires[1] = tlstest.Pipe()
 	l.client, l.server = l.wires[0], l.wires[1]
