@@ -36,7 +36,9 @@ type generation struct {
 	over    bool
 	overCh  chan struct{} // closed when it is over
 	cutting bool
-	cutCh   chan struct{} // closed when connections are cut off
+	// alive ends when connections are cut off, by kill.
+	alive   context.Context
+	kill    context.CancelFunc
 	stopped sync.WaitGroup
 	finOnce sync.Once
 }
@@ -51,8 +53,9 @@ func newGeneration(l *Listener, options Options, access *atomic.Pointer[AccessLo
 	g := &generation{
 		config: l, serves: l.digest(), log: options.Log.With("listener", l.Name), access: access,
 		metrics: options.Metrics.listener(l.Name), conns: make(map[*conn]struct{}),
-		overCh: make(chan struct{}), cutCh: make(chan struct{}),
+		overCh: make(chan struct{}),
 	}
+	g.alive, g.kill = context.WithCancel(context.Background())
 	g.useTLS(l)
 	var err error
 	if g.pool, err = newPool(l, g.metrics); err != nil {
@@ -102,7 +105,7 @@ func (g *generation) take(accepted net.Conn) bool {
 	}
 	select {
 	case g.queue.accepted <- t:
-	case <-g.cutCh:
+	case <-g.alive.Done():
 		accepted.Close()
 		g.release()
 	}
@@ -191,7 +194,7 @@ func (g *generation) cutOff() (n int) {
 	g.mu.Lock()
 	if !g.cutting {
 		g.cutting = true
-		close(g.cutCh)
+		g.kill()
 	}
 	conns := make([]*conn, 0, len(g.conns))
 	for c := range g.conns {

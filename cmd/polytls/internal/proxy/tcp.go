@@ -32,7 +32,7 @@ func (g *generation) serveTCP(t *transport) {
 	}
 	began := time.Now()
 	record := connectionRecord{}
-	backend, chosen, err := g.pool.connect(context.Background(), c)
+	backend, chosen, err := g.pool.connect(g.alive, c)
 	if err == nil {
 		c.attach(backend)
 		record.received, record.sent, err = forward(c, backend)
