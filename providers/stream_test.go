@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/polytls/polytls/internal/uptime"
 	"github.com/polytls/polytls/providers"
 	"github.com/polytls/polytls/tlsapi"
 	"github.com/polytls/polytls/tlstest"
@@ -69,7 +70,7 @@ func checkStreams(rt *rapid.T, l *link, client, server tlsapi.Conn) {
 	handshakes := rapid.Bool().Draw(rt, "Handshake is called")
 
 	var goroutines atomic.Pointer[string]
-	watchdog := afterTicks(30*time.Second, func() {
+	watchdog := uptime.AfterFunc(30*time.Second, func() {
 		var dump bytes.Buffer
 		_ = pprof.Lookup("goroutine").WriteTo(&dump, 2)
 		text := dump.String()
@@ -102,26 +103,6 @@ func checkStreams(rt *rapid.T, l *link, client, server tlsapi.Conn) {
 	}
 	a.compare(rt, l)
 	b.compare(rt, l)
-}
-
-// afterTicks calls f when the program has run for the time given, in which it may
-// have been stopped for longer.
-func afterTicks(limit time.Duration, f func()) (stop func()) {
-	const tick = 100 * time.Millisecond
-	done := make(chan struct{})
-	go func() {
-		ticker := time.NewTicker(tick)
-		defer ticker.Stop()
-		for range limit / tick {
-			select {
-			case <-ticker.C:
-			case <-done:
-				return
-			}
-		}
-		f()
-	}()
-	return func() { close(done) }
 }
 
 // user has one end of a connection: it writes and reads at the same time.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/polytls/polytls/internal/linger"
+	"github.com/polytls/polytls/internal/uptime"
 	"github.com/polytls/polytls/tlsapi"
 )
 
@@ -20,7 +21,8 @@ const (
 	// it, not noticed where it does not.
 	tailWait = 50 * time.Millisecond
 	// deafLimit is how long Close waits for a transport that accepts write
-	// deadlines and does not keep them.
+	// deadlines and does not keep them, as time in which the program runs: one
+	// that was suspended has not seen the deadline pass.
 	deafLimit = 500 * time.Millisecond
 )
 
@@ -268,8 +270,7 @@ func (c *Conn) sendSoon(t *tail) bool {
 	if !limited {
 		return false
 	}
-	deaf := time.AfterFunc(deafLimit, func() { c.transport.Close() })
-	defer deaf.Stop()
+	defer uptime.AfterFunc(deafLimit, func() { c.transport.Close() })()
 	done, _ := c.pump(false)
 	t.late = time.Since(begin) >= tailWait
 	if done && !c.closed {

@@ -1,0 +1,37 @@
+package uptime
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+)
+
+func TestReceive(t *testing.T) {
+	full := make(chan int, 1)
+	full <- 1
+	got, ok := Receive(full, time.Hour)
+	assert.Equal(t, 1, got)
+	assert.True(t, ok)
+
+	begin := time.Now()
+	_, ok = Receive(full, 50*time.Millisecond)
+	assert.False(t, ok)
+	assert.GreaterOrEqual(t, time.Since(begin), 50*time.Millisecond)
+
+	close(full)
+	_, ok = Receive(full, time.Hour)
+	assert.True(t, ok)
+}
+
+func TestStop(t *testing.T) {
+	called := make(chan struct{})
+	stop := AfterFunc(3*tick, func() { close(called) })
+	stop()
+	stop()
+	_, ok := Receive(called, 5*tick)
+	assert.False(t, ok)
+
+	AfterFunc(0, func() { close(called) })
+	<-called
+}
