@@ -36,9 +36,8 @@ type generation struct {
 	over    bool
 	overCh  chan struct{} // closed when it is over
 	cutting bool
-	// alive ends when connections are cut off, by kill.
-	alive   context.Context
-	kill    context.CancelFunc
+	cut     context.CancelFunc // when connections are cut off
+	uncut   context.Context    // ends then
 	stopped sync.WaitGroup
 	finOnce sync.Once
 }
@@ -55,7 +54,7 @@ func newGeneration(l *Listener, options Options, access *atomic.Pointer[AccessLo
 		metrics: options.Metrics.listener(l.Name), conns: make(map[*conn]struct{}),
 		overCh: make(chan struct{}),
 	}
-	g.alive, g.kill = context.WithCancel(context.Background())
+	g.uncut, g.cut = context.WithCancel(context.Background())
 	g.useTLS(l)
 	var err error
 	if g.pool, err = newPool(l, g.metrics); err != nil {
@@ -105,7 +104,7 @@ func (g *generation) take(accepted net.Conn) bool {
 	}
 	select {
 	case g.queue.accepted <- t:
-	case <-g.alive.Done():
+	case <-g.uncut.Done():
 		accepted.Close()
 		g.release()
 	}
@@ -194,7 +193,7 @@ func (g *generation) cutOff() (n int) {
 	g.mu.Lock()
 	if !g.cutting {
 		g.cutting = true
-		g.kill()
+		g.cut()
 	}
 	conns := make([]*conn, 0, len(g.conns))
 	for c := range g.conns {
@@ -218,6 +217,7 @@ func (g *generation) finish() {
 			g.http.Close()
 		}
 		g.pool.close()
+		g.cut()
 	})
 	g.stopped.Wait()
 }
