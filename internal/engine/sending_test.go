@@ -10,6 +10,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/polytls/polytls/internal/uptime"
 )
 
 // textEngine encrypts nothing; its close_notify is a full stop.
@@ -92,9 +94,27 @@ func (t *scriptedTransport) expect(tt *testing.T, text string) {
 		require.Equal(tt, text, got)
 	case <-t.closed:
 		require.Fail(tt, "the transport was closed instead of getting "+text)
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		require.Fail(tt, "nothing was sent instead of "+text)
 	}
+}
+
+// take is expect with an answer: all of it is taken.
+func (t *scriptedTransport) take(tt *testing.T, text string) {
+	tt.Helper()
+	t.expect(tt, text)
+	t.answers <- answer{}
+}
+
+// expectClose closes the connection, which sends the texts.
+func (t *scriptedTransport) expectClose(tt *testing.T, c *Conn, texts ...string) {
+	tt.Helper()
+	closed := make(chan error, 1)
+	go func() { closed <- c.Close() }()
+	for _, text := range texts {
+		t.take(tt, text)
+	}
+	require.NoError(tt, <-closed)
 }
 
 // scripted returns a client after the handshake.
@@ -143,13 +163,9 @@ func startWrite(c *Conn, text string) <-chan written {
 // requireWritten returns what a Write came to, in reasonable time.
 func requireWritten(t *testing.T, done <-chan written) written {
 	t.Helper()
-	select {
-	case w := <-done:
-		return w
-	case <-time.After(10 * time.Second):
-		require.Fail(t, "the Write has not returned")
-		return written{}
-	}
+	w, ok := uptime.Receive(done, 10*time.Second)
+	require.True(t, ok, "the Write has not returned")
+	return w
 }
 
 // A Write that waits for others to send has sent nothing when a failure ends the
@@ -187,8 +203,7 @@ func TestCloseEndsAWriteThatWaitsForItsTurn(t *testing.T) {
 	assert.ErrorIs(t, w.err, net.ErrClosed)
 	require.NoError(t, <-closed)
 	transport.answers <- answer{}
-	transport.expect(t, ".")
-	transport.answers <- answer{}
+	transport.take(t, ".")
 	<-transport.closed
 }
 
@@ -205,8 +220,7 @@ func TestOutputOfOthersBehindAWrite(t *testing.T) {
 	assert.Equal(t, written{4, nil}, requireWritten(t, write))
 
 	write = startWrite(c, "more")
-	transport.expect(t, "date")
-	transport.answers <- answer{}
+	transport.take(t, "date")
 	transport.expect(t, "more")
 	c.add(e, "update")
 	transport.answers <- answer{}
@@ -214,13 +228,7 @@ func TestOutputOfOthersBehindAWrite(t *testing.T) {
 	transport.answers <- answer{left: 1, err: os.ErrDeadlineExceeded}
 	assert.Equal(t, written{4, nil}, requireWritten(t, write))
 
-	closed := make(chan error, 1)
-	go func() { closed <- c.Close() }()
-	transport.expect(t, "e")
-	transport.answers <- answer{}
-	transport.expect(t, ".")
-	transport.answers <- answer{}
-	require.NoError(t, <-closed)
+	transport.expectClose(t, c, "e", ".")
 }
 
 // A transport that fails behind a Write's own data fails the next one.
@@ -262,20 +270,14 @@ func TestReadThatSendsPastTheWriteDeadline(t *testing.T) {
 			require.ErrorIs(t, <-read, os.ErrDeadlineExceeded)
 			continue
 		}
-		transport.expect(t, "te")
-		transport.answers <- answer{}
+		transport.take(t, "te")
 		require.NoError(t, c.SetReadDeadline(time.Unix(1, 0)))
 		require.ErrorIs(t, <-read, os.ErrDeadlineExceeded)
 	}
 	write := startWrite(c, "data")
-	transport.expect(t, "data")
-	transport.answers <- answer{}
+	transport.take(t, "data")
 	assert.Equal(t, written{4, nil}, requireWritten(t, write))
-	closed := make(chan error, 1)
-	go func() { closed <- c.Close() }()
-	transport.expect(t, ".")
-	transport.answers <- answer{}
-	require.NoError(t, <-closed)
+	transport.expectClose(t, c, ".")
 }
 
 // A tail that is not taken at once is out when it is: the input that comes
