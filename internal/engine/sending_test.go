@@ -207,40 +207,35 @@ func TestCloseEndsAWriteThatWaitsForItsTurn(t *testing.T) {
 	<-transport.closed
 }
 
+// writeAndAdd writes data, behind what was left. Others add an update meanwhile,
+// which the transport answers with last.
+func (t *scriptedTransport) writeAndAdd(tt *testing.T, c *Conn, e *textEngine, last answer, left ...string) {
+	tt.Helper()
+	write := startWrite(c, "data")
+	for _, text := range left {
+		t.take(tt, text)
+	}
+	t.expect(tt, "data")
+	c.add(e, "update")
+	t.answers <- answer{}
+	t.expect(tt, "update")
+	t.answers <- last
+	assert.Equal(tt, written{4, nil}, requireWritten(tt, write))
+}
+
 // What others add during a Write goes out behind it. A deadline that cuts it off
 // is fatal for nobody: the rest comes before all else.
 func TestOutputOfOthersBehindAWrite(t *testing.T) {
 	c, e, transport := scripted(t, Options{})
-	write := startWrite(c, "data")
-	transport.expect(t, "data")
-	c.add(e, "update")
-	transport.answers <- answer{}
-	transport.expect(t, "update")
-	transport.answers <- answer{left: 4, err: os.ErrDeadlineExceeded}
-	assert.Equal(t, written{4, nil}, requireWritten(t, write))
-
-	write = startWrite(c, "more")
-	transport.take(t, "date")
-	transport.expect(t, "more")
-	c.add(e, "update")
-	transport.answers <- answer{}
-	transport.expect(t, "update")
-	transport.answers <- answer{left: 1, err: os.ErrDeadlineExceeded}
-	assert.Equal(t, written{4, nil}, requireWritten(t, write))
-
+	transport.writeAndAdd(t, c, e, answer{left: 4, err: os.ErrDeadlineExceeded})
+	transport.writeAndAdd(t, c, e, answer{left: 1, err: os.ErrDeadlineExceeded}, "date")
 	transport.expectClose(t, c, "e", ".")
 }
 
 // A transport that fails behind a Write's own data fails the next one.
 func TestFailureBehindAWrite(t *testing.T) {
 	c, e, transport := scripted(t, Options{})
-	write := startWrite(c, "data")
-	transport.expect(t, "data")
-	c.add(e, "update")
-	transport.answers <- answer{}
-	transport.expect(t, "update")
-	transport.answers <- answer{left: 6, err: syscall.EPIPE}
-	assert.Equal(t, written{4, nil}, requireWritten(t, write))
+	transport.writeAndAdd(t, c, e, answer{left: 6, err: syscall.EPIPE})
 	n, err := c.Write([]byte("more"))
 	assert.Zero(t, n)
 	require.ErrorIs(t, err, syscall.EPIPE)
