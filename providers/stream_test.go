@@ -70,14 +70,15 @@ func checkStreams(rt *rapid.T, l *link, client, server tlsapi.Conn) {
 	handshakes := rapid.Bool().Draw(rt, "Handshake is called")
 
 	var goroutines atomic.Pointer[string]
-	watchdog := uptime.AfterFunc(30*time.Second, func() {
+	var watchdog uptime.Timer
+	watchdog.Start(30*time.Second, func() {
 		var dump bytes.Buffer
 		_ = pprof.Lookup("goroutine").WriteTo(&dump, 2)
 		text := dump.String()
 		goroutines.Store(&text)
 		l.wires[0].Break(errors.New("the connection hung"))
 	})
-	defer watchdog()
+	defer watchdog.Stop()
 	var group sync.WaitGroup
 	for _, u := range []*user{a, b} {
 		group.Go(func() {

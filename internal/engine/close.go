@@ -204,6 +204,8 @@ type tail struct {
 	sent chan struct{} // closed when nothing is left to send
 	// late is set when the transport has not taken it in time; read after sent.
 	late bool
+	// deaf closes a transport that ignores the deadline of the first try.
+	deaf uptime.Timer
 }
 
 // startTail sends the engine's output, for at most tailLimit. It waits for it for
@@ -270,7 +272,8 @@ func (c *Conn) sendSoon(t *tail) bool {
 	if !limited {
 		return false
 	}
-	defer uptime.AfterFunc(deafLimit, func() { c.transport.Close() })()
+	t.deaf.Start(deafLimit, func() { c.transport.Close() })
+	defer t.deaf.Stop()
 	done, _ := c.pump(false)
 	t.late = time.Since(begin) >= tailWait
 	if done && !c.closed {

@@ -11,44 +11,55 @@ import (
 // tick is what a limit is counted in: of a time without a run no more counts.
 const tick = 20 * time.Millisecond
 
-// AfterFunc calls f, in a goroutine of its own, when the program has run for the
-// limit; not after stop.
-func AfterFunc(limit time.Duration, f func()) (stop func()) {
-	var mu sync.Mutex
-	var timer *time.Timer
-	left := limit
-	look := func() {
-		mu.Lock()
-		defer mu.Unlock()
-		if timer == nil {
-			return
-		}
-		if left -= tick; left > 0 {
-			timer.Reset(min(left, tick))
-			return
-		}
-		timer = nil
-		go f()
+// Timer calls a function when the program has run for a limit. The zero value has
+// none.
+type Timer struct {
+	mu    sync.Mutex
+	timer *time.Timer
+	left  time.Duration
+	f     func()
+}
+
+// Start calls f, in a goroutine of its own, when the program has run for the limit;
+// not after Stop. A Timer is started once.
+func (t *Timer) Start(limit time.Duration, f func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.left, t.f = limit, f
+	t.timer = time.AfterFunc(min(limit, tick), t.look)
+}
+
+// Stop may be called at any time after Start.
+func (t *Timer) Stop() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.timer != nil {
+		t.timer.Stop()
+		t.timer = nil
 	}
-	mu.Lock()
-	defer mu.Unlock()
-	timer = time.AfterFunc(min(left, tick), look)
-	return func() {
-		mu.Lock()
-		defer mu.Unlock()
-		if timer != nil {
-			timer.Stop()
-			timer = nil
-		}
+}
+
+func (t *Timer) look() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.timer == nil {
+		return
 	}
+	if t.left -= tick; t.left > 0 {
+		t.timer.Reset(min(t.left, tick))
+		return
+	}
+	t.timer = nil
+	go t.f()
 }
 
 // Receive returns what comes from the channel, and whether that was within the
 // limit. A channel that is closed gives the zero value.
 func Receive[T any](from <-chan T, limit time.Duration) (got T, ok bool) {
 	over := make(chan struct{})
-	stop := AfterFunc(limit, func() { close(over) })
-	defer stop()
+	var timer Timer
+	timer.Start(limit, func() { close(over) })
+	defer timer.Stop()
 	select {
 	case got = <-from:
 		return got, true

@@ -26,12 +26,13 @@ func TestReceive(t *testing.T) {
 
 func TestStop(t *testing.T) {
 	called := make(chan struct{})
-	stop := AfterFunc(3*tick, func() { close(called) })
-	stop()
-	stop()
+	var timer Timer
+	timer.Start(3*tick, func() { close(called) })
+	timer.Stop()
+	timer.Stop()
 	_, ok := Receive(called, 5*tick)
 	assert.False(t, ok)
 
-	AfterFunc(0, func() { close(called) })
+	new(Timer).Start(0, func() { close(called) })
 	<-called
 }
