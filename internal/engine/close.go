@@ -112,10 +112,7 @@ func (c *Conn) Close() error {
 		c.mu.Unlock()
 		t = c.startTail()
 	}
-	if t.stalled() {
-		return c.closeTransport()
-	}
-	woken := c.wakeReader()
+	woken := t.wakeSender() && c.wakeReader()
 	switch {
 	case t.waits() && !woken:
 		return c.closeTransport()
@@ -204,7 +201,9 @@ type tail struct {
 	sent chan struct{} // closed when nothing is left to send
 	// late is set when the transport has not taken it in time; read after sent.
 	late bool
-	// deaf closes a transport that ignores the deadline of the first try.
+	// begun is set when nobody else sends any more; guarded by the connection's mu.
+	begun bool
+	// deaf closes a transport that ignores a deadline that Close has set.
 	deaf uptime.Timer
 }
 
@@ -219,9 +218,8 @@ func (c *Conn) startTail() *tail {
 	t := &tail{conn: c, sent: make(chan struct{})}
 	c.tail = t
 	c.users++
-	mine := !c.sending
-	if mine {
-		c.sending = true
+	if !c.sending {
+		c.sending, t.begun = true, true
 		if c.sendAtOnce() || c.sendSoon(t) {
 			c.endSending()
 			c.leaveLocked()
@@ -230,6 +228,7 @@ func (c *Conn) startTail() *tail {
 			return t
 		}
 	}
+	mine := t.begun
 	c.mu.Unlock()
 	c.limitWrites(tailLimit)
 	go func() {
@@ -237,6 +236,11 @@ func (c *Conn) startTail() *tail {
 		c.mu.Lock()
 		if !mine {
 			c.beginSending()
+			t.begun = true
+			c.mu.Unlock()
+			t.deaf.Stop()
+			c.limitWrites(tailLimit)
+			c.mu.Lock()
 		}
 		_ = c.sendAll(false)
 		c.leaveLocked()
@@ -303,17 +307,24 @@ func (t *tail) waits() bool {
 	}
 }
 
-// stalled reports whether the tail waits behind a Write that the peer does not
-// take: a Write that Close must wake.
-func (t *tail) stalled() bool {
-	if !t.waits() {
-		return false
+// wakeSender ends the Write, or what else sends, that the tail waits for; false when
+// the transport has no deadlines. A Write that has been taken and has yet to return
+// does not notice, and the tail follows it.
+func (t *tail) wakeSender() bool {
+	c := t.conn
+	c.deadlineMu.Lock()
+	defer c.deadlineMu.Unlock()
+	c.mu.Lock()
+	begun := t.begun
+	if !begun {
+		t.deaf.Start(deafLimit, func() { c.transport.Close() })
 	}
-	if t.conn.writeMu.TryLock() {
-		t.conn.writeMu.Unlock()
-		return false
+	c.mu.Unlock()
+	if begun {
+		return true
 	}
-	return true
+	// The tail sets its own deadline when it has begun, and so after this one.
+	return c.transport.SetWriteDeadline(time.Unix(1, 0)) == nil
 }
 
 // closeBehind closes the transport as soon as the tail is out, or lingers where it

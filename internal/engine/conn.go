@@ -777,7 +777,7 @@ func (c *Conn) pump(deadline bool) (done bool, err error) {
 	switch {
 	case !own:
 		return true, nil
-	case c.closed && c.sendErr.Kind != tlsapi.KindTimeout:
+	case c.closed:
 		return true, ClosedError(c.options.Provider, "write")
 	}
 	return true, c.sendErr

@@ -294,3 +294,16 @@ func TestTailReadsWhatComes(t *testing.T) {
 	_, err = two.Read(make([]byte, 1))
 	assert.Equal(t, io.EOF, err)
 }
+
+// A Write that has been taken and is late to return does not lose the close_notify.
+func TestCloseBehindAWriteThatIsLateToReturn(t *testing.T) {
+	c, _, transport := scripted(t, Options{})
+	write := startWrite(c, "data")
+	transport.expect(t, "data")
+	// Longer than Close waits.
+	require.NoError(t, c.Close())
+	transport.answers <- answer{}
+	assert.Equal(t, written{4, nil}, requireWritten(t, write))
+	transport.take(t, ".")
+	<-transport.closed
+}
