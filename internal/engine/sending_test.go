@@ -303,6 +303,9 @@ func TestCloseBehindAWriteThatIsLateToReturn(t *testing.T) {
 	// Longer than Close waits.
 	require.NoError(t, c.Close())
 	transport.answers <- answer{}
+	// The deadline by which Close wakes a Write is none for the close_notify.
+	transport.expect(t, ".")
+	transport.answers <- answer{left: 1, err: os.ErrDeadlineExceeded}
 	assert.Equal(t, written{4, nil}, requireWritten(t, write))
 	transport.take(t, ".")
 	<-transport.closed
