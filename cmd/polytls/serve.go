@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -151,7 +152,7 @@ func (c *serveCommand) run(cmd *cobra.Command, address string) error {
 	var handler http.Handler
 	switch {
 	case files != nil:
-		mode, handler = "files of "+c.root, http.FileServerFS(files.FS())
+		mode, handler = "files of "+c.root, http.FileServerFS(folder{files})
 	case c.page:
 		mode, handler = "page at https://"+listener.Addr().String()+"/", pageHandler(requestConn)
 	}
@@ -184,6 +185,18 @@ func (c *serveCommand) listen(ctx context.Context, address string) (net.Listener
 		config.KeepAlive = -1
 	}
 	return config.Listen(ctx, "tcp", address)
+}
+
+// folder is the file system of a root.
+type folder struct{ root *os.Root }
+
+// Open opens without waiting, also for the other end of a pipe that lies in the
+// folder. For Go such a file is ready to be polled, which saves four system calls.
+func (f folder) Open(name string) (fs.File, error) {
+	if !fs.ValidPath(name) {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrInvalid}
+	}
+	return f.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 }
 
 // chooseHTTP sets the protocols to offer where HTTP is served.
