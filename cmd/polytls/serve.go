@@ -353,6 +353,9 @@ func (s *tlsServer) handle(ctx context.Context, transport net.Conn) error {
 		return err
 	}
 	if err := s.serve(ctx, conn); err != nil {
+		if len(attributes) == 0 {
+			attributes = []any{clientAttribute(conn)}
+		}
 		s.log.Warn("connection failed", append(attributes, "kind", tlsapi.KindOf(err).Name(), "error", handshakelog.Text(err.Error()))...)
 		return err
 	}
@@ -370,17 +373,15 @@ func (s *tlsServer) newConn(transport net.Conn) (tlsapi.Conn, error) {
 	return conn, nil
 }
 
-// handshake returns what the log says of the connection. Its error has been logged.
+// handshake returns what the log says of the connection, nothing where it does not
+// tell of all. Its error has been logged.
 func (s *tlsServer) handshake(ctx context.Context, conn tlsapi.Conn) (attributes []any, err error) {
-	client := clientAttribute(conn)
 	if err := conn.HandshakeContext(ctx); err != nil {
-		s.log.Warn("handshake failed", client, "kind", tlsapi.KindOf(err).Name(), "error", handshakelog.Text(err.Error()))
+		s.log.Warn("handshake failed", clientAttribute(conn), "kind", tlsapi.KindOf(err).Name(), "error", handshakelog.Text(err.Error()))
 		return nil, err
 	}
-	// Where every connection is logged; others pay nothing for it.
-	attributes = []any{client}
 	if s.log.Enabled(ctx, slog.LevelInfo) {
-		attributes = append(attributes, connectionAttributes(conn)...)
+		attributes = append([]any{clientAttribute(conn)}, connectionAttributes(conn)...)
 	}
 	return attributes, nil
 }
