@@ -36,6 +36,11 @@ func setTimerSlack(args []string) {
 	if command < 0 || args[command] != "serve" && args[command] != "proxy" {
 		return
 	}
+	// Not /proc/self/exe, which would become the process's name.
+	program, err := os.Executable()
+	if err != nil {
+		return
+	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if slack, err := unix.PrctlRetInt(unix.PR_GET_TIMERSLACK, 0, 0, 0, 0); err != nil || slack >= timerSlack {
@@ -44,7 +49,7 @@ func setTimerSlack(args []string) {
 	if unix.Prctl(unix.PR_SET_TIMERSLACK, timerSlack, 0, 0, 0) != nil {
 		return
 	}
-	_ = syscall.Exec("/proc/self/exe", os.Args, append(os.Environ(), timerSlackSet+"=1"))
+	_ = syscall.Exec(program, os.Args, append(os.Environ(), timerSlackSet+"=1"))
 	// Zero is what it was when the thread began.
 	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 0, 0, 0, 0)
 }
