@@ -20,10 +20,10 @@ const (
 
 // setTimerSlack starts a server's program again with another timer slack, in the
 // same process. Go's monitor thread sleeps 20 µs at a time as long as calls of C or
-// of the system take that long, as handshakes do. It woke 4 to 6 times per short
-// connection, which was a tenth of the connection's processor time. The slack makes
-// its sleeps longer; the thread inherits it from the one that starts the program, so
-// that it is too late for it in main.
+// of the system take that long, as handshakes do, and needed 8 % of the processor
+// time of a short connection (docs/PERFORMANCE.md). The slack makes its sleeps
+// longer. The thread inherits it from the one that starts the program: in main it is
+// too late.
 //
 // A slack that is as large already, as TimerSlackNSec of systemd sets it, is left
 // alone. Where the program cannot be started again it goes on as it is.
