@@ -51,7 +51,7 @@ keys) for the connections to come; a mistake in them leaves everything as it was
 
 Without GOGC in the environment it is 400: memory of short connections is
 collected seldom. On Linux it starts itself again, in the same process, with a
-timer slack of 1 ms, unless it has as much.
+timer slack of 2 ms, unless it has as much.
 
 An option that the provider does not support is refused at the start.`
 

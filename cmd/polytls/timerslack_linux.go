@@ -13,7 +13,7 @@ import (
 const (
 	// timerSlack is how much later than asked for a timer of a server may wake a
 	// thread, in nanoseconds; Linux has 50 µs.
-	timerSlack = 1_000_000
+	timerSlack = 2_000_000
 	// timerSlackSet is in the environment once the program was started again.
 	timerSlackSet = "POLYTLS_TIMER_SLACK_SET"
 )
