@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"bytes"
 	"time"
 
 	"github.com/polytls/polytls/internal/blinding"
@@ -19,13 +18,7 @@ func (c *Conn) blind() {
 	if c.options.MaxBlindingDelay <= 0 || c.hold != nil || c.closed || c.aborted {
 		return
 	}
-	var alert []byte
-	if c.engine.HasOutput() {
-		// Without any, TakeOutput would give back memory that somebody may be
-		// sending from.
-		alert = bytes.Clone(c.engine.TakeOutput())
-	}
-	c.hold = blinding.New(c.transport, alert)
+	c.hold = blinding.New(c.transport, c.engine.DropOutput())
 }
 
 // startBlinding starts the delay of a failure that is blinded, and wakes calls

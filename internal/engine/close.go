@@ -52,7 +52,7 @@ func (c *Conn) CloseWrite() error {
 	}
 	res := c.engine.CloseNotify()
 	if res.Status == Failed {
-		c.readable = true
+		c.readable.Store(true)
 		c.writeErr = ResultError(c.options.Provider, "close", res, c.engine.ErrorText())
 		err := c.writeErr
 		c.mu.Unlock()
@@ -73,6 +73,8 @@ func (c *Conn) Close() error {
 		return ClosedError(c.options.Provider, "close")
 	}
 	c.closed = true
+	c.closing.Store(true)
+	c.readable.Store(true)
 	c.users++
 	c.plain.drop()
 	c.giveUpWork()
@@ -143,6 +145,7 @@ func (c *Conn) linger() bool {
 		c.readMu.Lock()
 		//lint:ignore SA2001 whoever held it has left the transport
 		c.readMu.Unlock()
+		c.freeClosed()
 	})
 }
 

@@ -79,20 +79,25 @@ type Conn struct {
 
 	mu     sync.Mutex
 	engine Engine
-	// users counts the calls inside; the engine is freed when the connection
-	// is closed and the last has left.
+	// users counts the calls inside that hold neither readMu nor writeMu to their
+	// end; the engine is freed when the connection is closed, the last has left,
+	// and nobody has either lock: see freeUnused.
 	users  int
 	closed bool
 	freed  bool
+	// closing is closed, for who has just given up readMu or writeMu.
+	closing atomic.Bool
 	// workGivenUp is not nil while the handshake waits for work; Close and the
 	// end of any caller's context close it.
 	workGivenUp chan struct{}
 	// readErr and writeErr are what all later Reads and Writes return.
 	readErr, writeErr error
 	closeNotifySent   bool
-	// readable is set when the engine may have something to read without more
-	// input.
-	readable bool
+	// readable is set when a Read has something to look at without more input:
+	// data that the engine may have, an error, the end of the connection. It is
+	// written with mu held; a Read that finds it unset goes to the transport at
+	// once.
+	readable atomic.Bool
 	// plain is what has been decrypted and nobody has read yet: Reads of a few
 	// bytes are served from it.
 	plain plaintext
@@ -204,6 +209,7 @@ func (c *Conn) HandshakeContext(ctx context.Context) error {
 		c.handshakeErr = err
 		c.mu.Lock()
 		c.readErr, c.writeErr = err, err
+		c.readable.Store(true)
 		c.mu.Unlock()
 		if c.options.HandshakeFailed != nil {
 			c.options.HandshakeFailed(err)
@@ -212,7 +218,7 @@ func (c *Conn) HandshakeContext(ctx context.Context) error {
 	}
 	c.mu.Lock()
 	c.takeHellos()
-	c.readable = true
+	c.readable.Store(true)
 	c.handshakeDone.Store(true)
 	c.mu.Unlock()
 	if c.options.HandshakeComplete != nil {
@@ -284,7 +290,7 @@ func (c *Conn) handshake(ctx *limitedContext) error {
 		}
 		if keyErr != nil {
 			c.mu.Lock()
-			c.engine.TakeOutput()
+			c.engine.DropOutput()
 			c.mu.Unlock()
 			return keyErr
 		}
@@ -368,7 +374,7 @@ func (c *Conn) onlyTicketsLeft() bool {
 func (c *Conn) dropOutput() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.engine.TakeOutput()
+	c.engine.DropOutput()
 	c.blind()
 }
 
@@ -501,20 +507,22 @@ func (c *Conn) Read(p []byte) (int, error) {
 		}
 	}
 	c.readMu.Lock()
-	defer c.readMu.Unlock()
-	entered := false
-	defer func() {
-		if entered {
-			c.leave()
-		}
-	}()
-	return c.read(p, &entered)
+	n, err := c.read(p)
+	c.readMu.Unlock()
+	c.freeClosed()
+	return n, err
 }
 
-// read is Read after the handshake, with readMu held. entered says whether it is
-// counted among the users.
-func (c *Conn) read(p []byte, entered *bool) (int, error) {
+// read is Read after the handshake, with readMu held.
+func (c *Conn) read(p []byte) (int, error) {
 	received := false
+	if !c.readable.Load() {
+		// Asking the library when it has nothing costs more than this look.
+		if err := c.receive("read"); err != nil {
+			return 0, err
+		}
+		received = true
+	}
 	for {
 		c.mu.Lock()
 		if c.closed {
@@ -529,10 +537,11 @@ func (c *Conn) read(p []byte, entered *bool) (int, error) {
 		res := Result{Status: WantInput}
 		var text string
 		var sessions [][]byte
-		// Asking the library when it has nothing costs more than this look.
-		if c.readable || received {
+		if readable := c.readable.Load(); readable || received {
 			res = c.decrypt(p)
-			c.readable = res.Status != WantInput && (res.Status != OK || res.Flags&FlagPending != 0)
+			if more := res.Status != WantInput && (res.Status != OK || res.Flags&FlagPending != 0); more != readable {
+				c.readable.Store(more)
+			}
 			if res.Status == Failed {
 				text = c.engine.ErrorText()
 			} else {
@@ -544,17 +553,9 @@ func (c *Conn) read(p []byte, entered *bool) (int, error) {
 			c.heard = true
 			if !output && sessions == nil {
 				// Nothing but the data: the way of nearly every Read.
-				if *entered {
-					*entered = false
-					c.leaveLocked()
-				}
 				c.mu.Unlock()
 				return res.N, nil
 			}
-		}
-		if !*entered {
-			*entered = true
-			c.users++
 		}
 		switch res.Status {
 		case Closed:
@@ -617,19 +618,14 @@ func (c *Conn) Write(p []byte) (int, error) {
 		}
 	}
 	c.writeMu.Lock()
-	defer c.writeMu.Unlock()
-	entered := false
-	defer func() {
-		if entered {
-			c.leave()
-		}
-	}()
-	return c.write(p, &entered)
+	n, err := c.write(p)
+	c.writeMu.Unlock()
+	c.freeClosed()
+	return n, err
 }
 
-// write is Write after the handshake, with writeMu held. entered says whether it
-// is counted among the users.
-func (c *Conn) write(p []byte, entered *bool) (n int, err error) {
+// write is Write after the handshake, with writeMu held.
+func (c *Conn) write(p []byte) (n int, err error) {
 	for {
 		// Whoever sends now may have to wait, which is nothing that a Write
 		// with an error should do.
@@ -642,17 +638,13 @@ func (c *Conn) write(p []byte, entered *bool) (n int, err error) {
 			}
 			return n, ClosedError(c.options.Provider, "write")
 		}
-		if !*entered {
-			*entered = true
-			c.users++
-		}
 		var res Result
 		if err = c.writeErr; err == nil && len(p) > 0 {
 			res = c.engine.Write(p[n:])
 			c.writing = n+res.N < len(p)
 			if res.Status != OK && res.Status != WantOutput {
 				c.writeErr = ResultError(c.options.Provider, "write", res, c.engine.ErrorText())
-				c.readable = true
+				c.readable.Store(true)
 				err = c.writeErr
 			}
 		}
@@ -668,14 +660,10 @@ func (c *Conn) write(p []byte, entered *bool) (n int, err error) {
 			c.mu.Unlock()
 			err = c.send()
 		} else {
+			all := c.unsent == nil
 			out := c.takeOutput()
 			c.mu.Unlock()
-			err = c.sendLocked(out)
-			if n+res.N == len(p) {
-				*entered = false
-				c.leaveLocked()
-			}
-			c.mu.Unlock()
+			err = c.sendTaken(out, all)
 			c.sendMu.Unlock()
 			if err == nil {
 				err = c.sendRest()
@@ -689,6 +677,24 @@ func (c *Conn) write(p []byte, entered *bool) (n int, err error) {
 			return n, nil
 		}
 	}
+}
+
+// sendTaken sends a Write's output, which was taken out of the engine before. Where
+// that was all that there was, nobody looks for more: who adds to it sees to its
+// sending. It is called with sendMu held.
+func (c *Conn) sendTaken(out []byte, all bool) error {
+	if all && c.sendErr == nil && len(out) > 0 {
+		n, err := c.put(out)
+		if err == nil {
+			c.engine.OutputSent()
+			return nil
+		}
+		c.sendFailed(err, out[n:])
+		out = nil
+	}
+	err := c.sendLocked(out)
+	c.mu.Unlock()
+	return err
 }
 
 // send sends all output of the engine.
@@ -870,22 +876,27 @@ func (c *Conn) sendLocked(out []byte) error {
 // transmit gives output to the transport. It is called with sendMu held, and
 // returns with mu held, too.
 func (c *Conn) transmit(out []byte) {
+	// Where sending has failed, part of a record may be out: nothing can follow it.
 	if c.sendErr == nil {
-		n, err := 0, errAskTransport
-		if c.socket != nil {
-			n, err = c.socket.write(out)
-		}
-		if err == errAskTransport {
-			var more int
-			more, err = c.writeTransport(out[n:])
-			n += more
-		}
-		if err != nil {
+		if n, err := c.put(out); err != nil {
 			c.sendFailed(err, out[n:])
 		}
 	}
-	// Where sending has failed, part of a record may be out: nothing can follow it.
 	c.mu.Lock()
+}
+
+// put writes all of out to the transport, or says how much was written and why it
+// was not all. It is called with sendMu held.
+func (c *Conn) put(out []byte) (n int, err error) {
+	if c.socket == nil {
+		return c.writeTransport(out)
+	}
+	if n, err = c.socket.write(out); err == errAskTransport {
+		var more int
+		more, err = c.writeTransport(out[n:])
+		n += more
+	}
+	return n, err
 }
 
 // writeTransport writes all of out, or says how much was written and why it was
@@ -987,6 +998,7 @@ func (c *Conn) receive(op string) error {
 			if e.Kind != tlsapi.KindTimeout {
 				c.mu.Lock()
 				c.readErr = e
+				c.readable.Store(true)
 				c.mu.Unlock()
 			}
 			return e
@@ -1060,10 +1072,33 @@ func (c *Conn) leave() {
 // leaveLocked is leave for who has mu.
 func (c *Conn) leaveLocked() {
 	c.users--
-	if c.closed && c.users == 0 && !c.freed {
-		c.freed = true
-		c.engine.Free()
+	c.freeUnused()
+}
+
+// freeClosed is the leave of Reads and Writes, which are no users: they have given
+// up their lock, and a Close may have found it taken.
+func (c *Conn) freeClosed() {
+	if c.closing.Load() {
+		c.mu.Lock()
+		c.freeUnused()
+		c.mu.Unlock()
 	}
+}
+
+// freeUnused frees the engine of a closed connection that nobody is in. Whoever
+// finds a lock taken leaves it to its holder, and who takes one later finds the
+// connection closed. It is called with mu held.
+func (c *Conn) freeUnused() {
+	if !c.closed || c.users > 0 || c.freed || !c.readMu.TryLock() {
+		return
+	}
+	c.readMu.Unlock()
+	if !c.writeMu.TryLock() {
+		return
+	}
+	c.writeMu.Unlock()
+	c.freed = true
+	c.engine.Free()
 }
 
 func (c *Conn) isClosed() bool {

@@ -54,7 +54,7 @@ func (c *Conn) decrypt(p []byte) Result {
 	if c.plain.buffer != nil {
 		return c.plain.read(p)
 	}
-	if len(p) > smallRead || !c.readable && len(c.engine.Input()) <= len(p)+smallestOverhead {
+	if len(p) > smallRead || !c.readable.Load() && len(c.engine.Input()) <= len(p)+smallestOverhead {
 		return c.engine.Read(p)
 	}
 	buffer := plaintextBuffers.Get().(*[plaintextSize]byte)
