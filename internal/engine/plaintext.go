@@ -28,7 +28,7 @@ type plaintext struct {
 func (t *plaintext) read(p []byte) Result {
 	n := copy(p, t.buffer[t.start:t.end])
 	t.start += n
-	res := Result{Status: OK, AlertSent: -1, AlertReceived: -1, N: n, Flags: t.flags}
+	res := Result{Status: OK, Fault: NoFault, N: n, Flags: t.flags}
 	if t.start == t.end {
 		t.drop()
 	} else {
