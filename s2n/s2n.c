@@ -1243,7 +1243,6 @@ static uint16_t negotiated_version(struct connection *conn);
  * (CVE-2026-16317). */
 static size_t permitted_input(struct connection *conn, const uint8_t *bytes, size_t len) {
   enum { HEADER = 5, APPLICATION_DATA = 23 };
-  int encrypted = conn->done && negotiated_version(conn) >= 0x0304;
   size_t n = 0;
   while (n < len) {
     if (conn->record_left > 0) {
@@ -1252,9 +1251,17 @@ static size_t permitted_input(struct connection *conn, const uint8_t *bytes, siz
       n += part;
       continue;
     }
-    if (conn->header_seen == 0 && encrypted && bytes[n] != APPLICATION_DATA) {
-      conn->wrong_record = 1;
-      break;
+    if (conn->header_seen == 0) {
+      if (bytes[n] != APPLICATION_DATA && conn->done && negotiated_version(conn) >= 0x0304) {
+        conn->wrong_record = 1;
+        break;
+      }
+      if (len - n >= HEADER) {
+        /* All of it at once, as s2n asks for it. */
+        conn->record_left = (size_t)bytes[n + 3] << 8 | bytes[n + 4];
+        n += HEADER;
+        continue;
+      }
     }
     /* The length is in the last two bytes of the header. */
     conn->record_length = conn->record_length << 8 | bytes[n++];
