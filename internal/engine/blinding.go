@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"time"
 
 	"github.com/polytls/polytls/internal/blinding"
@@ -18,7 +19,13 @@ func (c *Conn) blind() {
 	if c.options.MaxBlindingDelay <= 0 || c.hold != nil || c.closed || c.aborted {
 		return
 	}
-	c.hold = blinding.New(c.transport, c.engine.DropOutput())
+	var alert []byte
+	if c.engine.HasOutput() {
+		// Without any, TakeOutput would give back memory that somebody may be
+		// sending from.
+		alert = bytes.Clone(c.engine.TakeOutput())
+	}
+	c.hold = blinding.New(c.transport, alert)
 }
 
 // startBlinding starts the delay of a failure that is blinded, and wakes calls

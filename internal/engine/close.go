@@ -144,8 +144,7 @@ func (c *Conn) linger() bool {
 	return linger.Close(c.transport, func() {
 		c.readMu.Lock()
 		//lint:ignore SA2001 whoever held it has left the transport
-		c.readMu.Unlock()
-		c.freeClosed()
+		c.endRead()
 	})
 }
 

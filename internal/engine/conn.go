@@ -79,13 +79,12 @@ type Conn struct {
 
 	mu     sync.Mutex
 	engine Engine
-	// users counts the calls inside that hold neither readMu nor writeMu to their
-	// end; the engine is freed when the connection is closed, the last has left,
-	// and nobody has either lock: see freeUnused.
+	// users counts the calls inside but for Reads; the engine is freed when the
+	// connection is closed, the last has left, and nobody has readMu.
 	users  int
 	closed bool
 	freed  bool
-	// closing is closed, for who has just given up readMu or writeMu.
+	// closing is closed, for who has just given up readMu.
 	closing atomic.Bool
 	// workGivenUp is not nil while the handshake waits for work; Close and the
 	// end of any caller's context close it.
@@ -290,7 +289,7 @@ func (c *Conn) handshake(ctx *limitedContext) error {
 		}
 		if keyErr != nil {
 			c.mu.Lock()
-			c.engine.DropOutput()
+			c.engine.TakeOutput()
 			c.mu.Unlock()
 			return keyErr
 		}
@@ -374,7 +373,7 @@ func (c *Conn) onlyTicketsLeft() bool {
 func (c *Conn) dropOutput() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.engine.DropOutput()
+	c.engine.TakeOutput()
 	c.blind()
 }
 
@@ -507,10 +506,8 @@ func (c *Conn) Read(p []byte) (int, error) {
 		}
 	}
 	c.readMu.Lock()
-	n, err := c.read(p)
-	c.readMu.Unlock()
-	c.freeClosed()
-	return n, err
+	defer c.endRead()
+	return c.read(p)
 }
 
 // read is Read after the handshake, with readMu held.
@@ -618,14 +615,19 @@ func (c *Conn) Write(p []byte) (int, error) {
 		}
 	}
 	c.writeMu.Lock()
-	n, err := c.write(p)
-	c.writeMu.Unlock()
-	c.freeClosed()
-	return n, err
+	defer c.writeMu.Unlock()
+	entered := false
+	defer func() {
+		if entered {
+			c.leave()
+		}
+	}()
+	return c.write(p, &entered)
 }
 
-// write is Write after the handshake, with writeMu held.
-func (c *Conn) write(p []byte) (n int, err error) {
+// write is Write after the handshake, with writeMu held. entered says whether it
+// is counted among the users.
+func (c *Conn) write(p []byte, entered *bool) (n int, err error) {
 	for {
 		// Whoever sends now may have to wait, which is nothing that a Write
 		// with an error should do.
@@ -637,6 +639,10 @@ func (c *Conn) write(p []byte) (n int, err error) {
 				c.sendMu.Unlock()
 			}
 			return n, ClosedError(c.options.Provider, "write")
+		}
+		if !*entered {
+			*entered = true
+			c.users++
 		}
 		var res Result
 		if err = c.writeErr; err == nil && len(p) > 0 {
@@ -660,10 +666,14 @@ func (c *Conn) write(p []byte) (n int, err error) {
 			c.mu.Unlock()
 			err = c.send()
 		} else {
-			all := c.unsent == nil
 			out := c.takeOutput()
 			c.mu.Unlock()
-			err = c.sendTaken(out, all)
+			err = c.sendLocked(out)
+			if n+res.N == len(p) {
+				*entered = false
+				c.leaveLocked()
+			}
+			c.mu.Unlock()
 			c.sendMu.Unlock()
 			if err == nil {
 				err = c.sendRest()
@@ -677,24 +687,6 @@ func (c *Conn) write(p []byte) (n int, err error) {
 			return n, nil
 		}
 	}
-}
-
-// sendTaken sends a Write's output, which was taken out of the engine before. Where
-// that was all that there was, nobody looks for more: who adds to it sees to its
-// sending. It is called with sendMu held.
-func (c *Conn) sendTaken(out []byte, all bool) error {
-	if all && c.sendErr == nil && len(out) > 0 {
-		n, err := c.put(out)
-		if err == nil {
-			c.engine.OutputSent()
-			return nil
-		}
-		c.sendFailed(err, out[n:])
-		out = nil
-	}
-	err := c.sendLocked(out)
-	c.mu.Unlock()
-	return err
 }
 
 // send sends all output of the engine.
@@ -876,27 +868,22 @@ func (c *Conn) sendLocked(out []byte) error {
 // transmit gives output to the transport. It is called with sendMu held, and
 // returns with mu held, too.
 func (c *Conn) transmit(out []byte) {
-	// Where sending has failed, part of a record may be out: nothing can follow it.
 	if c.sendErr == nil {
-		if n, err := c.put(out); err != nil {
+		n, err := 0, errAskTransport
+		if c.socket != nil {
+			n, err = c.socket.write(out)
+		}
+		if err == errAskTransport {
+			var more int
+			more, err = c.writeTransport(out[n:])
+			n += more
+		}
+		if err != nil {
 			c.sendFailed(err, out[n:])
 		}
 	}
+	// Where sending has failed, part of a record may be out: nothing can follow it.
 	c.mu.Lock()
-}
-
-// put writes all of out to the transport, or says how much was written and why it
-// was not all. It is called with sendMu held.
-func (c *Conn) put(out []byte) (n int, err error) {
-	if c.socket == nil {
-		return c.writeTransport(out)
-	}
-	if n, err = c.socket.write(out); err == errAskTransport {
-		var more int
-		more, err = c.writeTransport(out[n:])
-		n += more
-	}
-	return n, err
 }
 
 // writeTransport writes all of out, or says how much was written and why it was
@@ -1075,30 +1062,27 @@ func (c *Conn) leaveLocked() {
 	c.freeUnused()
 }
 
-// freeClosed is the leave of Reads and Writes, which are no users: they have given
-// up their lock, and a Close may have found it taken.
-func (c *Conn) freeClosed() {
-	if c.closing.Load() {
-		c.mu.Lock()
-		c.freeUnused()
-		c.mu.Unlock()
-	}
-}
-
-// freeUnused frees the engine of a closed connection that nobody is in. Whoever
-// finds a lock taken leaves it to its holder, and who takes one later finds the
-// connection closed. It is called with mu held.
+// freeUnused frees the engine of a closed connection that nobody is in. Reads are no
+// users: they have readMu. Whoever finds it taken leaves the engine to its holder,
+// and who takes it later finds the connection closed. It is called with mu held.
 func (c *Conn) freeUnused() {
 	if !c.closed || c.users > 0 || c.freed || !c.readMu.TryLock() {
 		return
 	}
 	c.readMu.Unlock()
-	if !c.writeMu.TryLock() {
-		return
-	}
-	c.writeMu.Unlock()
 	c.freed = true
 	c.engine.Free()
+}
+
+// endRead gives up readMu.
+func (c *Conn) endRead() {
+	c.readMu.Unlock()
+	// A Close may have found it taken.
+	if c.closing.Load() {
+		c.mu.Lock()
+		c.freeUnused()
+		c.mu.Unlock()
+	}
 }
 
 func (c *Conn) isClosed() bool {

@@ -54,14 +54,8 @@ type Engine interface {
 	// HasOutput reports whether ciphertext waits to be sent.
 	HasOutput() bool
 	// TakeOutput lends the ciphertext that waits and takes it out of the
-	// engine; it is valid until the next TakeOutput, OutputSent or Free.
+	// engine; it is valid until the next TakeOutput or Free.
 	TakeOutput() []byte
-	// OutputSent ends the loan of TakeOutput. It may run beside all other methods
-	// but TakeOutput and Free.
-	OutputSent()
-	// DropOutput takes the ciphertext that waits out of the engine and returns a
-	// copy, nil for none. What TakeOutput has lent stays.
-	DropOutput() []byte
 
 	// Verification returns the outcome of the certificate verification.
 	Verification() Verification

@@ -31,8 +31,6 @@ func (e slowEngine) Handshake() Result {
 func (slowEngine) ErrorText() string      { return "" }
 func (slowEngine) TakeKeyLog() []byte     { return nil }
 func (slowEngine) TakeOutput() []byte     { return nil }
-func (slowEngine) OutputSent()            {}
-func (slowEngine) DropOutput() []byte     { return nil }
 func (slowEngine) HasOutput() bool        { return false }
 func (slowEngine) CloseNotify() Result    { return Result{} }
 func (slowEngine) Facts() Facts           { return Facts{} }

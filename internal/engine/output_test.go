@@ -68,7 +68,7 @@ func lending(t *testing.T, options Options) (*Conn, *lendingEngine, *slowTranspo
 // it sends from stays until it has.
 func TestEngineOutlivesWhatAWriteSendsLast(t *testing.T) {
 	c, e, transport := lending(t, Options{Client: true})
-	e.outputs = [][]byte{[]byte("data"), []byte("rest")}
+	e.outputs = [][]byte{[]byte("data"), nil, []byte("rest")}
 	written := make(chan error, 1)
 	go func() {
 		_, err := c.Write([]byte("data"))

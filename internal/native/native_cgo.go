@@ -416,24 +416,6 @@ func (n *conn) TakeOutput() []byte {
 	return unsafe.Slice((*byte)(out), int(length))
 }
 
-// OutputSent gives the spare buffer back.
-func (n *conn) OutputSent() {
-	giveBack(*n.spare)
-	*n.spare = buffer{}
-}
-
-// DropOutput leaves the spare buffer alone: somebody may be sending from it.
-func (n *conn) DropOutput() []byte {
-	c := n.c
-	if c.out_end == 0 {
-		return nil
-	}
-	dropped := bytes.Clone(unsafe.Slice((*byte)(c.out), int(c.out_end)))
-	giveBack(buffer{c.out, c.out_cap})
-	c.out, c.out_cap, c.out_end = nil, 0, 0
-	return dropped
-}
-
 func (n *conn) Verification() engine.Verification {
 	return engine.Verification{
 		Code:        engine.VerifyCode(n.c.verify_code),

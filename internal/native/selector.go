@@ -189,19 +189,6 @@ func (s *selector) TakeOutput() []byte {
 	return s.Engine.TakeOutput()
 }
 
-func (s *selector) OutputSent() {
-	if s.Engine != nil {
-		s.Engine.OutputSent()
-	}
-}
-
-func (s *selector) DropOutput() []byte {
-	if s.Engine == nil {
-		return s.TakeOutput()
-	}
-	return s.Engine.DropOutput()
-}
-
 func (s *selector) Verification() engine.Verification {
 	if s.Engine == nil {
 		return engine.Verification{}
