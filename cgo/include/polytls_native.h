@@ -109,6 +109,7 @@ enum polytls_flag {
   POLYTLS_FLAG_HANDSHAKE_DONE = 4
 };
 
+/* The outcome of a step, in the order of engine.Result. */
 struct polytls_result {
   int32_t status;         /* enum polytls_status */
   uint32_t flags;         /* enum polytls_flag */
