@@ -142,8 +142,8 @@ func (c *Conn) linger() bool {
 		}
 	}
 	return linger.Close(c.transport, func() {
+		// Whoever held it has left the transport.
 		c.readMu.Lock()
-		//lint:ignore SA2001 whoever held it has left the transport
 		c.endRead()
 	})
 }
