@@ -7,6 +7,8 @@ import (
 	"net"
 	"os"
 	"syscall"
+
+	"github.com/polytls/polytls/internal/nowait"
 )
 
 // socket is a transport whose descriptor is read and written without waiting.
@@ -25,7 +27,7 @@ type socket struct {
 	err    error
 	once   func(fd uintptr) bool
 
-	// The same for write and writeAll; guarded by sendMu. With atOnce nobody
+	// The same for write and writeAll; for who may send. With atOnce nobody
 	// waits for the socket.
 	out      []byte
 	atOnce   bool
@@ -75,7 +77,7 @@ func (s *socket) readOnce(fd uintptr) bool {
 		return true
 	}
 	for {
-		n, errno := readNow(fd, s.space)
+		n, errno := nowait.Read(fd, s.space)
 		switch {
 		case errno == syscall.EINTR:
 			continue
@@ -93,7 +95,7 @@ func (s *socket) readOnce(fd uintptr) bool {
 	}
 }
 
-// write writes as the transport would. The caller has sendMu.
+// write writes as the transport would. The caller may send.
 func (s *socket) write(b []byte) (written int, err error) {
 	s.out, s.atOnce, s.writeErr = b, false, nil
 	rawErr := s.raw.Write(s.all)
@@ -108,7 +110,7 @@ func (s *socket) write(b []byte) (written int, err error) {
 
 // tryWrite writes what the socket takes at once, and returns how much that was.
 // What stands in the way of the rest is for the next write to find. The caller
-// has sendMu.
+// may send.
 func (s *socket) tryWrite(b []byte) (written int) {
 	s.out, s.atOnce, s.writeErr = b, true, nil
 	_ = s.raw.Write(s.all)
@@ -119,7 +121,7 @@ func (s *socket) tryWrite(b []byte) (written int) {
 
 func (s *socket) writeAll(fd uintptr) bool {
 	for len(s.out) > 0 {
-		n, errno := writeNow(fd, s.out)
+		n, errno := nowait.Write(fd, s.out)
 		switch {
 		case errno == syscall.EINTR:
 		case errno == syscall.EAGAIN:

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/polytls/polytls/httptls"
+	"github.com/polytls/polytls/internal/nowait"
 	"github.com/polytls/polytls/tlsapi"
 )
 
@@ -87,7 +88,11 @@ func (b *backend) prepareHTTP(responseTimeout time.Duration) {
 	t := &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			client, _ := httptls.ConnFromContext(ctx).(*conn)
-			return b.dial(ctx, client)
+			c, err := b.dial(ctx, client)
+			if err != nil || b.tls != nil {
+				return c, err
+			}
+			return nowait.Conn(c), nil
 		},
 		DisableCompression:    true,
 		DisableKeepAlives:     b.config.SendProxy > 0,
@@ -187,7 +192,8 @@ func (b *backend) dial(ctx context.Context, client *conn) (net.Conn, error) {
 	return c, nil
 }
 
-// connect makes a connection of mode tcp, to another backend when one fails.
+// connect makes a connection of mode tcp, to another backend when one fails, until
+// ctx ends.
 func (p *pool) connect(ctx context.Context, client *conn) (net.Conn, *backend, error) {
 	var tried []*backend
 	var errs []error
@@ -195,6 +201,9 @@ func (p *pool) connect(ctx context.Context, client *conn) (net.Conn, *backend, e
 		c, err := b.connect(ctx, client)
 		if err == nil {
 			return c, b, nil
+		}
+		if ctx.Err() != nil {
+			return nil, nil, ctx.Err()
 		}
 		p.failed(b)
 		tried, errs = append(tried, b), append(errs, fmt.Errorf("backend %s: %w", b.config.Address, err))

@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/polytls/polytls/tlsapi"
+	"github.com/polytls/polytls/tlstest"
 )
 
 // load are clients that send requests without a pause. A request that fails
@@ -146,6 +147,8 @@ func TestReloadUnderLoad(t *testing.T) {
 func TestCertificateSwapUnderLoad(t *testing.T) {
 	eachProvider(t, func(t *testing.T, p tlsapi.Provider) {
 		s := newSite(t, p, HTTP, httpBackend(t, mirror))
+		// One connection waits for as long as the load takes.
+		s.listener.HeaderTimeout, s.listener.IdleTimeout = 0, 0
 		address := s.start(t)
 		l := startLoad(t, s, address)
 		kept := s.dial(t, address)
@@ -159,8 +162,10 @@ func TestCertificateSwapUnderLoad(t *testing.T) {
 		}
 		l.finish(t)
 		assert.Zero(t, l.refused.Load())
-		fmt.Fprint(kept, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-		_, err := kept.Read(make([]byte, 1))
+		require.NoError(t, kept.SetDeadline(time.Now().Add(patience)))
+		_, err := fmt.Fprint(kept, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		require.NoError(t, err)
+		_, err = kept.Read(make([]byte, 1))
 		assert.NoError(t, err)
 	})
 }
@@ -276,6 +281,35 @@ func TestTCPConnectionsOutliveReloads(t *testing.T) {
 	})
 }
 
+// A backend that accepts and says nothing more holds no drain up, also where the
+// connecting to it has no limit.
+func TestShutdownEndsTheConnectingToABackend(t *testing.T) {
+	reached := make(chan struct{})
+	backend := tcpBackend(t, func(c *net.TCPConn) {
+		close(reached)
+		_, _ = io.Copy(io.Discard, c)
+	})
+	s := newSite(t, standard(t), TCP, backend)
+	s.listener.ConnectTimeout = 0
+	s.listener.Backends[0].Provider = standard(t)
+	s.listener.Backends[0].TLS = &tlsapi.ClientConfig{ServerName: "localhost", RootCAs: tlstest.Pool(s.authority)}
+	s.config.DrainTimeout = 100 * time.Millisecond
+	address := s.start(t)
+	client := s.dial(t, address)
+	defer client.Close()
+	<-reached
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = s.server.Shutdown(context.Background())
+	}()
+	select {
+	case <-ended:
+	case <-time.After(patience):
+		t.Error("the drain has not ended")
+	}
+}
+
 func TestShutdownCutsOffAtItsLimit(t *testing.T) {
 	for _, mode := range []Mode{HTTP, TCP} {
 		t.Run(string(mode), func(t *testing.T) {
@@ -292,6 +326,60 @@ func TestShutdownCutsOffAtItsLimit(t *testing.T) {
 			_, err := io.ReadAll(c)
 			assert.Error(t, err)
 			assert.Error(t, s.server.Apply(s.config), "it is stopping")
+		})
+	}
+}
+
+// endsInTime returns what Shutdown does.
+func endsInTime(t *testing.T, s *Server) error {
+	t.Helper()
+	ended := make(chan error, 1)
+	go func() { ended <- s.Shutdown(context.Background()) }()
+	select {
+	case err := <-ended:
+		return err
+	case <-time.After(patience):
+		t.Fatal("it does not end")
+		return nil
+	}
+}
+
+// A backend that accepts and says nothing keeps nobody, also where nothing bounds
+// the time to connect.
+func TestShutdownCutsOffConnecting(t *testing.T) {
+	for _, mode := range []Mode{TCP, HTTP} {
+		t.Run(string(mode), func(t *testing.T) {
+			met, over := make(chan bool, 1), make(chan bool)
+			defer close(over)
+			s := newSite(t, standard(t), mode, tcpBackend(t, func(*net.TCPConn) {
+				met <- true
+				<-over
+			}))
+			s.listener.ConnectTimeout = 0
+			b := s.listener.Backends[0]
+			b.Provider, b.TLS = s.listener.Provider, &tlsapi.ClientConfig{ServerName: "localhost", RootCAs: tlstest.Pool(s.authority)}
+			s.config.DrainTimeout = 100 * time.Millisecond
+			address := s.start(t)
+			c := s.dial(t, address)
+			_, err := io.WriteString(c, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n")
+			require.NoError(t, err)
+			<-met
+			assert.ErrorContains(t, endsInTime(t, s.server), "were cut off")
+		})
+	}
+}
+
+// Nor does a client that owes its PROXY protocol header.
+func TestShutdownCutsOffSilentClients(t *testing.T) {
+	for _, mode := range []Mode{TCP, HTTP} {
+		t.Run(string(mode), func(t *testing.T) {
+			s := newSite(t, standard(t), mode, deadAddress(t))
+			s.listener.AcceptProxy = AcceptProxyAlways
+			s.config.DrainTimeout = 100 * time.Millisecond
+			c, err := net.Dial("tcp", s.start(t))
+			require.NoError(t, err)
+			defer c.Close()
+			endsInTime(t, s.server)
 		})
 	}
 }
