@@ -606,13 +606,15 @@ func chain(b []byte) [][]byte {
 
 func result(r C.struct_polytls_result) engine.Result {
 	return engine.Result{
-		Status:        engine.Status(r.status),
-		Failure:       engine.Failure(r.failure),
-		AlertSent:     int32(r.alert_sent),
-		AlertReceived: int32(r.alert_received),
-		Flags:         engine.Flags(r.flags),
-		N:             int(r.n),
-		Code:          uint64(r.code),
+		Status: engine.Status(r.status),
+		Flags:  engine.Flags(r.flags),
+		N:      int(r.n),
+		Fault: engine.Fault{
+			Failure:       engine.Failure(r.failure),
+			AlertSent:     int16(r.alert_sent),
+			AlertReceived: int16(r.alert_received),
+			Code:          uint64(r.code),
+		},
 	}
 }
 
