@@ -46,7 +46,12 @@ enum polytls_status {
   /* Handshake only: the peer's certificates are accepted, and whoever asked for
    * it (POLYTLS_SET_ASK_VERDICT) has the last word; the answer is
    * POLYTLS_SET_VERDICT; then call again. */
-  POLYTLS_WANT_VERDICT = 6
+  POLYTLS_WANT_VERDICT = 6,
+  /* Handshake only: the server asks for a certificate, and whoever asked for it
+   * (POLYTLS_SET_ASK_CERTIFICATE) chooses one. The request is
+   * POLYTLS_GET_CERTIFICATE_REQUEST, the answer POLYTLS_SET_CHOSEN_CERTIFICATE;
+   * then call again. */
+  POLYTLS_WANT_CERTIFICATE = 7
 };
 
 /* Why a step failed. */
@@ -243,9 +248,12 @@ enum polytls_ctx_option {
                                         certificates) */
   POLYTLS_SET_OCSP_RESPONSE = 19,    /* repeats; server: the DER response to
                                         staple to the last POLYTLS_SET_CERTIFICATE */
-  POLYTLS_SET_REVOCATION_LIST = 20   /* repeats; one DER CRL. With any, every
+  POLYTLS_SET_REVOCATION_LIST = 20,  /* repeats; one DER CRL. With any, every
                                         certificate of a chain but the anchor
                                         needs a current list of its issuer */
+  POLYTLS_SET_CERTIFICATE_SCHEMES = 21 /* uint16…: the schemes that the only
+                                        POLYTLS_SET_CERTIFICATE signs with, in
+                                        order; before ctx_finish */
 };
 
 #define POLYTLS_TICKET_KEY_SIZE 80
@@ -272,9 +280,25 @@ enum polytls_conn_option {
   POLYTLS_SET_VERDICT = 8,       /* in the handshake, after POLYTLS_WANT_VERDICT:
                                     uint8 0 to go on, else the alert to fail
                                     with */
-  POLYTLS_SET_SIGNATURE = 6      /* in the handshake, after
+  POLYTLS_SET_SIGNATURE = 6,     /* in the handshake, after
                                     POLYTLS_WANT_SIGNATURE: the signature; empty
                                     when the signer has failed */
+  POLYTLS_SET_ASK_CERTIFICATE = 9, /* uint8, client: 1: the handshake step stops
+                                    with POLYTLS_WANT_CERTIFICATE when the
+                                    server asks for a certificate */
+  POLYTLS_SET_CHOSEN_CERTIFICATE = 10 /* in the handshake, after
+                                    POLYTLS_WANT_CERTIFICATE: uint8 enum
+                                    polytls_choice; for POLYTLS_CHOICE_SEND
+                                    behind it the value of
+                                    POLYTLS_SET_CERTIFICATE */
+};
+
+/* The answers to POLYTLS_WANT_CERTIFICATE. */
+enum polytls_choice {
+  POLYTLS_CHOICE_FAIL = 0, /* the handshake fails, with the alert of the next byte
+                              where the library can, else internal_error */
+  POLYTLS_CHOICE_NONE = 1, /* the client has no certificate to send */
+  POLYTLS_CHOICE_SEND = 2
 };
 
 /* Queries of a connection. The answer is written to buf when it fits; result.n
@@ -303,6 +327,11 @@ enum polytls_query {
                                        what follows is a digest, 0 when it is
                                        the message; the bytes to sign; absent
                                        when no signature is wanted */
+  POLYTLS_GET_CERTIFICATE_REQUEST = 15, /* what the server asks for, in the
+                                       handshake: uint16 version, uint16 length
+                                       and uint16 signature scheme…, uint8
+                                       length and uint8 certificate type… (TLS
+                                       1.2), (uint32 length, DER name)… */
   POLYTLS_GET_EXPORTER = 12         /* in: buf holds uint16 label length,
                                        label, uint8 has-context, uint16
                                        context length, context, uint16 wanted

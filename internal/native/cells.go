@@ -33,7 +33,7 @@ func (m Matrix) Cells() []tlsapi.FeatureSupport {
 }
 
 // CertificateNote is about the fields of a tls.Certificate.
-const CertificateNote = "certificates with SignedCertificateTimestamps or SupportedSignatureAlgorithms are refused"
+const CertificateNote = "certificates with SignedCertificateTimestamps are refused"
 
 // Notes on policy presets: what a library's preset has less or otherwise than
 // tlsapi.LookupPolicy.
@@ -64,6 +64,7 @@ func LibsslMatrix() Matrix {
 		tlsapi.ServerALPNStrict, tlsapi.ServerCurves, tlsapi.ServerVersions, tlsapi.ServerCipherSuites,
 		tlsapi.ServerSignatureSchemes, tlsapi.ServerSessionTicketsOff, tlsapi.ServerKeyLog, tlsapi.ServerCloseWrite,
 		tlsapi.ServerExporter, tlsapi.ServerAlerts)
+	m.Set(tlsapi.Native, "the library waits for the hook; the alert for an error is always internal_error", tlsapi.ClientGetCertificate)
 	m.Set(tlsapi.Native, CertificateNote, tlsapi.ClientCertificate, tlsapi.ServerCertificates)
 	m.Set(tlsapi.Emulated, PresetNote, tlsapi.ClientPolicyPreset, tlsapi.ServerPolicyPreset)
 	m.Set(tlsapi.Emulated, stateMachine,

@@ -121,7 +121,9 @@ func (p *Provider) Client(transport net.Conn, config *tlsapi.ClientConfig) (tlsa
 	if err != nil {
 		return nil, err
 	}
-	if config.Certificate != nil {
+	if config.GetClientCertificate != nil {
+		conn.chooser = &certificateChooser{provider: p, config: config}
+	} else if config.Certificate != nil {
 		conn.signer = externalSigner(config.Certificate.PrivateKey)
 	}
 	o := p.options(&config.Settings)
@@ -191,7 +193,9 @@ func (p *Provider) clientContext(config *tlsapi.ClientConfig) *contextBuilder {
 	} else {
 		c.anchors("RootCAs", config.RootCAs, true)
 	}
-	if config.Certificate != nil {
+	// With a hook the certificate is the connection's, also where the hook leaves it
+	// to Certificate.
+	if config.Certificate != nil && config.GetClientCertificate == nil {
 		c.certificate("Certificate", config.Certificate)
 	}
 	c.keyShares(config)
@@ -522,7 +526,7 @@ func (c *contextBuilder) certificate(name string, cert *tls.Certificate) {
 	case len(cert.SignedCertificateTimestamps) > 0:
 		c.fail(tlsapi.UnsupportedError(c.provider.ProviderName, name, "SignedCertificateTimestamps are not sent beside a certificate; have them put into it"))
 		return
-	case cert.SupportedSignatureAlgorithms != nil:
+	case cert.SupportedSignatureAlgorithms != nil && c.provider.Policy != nil:
 		c.fail(tlsapi.UnsupportedError(c.provider.ProviderName, name, "SupportedSignatureAlgorithms cannot be set for one certificate; set SignatureSchemes"))
 		return
 	}
@@ -539,6 +543,9 @@ func (c *contextBuilder) certificate(name string, cert *tls.Certificate) {
 		data, err := keyAndChain(name, cert)
 		return [][]byte{data}, err
 	}})
+	if cert.SupportedSignatureAlgorithms != nil {
+		c.set(optCertificateSchemes, name, uint16s(cert.SupportedSignatureAlgorithms))
+	}
 	if c.role == server && len(cert.OCSPStaple) > 0 {
 		c.set(optOCSPResponse, name, cert.OCSPStaple)
 	}
@@ -577,6 +584,20 @@ func (c *contextBuilder) wipe() {
 	}
 }
 
+// chain reads values, each behind its length.
+func chain(b []byte) [][]byte {
+	var chain [][]byte
+	for len(b) >= 4 {
+		size := binary.BigEndian.Uint32(b)
+		if uint64(size) > uint64(len(b)-4) {
+			return nil
+		}
+		chain = append(chain, b[4:4+size:4+size])
+		b = b[4+size:]
+	}
+	return chain
+}
+
 func uint16s[T ~uint16](values []T) []byte {
 	var b []byte
 	for _, v := range values {
@@ -608,6 +629,8 @@ const (
 	optOCSPResponse     = 19
 	optRevocationList   = 20
 
+	optCertificateSchemes = 21
+
 	connServerName   = 1
 	connVerifyDNS    = 2
 	connVerifyIP     = 3
@@ -615,6 +638,13 @@ const (
 	connSession      = 5
 	connSignature    = 6
 	connAskVerdict   = 7
+
+	connAskCertificate    = 9
+	connChosenCertificate = 10
+
+	choiceFail = 0
+	choiceNone = 1
+	choiceSend = 2
 
 	verifyNone             = 0
 	verifyRequireAndVerify = 4

@@ -266,6 +266,12 @@ type conn struct {
 	// nil; signature is the one that the handshake waits for.
 	signer    crypto.Signer
 	signature *signature
+	// chooser chooses a client's certificate when the server asks for one, or is
+	// nil; choice is the one that the handshake waits for.
+	chooser *certificateChooser
+	chosen  *chosenCertificate
+	// wants is what the handshake waits for.
+	wants C.int32_t
 }
 
 // newConn makes a connection and applies its options.
@@ -307,14 +313,48 @@ func (n *conn) Handshake() engine.Result {
 			return result(res)
 		}
 	}
+	refused := n.takeChoice()
 	n.lendOutput(&recordBuffers)
-	res := result(C.conn_handshake(n.library.c, n.c))
+	res := C.conn_handshake(n.library.c, n.c)
 	n.returnInput()
-	return res
+	if refused != nil {
+		return *refused
+	}
+	if n.wants = res.status; n.wants == C.POLYTLS_WANT_CERTIFICATE {
+		res.status = C.POLYTLS_WANT_SIGNATURE // the two are WantWork
+	}
+	return result(res)
 }
 
-// Work signs what the library wants signed.
+// takeChoice gives the library the certificate that was chosen. When it refuses
+// it the handshake fails, with this result and an alert that the next step makes.
+func (n *conn) takeChoice() *engine.Result {
+	chosen := n.chosen
+	if chosen == nil {
+		return nil
+	}
+	n.chosen = nil
+	n.signer = chosen.signer
+	res := C.conn_set(n.library.c, n.c, connChosenCertificate, bytePointer(chosen.answer), C.size_t(len(chosen.answer)))
+	clear(chosen.answer)
+	if res.status == C.POLYTLS_OK {
+		return nil
+	}
+	refused := result(res)
+	return &refused
+}
+
+// Work signs what the library wants signed, or chooses the certificate that the
+// server asks for.
 func (n *conn) Work() func(stdcontext.Context, func(*engine.Options)) error {
+	if n.wants == C.POLYTLS_WANT_CERTIFICATE {
+		n.chosen = &chosenCertificate{answer: []byte{choiceFail}}
+		request := bytes.Clone(n.query(C.POLYTLS_GET_CERTIFICATE_REQUEST, nil))
+		chosen, chooser := n.chosen, n.chooser
+		return func(ctx stdcontext.Context, _ func(*engine.Options)) error {
+			return chooser.choose(ctx, request, chosen)
+		}
+	}
 	s := &signature{signer: n.signer, request: n.query(C.POLYTLS_GET_SIGNATURE_REQUEST, nil)}
 	n.signature = s
 	return func(stdcontext.Context, func(*engine.Options)) error { return s.make() }
@@ -582,19 +622,6 @@ func wireUint16(b []byte) uint16 {
 
 func wireBool(b []byte) bool { return len(b) == 1 && b[0] != 0 }
 
-func chain(b []byte) [][]byte {
-	var chain [][]byte
-	for len(b) >= 4 {
-		size := binary.BigEndian.Uint32(b)
-		if uint64(size) > uint64(len(b)-4) {
-			return nil
-		}
-		chain = append(chain, b[4:4+size:4+size])
-		b = b[4+size:]
-	}
-	return chain
-}
-
 func result(r C.struct_polytls_result) engine.Result {
 	return engine.Result{
 		Status:        engine.Status(r.status),
@@ -635,6 +662,12 @@ var (
 	_ = [1]struct{}{}[optTicketKey-C.POLYTLS_SET_TICKET_KEY]
 	_ = [1]struct{}{}[optOCSPResponse-C.POLYTLS_SET_OCSP_RESPONSE]
 	_ = [1]struct{}{}[optRevocationList-C.POLYTLS_SET_REVOCATION_LIST]
+	_ = [1]struct{}{}[optCertificateSchemes-C.POLYTLS_SET_CERTIFICATE_SCHEMES]
+	_ = [1]struct{}{}[connAskCertificate-C.POLYTLS_SET_ASK_CERTIFICATE]
+	_ = [1]struct{}{}[connChosenCertificate-C.POLYTLS_SET_CHOSEN_CERTIFICATE]
+	_ = [1]struct{}{}[choiceFail-C.POLYTLS_CHOICE_FAIL]
+	_ = [1]struct{}{}[choiceNone-C.POLYTLS_CHOICE_NONE]
+	_ = [1]struct{}{}[choiceSend-C.POLYTLS_CHOICE_SEND]
 	_ = [1]struct{}{}[connSession-C.POLYTLS_SET_SESSION]
 	_ = [1]struct{}{}[connSignature-C.POLYTLS_SET_SIGNATURE]
 	_ = [1]struct{}{}[tlsapi.PSKExternal-C.POLYTLS_PSK_EXTERNAL]
