@@ -155,6 +155,9 @@ func (d *digest) protocol(s *Settings) {
 		d.bytes("secret", p.Secret)
 		d.number("hash", int(p.Hash))
 		d.number("kind", int(p.Kind))
+		if len(p.Context) > 0 {
+			d.bytes("context", p.Context)
+		}
 	}
 	d.flag("RequirePSK", s.RequirePSK)
 	d.number("RevocationLists", len(s.RevocationLists))

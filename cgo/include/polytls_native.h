@@ -235,7 +235,8 @@ enum polytls_ctx_option {
   POLYTLS_SET_PSK = 15,              /* repeats, in order of preference: uint8
                                         enum polytls_psk_kind, uint8 enum
                                         polytls_psk_hash, uint16 length,
-                                        identity, secret */
+                                        identity, uint16 length, context (of
+                                        POLYTLS_PSK_IMPORTED), secret */
   POLYTLS_SET_REQUIRE_PSK = 16,      /* uint8: 1: a handshake without one of the
                                         PSKs is POLYTLS_FAIL_NO_PSK, before
                                         this end's last flight */

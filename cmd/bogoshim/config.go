@@ -41,6 +41,9 @@ func (c *connection) settings(server bool) (tlsapi.Settings, error) {
 	for _, cred := range c.credentials {
 		if cred.psk != nil {
 			s.PSKs = append(s.PSKs, *cred.psk)
+			// A client of BoringSSL that verifies nothing takes no certificate in
+			// place of its PSK.
+			s.RequirePSK = !server && !c.verifyPeer
 		}
 	}
 	s.VerifyConnection = c.verify
@@ -211,7 +214,7 @@ func (c *connection) clientConfig(sessions tlsapi.SessionCache) (*tlsapi.ClientC
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			return nil, errors.New("the test wants the hook to fail")
 		}
-	case len(certs) > 1 || c.choosesCertificate():
+	case len(certs) > 1 || len(certs) > 0 && c.expectVerifyPrefs != nil || c.presentsCredentials():
 		config.GetClientCertificate = c.chooseCertificate(certs)
 	case len(certs) == 1:
 		config.Certificate = &certs[0]
@@ -268,10 +271,10 @@ func (c *connection) serverConfig() (*tlsapi.ServerConfig, error) {
 	return config, nil
 }
 
-// choosesCertificate reports whether a client's certificate depends on what the
-// server asks for.
-func (c *connection) choosesCertificate() bool {
-	return c.expectVerifyPrefs != nil || len(c.credentials) > 0
+// presentsCredentials reports whether certificates come from -new-x509-credential:
+// BoringSSL then ends the handshake when none suits.
+func (c *connection) presentsCredentials() bool {
+	return slices.ContainsFunc(c.credentials, func(cred credential) bool { return cred.psk == nil })
 }
 
 // chooseCertificate is the hook that chooses the first certificate that suits the
@@ -297,10 +300,10 @@ func (c *connection) chooseCertificate(certs []tls.Certificate) func(*tls.Certif
 		}
 		// BoringSSL ends the handshake then. So does a library that is given a
 		// certificate with which it cannot sign.
-		if len(c.credentials) > 0 && len(c.matchIssuers) == 0 {
+		if c.presentsCredentials() && len(c.matchIssuers) == 0 {
 			return &certs[0], nil
 		}
-		if len(c.credentials) > 0 {
+		if c.presentsCredentials() {
 			return nil, fmt.Errorf("no certificate suits the server: %w", tls.AlertError(alertHandshakeFailure))
 		}
 		return &tls.Certificate{}, nil

@@ -330,10 +330,11 @@ var options = map[string]func(*connection, string) error{
 		return decode(&p.Identity, v)
 	},
 	"psk-importer-context": func(c *connection, v string) error {
-		if v != "" {
-			return missing{"a context for an imported PSK"}
+		p := c.last().psk
+		if p == nil {
+			return missing{"-psk-importer-context without a credential"}
 		}
-		return nil
+		return decode(&p.Context, v)
 	},
 	"signed-cert-timestamps":        func(c *connection, v string) error { return decode(&c.last().scts, v) },
 	"shim-initial-write":            func(c *connection, v string) error { c.initialWrite = v; return nil },

@@ -452,10 +452,12 @@ func (c *contextBuilder) settings(s *tlsapi.Settings) {
 // psk adds a pre-shared key.
 func (c *contextBuilder) psk(p *tlsapi.PSK) {
 	// One allocation, so that wipe reaches every copy of the secret.
-	data := make([]byte, 0, 4+len(p.Identity)+len(p.Secret))
+	data := make([]byte, 0, 6+len(p.Identity)+len(p.Context)+len(p.Secret))
 	data = append(data, byte(p.Kind), byte(p.Hash))
 	data = binary.BigEndian.AppendUint16(data, uint16(len(p.Identity)))
-	data = append(append(data, p.Identity...), p.Secret...)
+	data = append(data, p.Identity...)
+	data = binary.BigEndian.AppendUint16(data, uint16(len(p.Context)))
+	data = append(append(data, p.Context...), p.Secret...)
 	c.instructions = append(c.instructions, instruction{option: optPSK, name: "PSKs", data: data, secret: true})
 }
 
