@@ -2705,6 +2705,9 @@ static struct polytls_result query(struct polytls_conn *base, int what, uint8_t 
       const struct psk *psk = used_psk(conn);
       return psk == NULL ? answer_bytes(conn, a, NULL, 0) : answer_bytes(conn, a, psk->identity, psk->identity_len);
     }
+    case POLYTLS_GET_TLS_UNIQUE:
+    case POLYTLS_GET_TIMESTAMPS:
+      return answer_bytes(conn, a, NULL, 0); /* the library does not tell */
     case POLYTLS_GET_SIGNATURE_REQUEST:
       return signature_request(conn, a);
     case POLYTLS_GET_EXPORTER:

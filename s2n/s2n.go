@@ -18,7 +18,9 @@ var Provider tlsapi.Provider = native.New(&native.Provider{
 	LibraryName:  "s2n-tls",
 	Matrix:       matrix,
 	NoCANames:    true,
-	Policy:       selectPolicy,
+	// See server.session-tickets.
+	NoClientTickets: true,
+	Policy:          selectPolicy,
 	// The library's own delay is 10 to 30 s.
 	MaxBlindingDelay: 30 * time.Second,
 }, library())

@@ -37,7 +37,7 @@ const (
 	noteServerVerify = noteVerdict + "; in TLS 1.3 crypto/tls has sent the server's flight, Finished included, before the hook runs; the connection is usable only after it"
 	noteRevocation   = "checked by crypto/x509 outside of crypto/tls, with alert bad_certificate; lists with an issuing distribution point or another unknown critical extension count as missing"
 	noteSigner       = "of a signer that fails only the error's text is passed on"
-	noteClientHook   = "in TLS 1.3 no alert is sent for an error"
+	noteClientHook   = "the alert for an error is always internal_error; in TLS 1.3 none is sent"
 	noteHook         = "the alert for an error is always internal_error"
 )
 

@@ -85,9 +85,14 @@
 #else
 #define LIBSSL_ABILITY_VERDICT 0
 #endif
+#ifdef HAVE_SSL_CREDENTIAL
+#define LIBSSL_ABILITY_TIMESTAMPS POLYTLS_ABILITY_TIMESTAMPS
+#else
+#define LIBSSL_ABILITY_TIMESTAMPS 0
+#endif
 #define LIBSSL_ABILITIES                                                                             \
   (LIBSSL_ABILITY_MLKEM | LIBSSL_ABILITY_KEY_SHARES | LIBSSL_ABILITY_IMPORTED_PSKS | POLYTLS_ABILITY_EXPORTER | \
-   POLYTLS_ABILITY_HALF_CLOSE | LIBSSL_ABILITY_VERDICT)
+   POLYTLS_ABILITY_HALF_CLOSE | LIBSSL_ABILITY_VERDICT | LIBSSL_ABILITY_TIMESTAMPS)
 
 /* What a record adds to its plaintext at most (5 header, 16 explicit IV, 48
  * MAC, 256 padding), and a KeyUpdate in front of it. */
@@ -218,6 +223,11 @@ struct libssl_conn {
   SSL *ssl;
   struct polytls_names names;
   struct polytls_outcome outcome;
+  /* What became of the chain in a ticket that a server has decrypted; the
+   * connection's outcome once the session is resumed. */
+  struct polytls_outcome ticket;
+  int ticket_good;
+  int ticket_adopted;
   SSL_SESSION *offered; /* what a client offers to resume, or NULL */
   int started;        /* the first step has run */
   int reading;        /* the step may consume `in` */
@@ -950,6 +960,7 @@ static void libssl_ctx_defaults(struct libssl_ctx *ctx) {
   SSL_CTX_set_early_data_enabled(ssl_ctx, 0);
   if (ctx->role == POLYTLS_CLIENT) {
     SSL_CTX_enable_ocsp_stapling(ssl_ctx);
+    SSL_CTX_enable_signed_cert_timestamps(ssl_ctx);
   }
 #else
   if (SSL_CTX_get_security_level(ssl_ctx) < 2) {
@@ -1344,6 +1355,25 @@ static struct polytls_result libssl_staple(struct libssl_ctx *ctx, const uint8_t
             : libssl_ctx_library_failure(ctx, POLYTLS_FAIL_CONFIG, "the OCSP response cannot be stapled");
 }
 
+/* Copies the signed certificate timestamps for the certificate that was added last. */
+static struct polytls_result libssl_set_timestamps(struct libssl_ctx *ctx, const uint8_t *data, size_t len) {
+  if (ctx->certificates == 0 || len == 0) {
+    return libssl_malformed(ctx, "signed certificate timestamps");
+  }
+#ifdef HAVE_SSL_CREDENTIAL
+  CRYPTO_BUFFER *list = CRYPTO_BUFFER_new(data, len, NULL);
+  int ok = list != NULL &&
+           SSL_CREDENTIAL_set1_signed_cert_timestamp_list(ctx->credentials[ctx->certificates - 1], list) == 1;
+  CRYPTO_BUFFER_free(list);
+  return ok ? libssl_result(POLYTLS_OK)
+            : libssl_ctx_library_failure(ctx, POLYTLS_FAIL_CONFIG, "the signed certificate timestamps cannot be sent");
+#else
+  (void)data;
+  return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_UNSUPPORTED, 0,
+                     "%s does not send signed certificate timestamps beside a certificate", POLYTLS_LIBSSL_NAME);
+#endif
+}
+
 static struct polytls_result libssl_set_version(struct libssl_ctx *ctx, uint16_t *version, const uint8_t *data,
                                                 size_t len) {
   if (len != 2 || (libssl_uint16(data) != TLS1_2_VERSION && libssl_uint16(data) != TLS1_3_VERSION)) {
@@ -1441,6 +1471,8 @@ static struct polytls_result libssl_ctx_set_option(struct libssl_ctx *ctx, int o
       return libssl_add_revocation_list(ctx, data, len);
     case POLYTLS_SET_OCSP_RESPONSE:
       return libssl_staple(ctx, data, len);
+    case POLYTLS_SET_TIMESTAMPS:
+      return libssl_set_timestamps(ctx, data, len);
     case POLYTLS_SET_PSK:
       return libssl_add_psk(ctx, data, len);
     case POLYTLS_SET_REQUIRE_PSK:
@@ -1458,7 +1490,7 @@ static struct polytls_result libssl_ctx_set(struct polytls_ctx *head, int option
   struct polytls_result result;
   int repeats = option == POLYTLS_SET_TRUST_ANCHOR || option == POLYTLS_SET_CERTIFICATE || option == POLYTLS_SET_CA_NAME ||
                 option == POLYTLS_SET_PSK || option == POLYTLS_SET_TICKET_KEY ||
-                option == POLYTLS_SET_OCSP_RESPONSE || option == POLYTLS_SET_REVOCATION_LIST;
+                option == POLYTLS_SET_OCSP_RESPONSE || option == POLYTLS_SET_TIMESTAMPS || option == POLYTLS_SET_REVOCATION_LIST;
   if (ctx->ready) {
     return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_CONFIG, 0, "the context is finished and in use");
   }
@@ -2385,13 +2417,12 @@ static int libssl_new_session(SSL *ssl, SSL_SESSION *session) {
   return 0;
 }
 
+#include "polytls_libssl_resume.h"
+
 static struct polytls_result libssl_finish_tickets(struct libssl_ctx *ctx) {
-  /* A resumed session is not verified again, and OpenSSL's tickets hold the leaf
-   * only: with client authentication every handshake is a full one. */
-  int without = !ctx->tickets || (ctx->role == POLYTLS_SERVER && ctx->verify_mode != POLYTLS_VERIFY_NONE);
   /* With PSKs, what OpenSSL calls a reused session is an external PSK and
    * nothing else. */
-  without = without || ctx->psk_count > 0;
+  int without = !ctx->tickets || ctx->psk_count > 0;
   /* A session of another trust or another mode is not one of this context. */
   const uint8_t mode = (uint8_t)ctx->verify_mode;
   uint8_t digest[EVP_MAX_MD_SIZE];
@@ -2428,6 +2459,7 @@ static struct polytls_result libssl_finish_tickets(struct libssl_ctx *ctx) {
 #else
   int ok = SSL_CTX_set_tlsext_ticket_key_evp_cb(ctx->ssl_ctx, libssl_ticket_key_callback) == 1;
 #endif
+  ok = ok && (!libssl_server_asks(ctx) || libssl_verify_tickets(ctx));
   if (!ok) {
     return libssl_ctx_library_failure(ctx, POLYTLS_FAIL_INTERNAL, "the ticket keys cannot be set");
   }
@@ -2499,6 +2531,7 @@ static void libssl_conn_free(struct polytls_conn *head) {
   SSL_free(conn->ssl);
   polytls_names_free(&conn->names);
   polytls_outcome_free(&conn->outcome);
+  polytls_outcome_free(&conn->ticket);
   libssl_ctx_release(conn->ctx);
 #ifdef OPENSSL_IS_BORINGSSL
   libssl_forget_certificates(conn);
@@ -2882,12 +2915,12 @@ static struct polytls_result libssl_failed(struct libssl_conn *conn, int ssl_err
 }
 
 /* Reports whether a session that was resumed may have been: a client has offered
- * it, a server has keys for tickets and asks for no certificate. */
+ * it, a server has keys for tickets, and its client's chain was verified again. */
 static int libssl_may_resume(const struct libssl_conn *conn) {
   if (conn->ctx->role == POLYTLS_CLIENT) {
     return conn->offered != NULL;
   }
-  return conn->ctx->tickets && conn->ctx->verify_mode == POLYTLS_VERIFY_NONE;
+  return conn->ctx->tickets && (!libssl_server_asks(conn->ctx) || conn->ticket_adopted);
 }
 
 #ifndef OPENSSL_IS_BORINGSSL
@@ -2919,6 +2952,9 @@ static struct polytls_result libssl_handshake_complete(struct libssl_conn *conn)
     return libssl_set_failure(conn, POLYTLS_FAIL_NO_PSK, 0, "the handshake used no PSK");
   }
   int reused = SSL_session_reused(conn->ssl) && !libssl_uses_psk(conn);
+  if (reused && conn->ctx->role == POLYTLS_SERVER && !libssl_adopt_ticket(conn)) {
+    return libssl_set_failure(conn, POLYTLS_FAIL_PROTOCOL, 0, "a session was resumed whose client was not verified");
+  }
   if (reused && !libssl_may_resume(conn)) {
     return libssl_set_failure(conn, POLYTLS_FAIL_PROTOCOL, 0, "a session was resumed that was not offered");
   }
@@ -2978,6 +3014,12 @@ static struct polytls_result libssl_handshake(struct polytls_conn *head) {
   int ret = SSL_do_handshake(conn->ssl);
   conn->reading = 0;
   struct polytls_result result;
+  if (conn->ctx->role == POLYTLS_SERVER && libssl_resumed(conn) && !libssl_adopt_ticket(conn)) {
+    conn->head.out_end = before;
+    result = libssl_set_failure(conn, POLYTLS_FAIL_PROTOCOL, 0, "a session was resumed whose client was not verified");
+    libssl_clear_errors();
+    return result;
+  }
   /* The net under the checks that come before a Certificate message: none
    * leaves, and nothing is answered, where a PSK is required. */
   if (conn->ctx->require_psk && conn->certificate_message && !conn->psk_missing) {
@@ -3404,6 +3446,49 @@ static struct polytls_result libssl_query_negotiated(struct libssl_conn *conn, i
   }
 }
 
+/* Answers POLYTLS_GET_TLS_UNIQUE: the first Finished of the handshake, a client's
+ * unless the session was resumed. */
+static struct polytls_result libssl_tls_unique(struct libssl_conn *conn, uint8_t *buf, size_t len) {
+  SSL *ssl = conn->ssl;
+  uint8_t unique[EVP_MAX_MD_SIZE];
+  if (!conn->handshake_done || SSL_version(ssl) != TLS1_2_VERSION) {
+    return libssl_absent();
+  }
+#ifdef OPENSSL_IS_BORINGSSL
+  size_t size = 0;
+  if (SSL_get_tls_unique(ssl, unique, &size, sizeof(unique)) != 1) {
+    return libssl_absent();
+  }
+#else
+  int resumed = SSL_session_reused(ssl);
+  if (resumed && SSL_get_extms_support(ssl) != 1) {
+    return libssl_absent();
+  }
+  int own = (conn->ctx->role == POLYTLS_CLIENT) != (resumed != 0);
+  size_t size = own ? SSL_get_finished(ssl, unique, sizeof(unique)) : SSL_get_peer_finished(ssl, unique, sizeof(unique));
+  if (size > sizeof(unique)) {
+    return libssl_absent();
+  }
+#endif
+  return libssl_answer(unique, size, buf, len);
+}
+
+static struct polytls_result libssl_timestamps(struct libssl_conn *conn, uint8_t *buf, size_t len) {
+#ifdef HAVE_SSL_CREDENTIAL
+  const uint8_t *list = NULL;
+  size_t size = 0;
+  if (conn->ctx->role == POLYTLS_CLIENT) {
+    SSL_get0_signed_cert_timestamp_list(conn->ssl, &list, &size);
+  }
+  return libssl_answer(list, size, buf, len);
+#else
+  (void)conn;
+  (void)buf;
+  (void)len;
+  return libssl_absent();
+#endif
+}
+
 /* Writes the answer to buf; nothing of the connection changes hands. */
 static struct polytls_result libssl_query(struct polytls_conn *head, int what, uint8_t *buf, size_t len) {
   struct libssl_conn *conn = (struct libssl_conn *)head;
@@ -3452,6 +3537,12 @@ static struct polytls_result libssl_query(struct polytls_conn *head, int what, u
       if (conn->handshake_done && libssl_uses_psk(conn)) {
         result = libssl_answer(conn->psk->identity, conn->psk->identity_len, buf, len);
       }
+      break;
+    case POLYTLS_GET_TLS_UNIQUE:
+      result = libssl_tls_unique(conn, buf, len);
+      break;
+    case POLYTLS_GET_TIMESTAMPS:
+      result = libssl_timestamps(conn, buf, len);
       break;
     case POLYTLS_GET_CERTIFICATE_REQUEST:
       result = libssl_certificate_request(conn, buf, len);

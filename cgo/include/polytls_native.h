@@ -252,9 +252,13 @@ enum polytls_ctx_option {
   POLYTLS_SET_REVOCATION_LIST = 20,  /* repeats; one DER CRL. With any, every
                                         certificate of a chain but the anchor
                                         needs a current list of its issuer */
-  POLYTLS_SET_CERTIFICATE_SCHEMES = 21 /* uint16…: the schemes that the only
+  POLYTLS_SET_CERTIFICATE_SCHEMES = 21, /* uint16…: the schemes that the only
                                         POLYTLS_SET_CERTIFICATE signs with, in
                                         order; before ctx_finish */
+  POLYTLS_SET_TIMESTAMPS = 22        /* repeats; the SignedCertificateTimestampList
+                                        (RFC 6962) to send beside the last
+                                        POLYTLS_SET_CERTIFICATE, for libraries
+                                        with POLYTLS_ABILITY_TIMESTAMPS */
 };
 
 #define POLYTLS_TICKET_KEY_SIZE 80
@@ -333,6 +337,11 @@ enum polytls_query {
                                        and uint16 signature scheme…, uint8
                                        length and uint8 certificate type… (TLS
                                        1.2), (uint32 length, DER name)… */
+  POLYTLS_GET_TLS_UNIQUE = 16,      /* the channel binding of RFC 5929; absent in
+                                       TLS 1.3, and in resumed sessions without
+                                       extended master secret */
+  POLYTLS_GET_TIMESTAMPS = 17,      /* client: the server's
+                                       SignedCertificateTimestampList */
   POLYTLS_GET_EXPORTER = 12         /* in: buf holds uint16 label length,
                                        label, uint8 has-context, uint16
                                        context length, context, uint16 wanted
@@ -347,7 +356,9 @@ enum polytls_ability {
   POLYTLS_ABILITY_IMPORTED_PSKS = 4, /* PSKs of RFC 9258 */
   POLYTLS_ABILITY_EXPORTER = 8,
   POLYTLS_ABILITY_HALF_CLOSE = 16,   /* reading goes on after close_notify */
-  POLYTLS_ABILITY_VERDICT = 32       /* POLYTLS_SET_ASK_VERDICT */
+  POLYTLS_ABILITY_VERDICT = 32,      /* POLYTLS_SET_ASK_VERDICT */
+  POLYTLS_ABILITY_TIMESTAMPS = 64    /* POLYTLS_SET_TIMESTAMPS; a client asks for
+                                        those of the server */
 };
 
 /* What a provider's one exported function returns. Everything is constant and

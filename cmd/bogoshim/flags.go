@@ -37,6 +37,8 @@ type connection struct {
 	hookSchemesSettled bool
 	// matchIssuers are the leaves with -must-match-issuer.
 	matchIssuers []*x509.Certificate
+	// noTLSUnique is set where the library does not tell of it.
+	noTLSUnique bool
 	// partlyCompliant is set where the provider has a part of what a compliance
 	// policy says.
 	partlyCompliant bool

@@ -49,7 +49,7 @@ func LibsslMatrix() Matrix {
 	const (
 		stateMachine = "done by the state machine around the library"
 		noSessions   = "neither kept nor resumed by configurations with PSKs"
-		noTickets    = "a ticket is for one server name; none is issued or accepted by configurations that ask clients for certificates or have PSKs: their handshakes are always full"
+		noTickets    = "a ticket is for one server name; a client's chain is in it and verified again; none is issued or accepted by configurations with PSKs: their handshakes are always full"
 		named        = "only s2n has named policies; others take intermediate and modern"
 		cacheSize    = "the cache around the library; a place for each context, not for each configuration"
 		memory       = "a private key must be in memory: the library's handshake cannot wait for an external signer"

@@ -53,6 +53,9 @@ func (c *certificateChooser) choose(ctx stdcontext.Context, wire []byte, chosen 
 			return ofOption("GetClientCertificate", err)
 		}
 	}
+	if len(cert.SignedCertificateTimestamps) > 0 {
+		return tlsapi.UnsupportedError(c.provider.ProviderName, "GetClientCertificate", "SignedCertificateTimestamps of the hook's certificate are not sent")
+	}
 	if len(cert.Certificate) == 0 {
 		chosen.answer = []byte{choiceNone}
 		return nil

@@ -32,6 +32,9 @@ type Provider struct {
 	// NoCANames leaves the names of the accepted CAs out of a server's
 	// CertificateRequest, for libraries that cannot send them.
 	NoCANames bool
+	// NoClientTickets leaves servers that ask for certificates without tickets, for
+	// libraries that would resume without looking at the certificate again.
+	NoClientTickets bool
 	// MaxBlindingDelay is the library's own longest blinding delay: the meaning
 	// of zero in a configuration.
 	MaxBlindingDelay time.Duration
@@ -525,7 +528,7 @@ func rawOf(certs []*x509.Certificate, raw func(*x509.Certificate) []byte) [][]by
 // context is made.
 func (c *contextBuilder) certificate(name string, cert *tls.Certificate) {
 	switch {
-	case len(cert.SignedCertificateTimestamps) > 0:
+	case len(cert.SignedCertificateTimestamps) > 0 && !c.provider.abilities.Has(AbilityTimestamps):
 		c.fail(tlsapi.UnsupportedError(c.provider.ProviderName, name, "SignedCertificateTimestamps are not sent beside a certificate; have them put into it"))
 		return
 	case cert.SupportedSignatureAlgorithms != nil && c.provider.Policy != nil:
@@ -547,6 +550,13 @@ func (c *contextBuilder) certificate(name string, cert *tls.Certificate) {
 	}})
 	if cert.SupportedSignatureAlgorithms != nil {
 		c.set(optCertificateSchemes, name, uint16s(cert.SupportedSignatureAlgorithms))
+	}
+	if len(cert.SignedCertificateTimestamps) > 0 {
+		list, err := timestampList(cert.SignedCertificateTimestamps)
+		if err != nil {
+			c.fail(tlsapi.ConfigError(name, "SignedCertificateTimestamps: %v", err))
+		}
+		c.set(optTimestamps, name, list)
 	}
 	if c.role == server && len(cert.OCSPStaple) > 0 {
 		c.set(optOCSPResponse, name, cert.OCSPStaple)
@@ -632,6 +642,7 @@ const (
 	optRevocationList   = 20
 
 	optCertificateSchemes = 21
+	optTimestamps         = 22
 
 	connServerName   = 1
 	connVerifyDNS    = 2

@@ -81,7 +81,8 @@ static struct polytls_result conn_query(const struct polytls_library *l, struct 
 static size_t conn_facts(const struct polytls_library *l, struct polytls_conn *c, uint8_t *p, size_t n) {
   static const int all[] = {POLYTLS_GET_VERSION, POLYTLS_GET_CIPHER_SUITE, POLYTLS_GET_GROUP, POLYTLS_GET_ALPN,
     POLYTLS_GET_SERVER_NAME, POLYTLS_GET_PEER_CHAIN, POLYTLS_GET_VERIFIED_CHAIN, POLYTLS_GET_SIGNATURE_SCHEME,
-    POLYTLS_GET_RESUMED, POLYTLS_GET_HELLO_RETRY, POLYTLS_GET_OCSP_RESPONSE, POLYTLS_GET_PSK_IDENTITY};
+    POLYTLS_GET_RESUMED, POLYTLS_GET_HELLO_RETRY, POLYTLS_GET_OCSP_RESPONSE, POLYTLS_GET_PSK_IDENTITY,
+    POLYTLS_GET_TLS_UNIQUE, POLYTLS_GET_TIMESTAMPS};
   size_t used = 0;
   for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
     size_t room = used + 4 < n ? n - used - 4 : 0;
@@ -538,6 +539,8 @@ func (n *conn) Facts() engine.Facts {
 		HelloRetry:      wireBool(next()),
 		OCSPResponse:    next(),
 		PSKIdentity:     next(),
+		TLSUnique:       next(),
+		Timestamps:      timestamps(next()),
 	}
 }
 
@@ -663,6 +666,8 @@ var (
 	_ = [1]struct{}{}[optOCSPResponse-C.POLYTLS_SET_OCSP_RESPONSE]
 	_ = [1]struct{}{}[optRevocationList-C.POLYTLS_SET_REVOCATION_LIST]
 	_ = [1]struct{}{}[optCertificateSchemes-C.POLYTLS_SET_CERTIFICATE_SCHEMES]
+	_ = [1]struct{}{}[optTimestamps-C.POLYTLS_SET_TIMESTAMPS]
+	_ = [1]struct{}{}[AbilityTimestamps-C.POLYTLS_ABILITY_TIMESTAMPS]
 	_ = [1]struct{}{}[connAskCertificate-C.POLYTLS_SET_ASK_CERTIFICATE]
 	_ = [1]struct{}{}[connChosenCertificate-C.POLYTLS_SET_CHOSEN_CERTIFICATE]
 	_ = [1]struct{}{}[choiceFail-C.POLYTLS_CHOICE_FAIL]
