@@ -1,10 +1,10 @@
 package tlstest
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/polytls/polytls/tlsapi"
 	"github.com/stretchr/testify/assert"
@@ -171,38 +171,15 @@ func (s *suite) testFailingClientHook(t *testing.T, version uint16) {
 
 // testBlockedClientHook: who waits for a hook is not kept by it.
 func (s *suite) testBlockedClientHook(t *testing.T, version uint16) {
-	blocked := func(t *testing.T, change ...func(*tlsapi.ClientConfig)) (*duo, chan struct{}) {
+	s.testWaiting(t, tlsapi.ClientHandshakeTimeout, func(t *testing.T, timeout time.Duration) (*duo, chan struct{}) {
 		entered, release := make(chan struct{}), make(chan struct{})
 		t.Cleanup(func() { close(release) })
 		d := s.hookedClient(t, version, func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			close(entered)
 			<-release
 			return nil, nil
-		}, change...)
+		}, func(c *tlsapi.ClientConfig) { c.HandshakeTimeout = timeout })
 		go d.peer.Handshake()
 		return d, entered
-	}
-	t.Run("close", func(t *testing.T) {
-		d, entered := blocked(t)
-		done := make(chan error, 1)
-		go func() { done <- d.conn.Handshake() }()
-		<-entered
-		require.NoError(t, within(t, "Close", d.conn.Close))
-		s.requireKind(t, result(t, "Handshake", done), tlsapi.KindClosed)
-	})
-	t.Run("context", func(t *testing.T) {
-		d, entered := blocked(t)
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error, 1)
-		go func() { done <- d.conn.HandshakeContext(ctx) }()
-		<-entered
-		cancel()
-		s.requireKind(t, result(t, "HandshakeContext", done), tlsapi.KindCanceled)
-		assert.True(t, isClosed(d.connWire.Closed()), "the transport is closed")
-	})
-	t.Run("timeout", func(t *testing.T) {
-		s.need(t, tlsapi.ClientHandshakeTimeout)
-		d, _ := blocked(t, func(c *tlsapi.ClientConfig) { c.HandshakeTimeout = shortly })
-		s.requireKind(t, within(t, "Handshake", d.conn.Handshake), tlsapi.KindTimeout)
 	})
 }

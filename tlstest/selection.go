@@ -390,28 +390,8 @@ func (s *suite) testBlockedHook(t *testing.T) {
 				go d.peer.Handshake()
 				return d, entered
 			}
-			t.Run("close", func(t *testing.T) {
-				d, entered := blocked(t)
-				done := make(chan error, 1)
-				go func() { done <- d.conn.Handshake() }()
-				<-entered
-				require.NoError(t, within(t, "Close", d.conn.Close))
-				s.requireKind(t, result(t, "Handshake", done), tlsapi.KindClosed)
-			})
-			t.Run("context", func(t *testing.T) {
-				d, entered := blocked(t)
-				ctx, cancel := context.WithCancel(t.Context())
-				done := make(chan error, 1)
-				go func() { done <- d.conn.HandshakeContext(ctx) }()
-				<-entered
-				cancel()
-				s.requireKind(t, result(t, "HandshakeContext", done), tlsapi.KindCanceled)
-				assert.True(t, isClosed(d.connWire.Closed()), "the transport is closed")
-			})
-			t.Run("timeout", func(t *testing.T) {
-				s.need(t, tlsapi.ServerHandshakeTimeout)
-				d, _ := blocked(t, func(c *tlsapi.ServerConfig) { c.HandshakeTimeout = shortly })
-				s.requireKind(t, within(t, "Handshake", d.conn.Handshake), tlsapi.KindTimeout)
+			s.testWaiting(t, tlsapi.ServerHandshakeTimeout, func(t *testing.T, timeout time.Duration) (*duo, chan struct{}) {
+				return blocked(t, func(c *tlsapi.ServerConfig) { c.HandshakeTimeout = timeout })
 			})
 			t.Run("timeout of the chosen configuration", func(t *testing.T) {
 				s.need(t, tlsapi.ServerHandshakeTimeout, tlsapi.ServerGetConfig)
@@ -434,6 +414,34 @@ func (s *suite) testBlockedHook(t *testing.T) {
 		d := s.serverDuo(t, config, s.referenceClient())
 		d.mustHandshake(t)
 		d.mustEcho(t)
+	})
+}
+
+// testWaiting ends handshakes that wait for a hook. blocked begins one with that
+// HandshakeTimeout; the channel is closed when the hook is called.
+func (s *suite) testWaiting(t *testing.T, timeouts tlsapi.Feature, blocked func(*testing.T, time.Duration) (*duo, chan struct{})) {
+	t.Run("close", func(t *testing.T) {
+		d, entered := blocked(t, 0)
+		done := make(chan error, 1)
+		go func() { done <- d.conn.Handshake() }()
+		<-entered
+		require.NoError(t, within(t, "Close", d.conn.Close))
+		s.requireKind(t, result(t, "Handshake", done), tlsapi.KindClosed)
+	})
+	t.Run("context", func(t *testing.T) {
+		d, entered := blocked(t, 0)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- d.conn.HandshakeContext(ctx) }()
+		<-entered
+		cancel()
+		s.requireKind(t, result(t, "HandshakeContext", done), tlsapi.KindCanceled)
+		assert.True(t, isClosed(d.connWire.Closed()), "the transport is closed")
+	})
+	t.Run("timeout", func(t *testing.T) {
+		s.need(t, timeouts)
+		d, _ := blocked(t, shortly)
+		s.requireKind(t, within(t, "Handshake", d.conn.Handshake), tlsapi.KindTimeout)
 	})
 }
 

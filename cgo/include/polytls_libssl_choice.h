@@ -65,8 +65,7 @@ static int libssl_use_identity(struct libssl_conn *conn, const struct libssl_ide
 #endif
 }
 
-/* Takes the certificate of POLYTLS_CHOICE_SEND: uint16 length, the schemes that it
- * signs with (none: all), the value of POLYTLS_SET_CERTIFICATE. */
+/* Takes the certificate of POLYTLS_CHOICE_SEND. */
 static struct polytls_result libssl_send_certificate(struct libssl_conn *conn, const uint8_t *data, size_t len) {
   char *text = conn->head.error_text;
   size_t schemes_len = len < 2 ? 0 : libssl_uint16(data);
@@ -103,9 +102,13 @@ static struct polytls_result libssl_set_choice(struct libssl_conn *conn, const u
   }
   struct polytls_result result = libssl_result(POLYTLS_OK);
   switch (data[0]) {
+    case POLYTLS_CHOICE_KEEP:
+      break;
     case POLYTLS_CHOICE_NONE:
+      SSL_certs_clear(conn->ssl);
       break;
     case POLYTLS_CHOICE_SEND:
+      SSL_certs_clear(conn->ssl);
       result = libssl_send_certificate(conn, data + 1, len - 1);
       break;
     default:

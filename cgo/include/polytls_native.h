@@ -294,7 +294,8 @@ enum polytls_conn_option {
   POLYTLS_SET_CHOSEN_CERTIFICATE = 10 /* in the handshake, after
                                     POLYTLS_WANT_CERTIFICATE: uint8 enum
                                     polytls_choice; for POLYTLS_CHOICE_SEND
-                                    behind it the value of
+                                    behind it uint16 length, uint16 scheme… (that
+                                    it signs with; none: all), and the value of
                                     POLYTLS_SET_CERTIFICATE */
 };
 
@@ -303,7 +304,8 @@ enum polytls_choice {
   POLYTLS_CHOICE_FAIL = 0, /* the handshake fails, with the alert of the next byte
                               where the library can, else internal_error */
   POLYTLS_CHOICE_NONE = 1, /* the client has no certificate to send */
-  POLYTLS_CHOICE_SEND = 2
+  POLYTLS_CHOICE_SEND = 2,
+  POLYTLS_CHOICE_KEEP = 3  /* the context's certificate, if there is one */
 };
 
 /* Queries of a connection. The answer is written to buf when it fits; result.n

@@ -43,22 +43,20 @@ func (c *certificateChooser) choose(ctx stdcontext.Context, wire []byte, chosen 
 		return &tlsapi.Error{Kind: tlsapi.KindRejected, Option: "GetClientCertificate", Err: fmt.Errorf("GetClientCertificate: %w", err)}
 	}
 	if cert == nil {
-		if cert = c.config.Certificate; cert == nil {
-			cert = &tls.Certificate{}
-		}
-	} else if len(cert.Certificate) > 0 {
-		effective := *c.config
-		effective.Certificate, effective.GetClientCertificate = cert, nil
-		if err := c.provider.checkClient(&effective); err != nil {
-			return ofOption("GetClientCertificate", err)
-		}
-	}
-	if len(cert.SignedCertificateTimestamps) > 0 {
-		return tlsapi.UnsupportedError(c.provider.ProviderName, "GetClientCertificate", "SignedCertificateTimestamps of the hook's certificate are not sent")
+		chosen.answer = []byte{choiceKeep}
+		return nil
 	}
 	if len(cert.Certificate) == 0 {
 		chosen.answer = []byte{choiceNone}
 		return nil
+	}
+	effective := *c.config
+	effective.Certificate, effective.GetClientCertificate = cert, nil
+	if err := c.provider.checkClient(&effective); err != nil {
+		return ofOption("GetClientCertificate", err)
+	}
+	if len(cert.SignedCertificateTimestamps) > 0 {
+		return tlsapi.UnsupportedError(c.provider.ProviderName, "GetClientCertificate", "SignedCertificateTimestamps of the hook's certificate are not sent")
 	}
 	identity, err := keyAndChain("GetClientCertificate", cert)
 	if err != nil {

@@ -124,10 +124,11 @@ func (p *Provider) Client(transport net.Conn, config *tlsapi.ClientConfig) (tlsa
 	if err != nil {
 		return nil, err
 	}
+	if config.Certificate != nil {
+		conn.signer = externalSigner(config.Certificate.PrivateKey)
+	}
 	if config.GetClientCertificate != nil {
 		conn.chooser = &certificateChooser{provider: p, config: config}
-	} else if config.Certificate != nil {
-		conn.signer = externalSigner(config.Certificate.PrivateKey)
 	}
 	o := p.options(&config.Settings)
 	o.Client = true
@@ -196,9 +197,7 @@ func (p *Provider) clientContext(config *tlsapi.ClientConfig) *contextBuilder {
 	} else {
 		c.anchors("RootCAs", config.RootCAs, true)
 	}
-	// With a hook the certificate is the connection's, also where the hook leaves it
-	// to Certificate.
-	if config.Certificate != nil && config.GetClientCertificate == nil {
+	if config.Certificate != nil {
 		c.certificate("Certificate", config.Certificate)
 	}
 	c.keyShares(config)
@@ -658,6 +657,7 @@ const (
 	choiceFail = 0
 	choiceNone = 1
 	choiceSend = 2
+	choiceKeep = 3
 
 	verifyNone             = 0
 	verifyRequireAndVerify = 4

@@ -335,7 +335,9 @@ func (n *conn) takeChoice() *engine.Result {
 		return nil
 	}
 	n.chosen = nil
-	n.signer = chosen.signer
+	if chosen.answer[0] != choiceKeep {
+		n.signer = chosen.signer
+	}
 	res := C.conn_set(n.library.c, n.c, connChosenCertificate, bytePointer(chosen.answer), C.size_t(len(chosen.answer)))
 	clear(chosen.answer)
 	if res.status == C.POLYTLS_OK {
@@ -673,6 +675,7 @@ var (
 	_ = [1]struct{}{}[choiceFail-C.POLYTLS_CHOICE_FAIL]
 	_ = [1]struct{}{}[choiceNone-C.POLYTLS_CHOICE_NONE]
 	_ = [1]struct{}{}[choiceSend-C.POLYTLS_CHOICE_SEND]
+	_ = [1]struct{}{}[choiceKeep-C.POLYTLS_CHOICE_KEEP]
 	_ = [1]struct{}{}[connSession-C.POLYTLS_SET_SESSION]
 	_ = [1]struct{}{}[connSignature-C.POLYTLS_SET_SIGNATURE]
 	_ = [1]struct{}{}[tlsapi.PSKExternal-C.POLYTLS_PSK_EXTERNAL]
