@@ -54,7 +54,7 @@ func (t *test) connect(provider tlsapi.Provider, c *connection, resumption bool,
 	// Closed by the connection once there is one; a second Close is harmless.
 	defer transport.Close()
 	if c.async {
-		transport = byteAtATime{transport}
+		transport = newByteAtATime(transport)
 	}
 
 	var conn tlsapi.Conn
