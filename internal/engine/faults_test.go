@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/polytls/polytls/boringssl"
+	"github.com/polytls/polytls/internal/uptime"
 	"github.com/polytls/polytls/openssl"
 	"github.com/polytls/polytls/s2n"
 	"github.com/polytls/polytls/tlsapi"
@@ -106,9 +107,7 @@ func within(t *testing.T, limit time.Duration, what string, f func()) {
 	start := time.Now()
 	done := make(chan struct{})
 	go func() { defer close(done); f() }()
-	select {
-	case <-done:
-	case <-time.After(limit):
+	if _, ok := uptime.Receive(done, limit); !ok {
 		t.Errorf("%s took longer than %v", what, limit)
 		<-done
 		t.Logf("%s took %v", what, time.Since(start))
