@@ -10,6 +10,11 @@
 #ifndef POLYTLS_LIBSSL_RESUME_H
 #define POLYTLS_LIBSSL_RESUME_H
 
+/* The longest chain, on BoringSSL the longest session with its chain, that is put
+ * into a ticket: the client has to send it back, and 65535 bytes are the most that
+ * fits. */
+#define LIBSSL_MAX_TICKET 16384
+
 static int libssl_server_asks(const struct libssl_ctx *ctx) {
   return ctx->role == POLYTLS_SERVER && ctx->verify_mode != POLYTLS_VERIFY_NONE;
 }
@@ -38,8 +43,10 @@ static int libssl_check_ticket(struct libssl_conn *conn, STACK_OF(X509) *chain) 
   X509_STORE_CTX_free(store_ctx);
   if (!ok) {
     polytls_outcome_free(&conn->ticket);
-    ERR_clear_error(); /* a ticket that is ignored is no error */
   }
+  /* A ticket that is ignored is no error, and what an accepted one has left would
+   * make the library's next wait for input one. */
+  ERR_clear_error();
   conn->ticket_good = ok;
   return ok;
 }
@@ -98,6 +105,13 @@ static int libssl_seal_ticket(SSL *ssl, uint8_t *out, size_t *out_len, size_t ma
   if (conn == NULL || conn->ctx->ticket_key_count == 0 || max_out_len < LIBSSL_TICKET_HEAD) {
     return 0;
   }
+  if (in_len > LIBSSL_MAX_TICKET) {
+    /* Failing would be the end of the handshake, and a ticket of TLS 1.3 is not
+     * empty. This one is too short to be opened. */
+    *out_len = 1;
+    out[0] = 0;
+    return 1;
+  }
   const struct libssl_ticket_key *key = &conn->ctx->ticket_keys[0];
   EVP_AEAD_CTX *aead = EVP_AEAD_CTX_new(EVP_aead_aes_256_gcm_siv(), key->encryption, sizeof(key->encryption), 0);
   uint8_t *copy = malloc(in_len + 1); /* in and out may be the same */
@@ -139,7 +153,7 @@ static enum ssl_ticket_aead_result_t libssl_open_ticket(SSL *ssl, uint8_t *out, 
   SSL_SESSION *session = ok ? SSL_SESSION_from_bytes(out, *out_len, conn->ctx->ssl_ctx) : NULL;
   if (session != NULL) {
     STACK_OF(X509) *chain = libssl_session_chain(session);
-    ok = libssl_check_ticket(conn, chain);
+    ok = (chain == NULL) == (SSL_SESSION_get0_peer(session) == NULL) && libssl_check_ticket(conn, chain);
     sk_X509_pop_free(chain, X509_free);
     SSL_SESSION_free(session);
   }
@@ -158,10 +172,6 @@ static int libssl_verify_tickets(struct libssl_ctx *ctx) {
 
 #else /* OpenSSL */
 
-/* A chain that is longer is not put into tickets: the client would have to send it
- * back. */
-#define LIBSSL_MAX_TICKET_CHAIN 16384
-
 /* Puts the client's chain into the ticket that is being made; the library's own
  * session has the leaf only. */
 static int libssl_fill_ticket(SSL *ssl, void *argument) {
@@ -177,7 +187,7 @@ static int libssl_fill_ticket(SSL *ssl, void *argument) {
   }
   size_t len = polytls_chain_encode(chain, NULL, 0);
   uint8_t *bytes = NULL;
-  if (len == 0 || len > LIBSSL_MAX_TICKET_CHAIN) {
+  if (len == 0 || len > LIBSSL_MAX_TICKET) {
     len = 0;
   } else if ((bytes = malloc(len)) == NULL || polytls_chain_encode(chain, bytes, len) != len) {
     len = 0;
