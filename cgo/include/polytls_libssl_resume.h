@@ -172,8 +172,13 @@ static int libssl_verify_tickets(struct libssl_ctx *ctx) {
 
 #else /* OpenSSL */
 
-/* Puts the client's chain into the ticket that is being made; the library's own
- * session has the leaf only. */
+/* How long a client is known by its tickets, in seconds: a week, as BoringSSL has
+ * it. OpenSSL's sessions of TLS 1.3 begin anew with every ticket. */
+#define LIBSSL_MAX_TICKET_AGE (7 * 24 * 60 * 60)
+#define LIBSSL_SINCE_SIZE 8
+
+/* Puts the time of the full handshake (uint64 of seconds) and the client's chain
+ * into the ticket that is being made; the library's own session has the leaf only. */
 static int libssl_fill_ticket(SSL *ssl, void *argument) {
   (void)argument;
   struct libssl_conn *conn = SSL_get_app_data(ssl);
@@ -182,30 +187,54 @@ static int libssl_fill_ticket(SSL *ssl, void *argument) {
     return 0;
   }
   STACK_OF(X509) *chain = conn->outcome.sent;
-  if (chain == NULL && SSL_session_reused(ssl)) {
-    chain = conn->ticket.sent;
+  uint64_t since = (uint64_t)time(NULL);
+  if (SSL_session_reused(ssl)) {
+    chain = chain == NULL ? conn->ticket.sent : chain;
+    since = conn->ticket_since;
   }
   size_t len = polytls_chain_encode(chain, NULL, 0);
-  uint8_t *bytes = NULL;
-  if (len == 0 || len > LIBSSL_MAX_TICKET) {
-    len = 0;
-  } else if ((bytes = malloc(len)) == NULL || polytls_chain_encode(chain, bytes, len) != len) {
+  if (len > LIBSSL_MAX_TICKET) {
+    len = 0; /* a ticket with a leaf and no chain is ignored */
+  }
+  uint8_t *bytes = malloc(LIBSSL_SINCE_SIZE + len);
+  if (bytes == NULL) {
+    return 0;
+  }
+  for (size_t i = 0; i < LIBSSL_SINCE_SIZE; i++) {
+    bytes[i] = (uint8_t)(since >> (8 * (LIBSSL_SINCE_SIZE - 1 - i)));
+  }
+  if (len > 0 && polytls_chain_encode(chain, bytes + LIBSSL_SINCE_SIZE, len) != len) {
     len = 0;
   }
-  int ok = SSL_SESSION_set1_ticket_appdata(session, bytes, len);
+  int ok = SSL_SESSION_set1_ticket_appdata(session, bytes, LIBSSL_SINCE_SIZE + len);
   free(bytes);
   return ok;
 }
 
-/* Makes a stack of what libssl_fill_ticket has written, which the caller frees with
- * its content; NULL when there is none or it does not parse. */
+/* Reads the time that libssl_fill_ticket has written. Returns 1, or 0 when there is
+ * none or it is too long ago. */
+static int libssl_session_since(SSL_SESSION *session, uint64_t *since) {
+  void *data = NULL;
+  size_t len = 0;
+  if (SSL_SESSION_get0_ticket_appdata(session, &data, &len) != 1 || len < LIBSSL_SINCE_SIZE) {
+    return 0;
+  }
+  const uint8_t *bytes = data;
+  *since = (uint64_t)libssl_uint32(bytes) << 32 | libssl_uint32(bytes + 4);
+  uint64_t now = (uint64_t)time(NULL);
+  return now < *since || now - *since <= LIBSSL_MAX_TICKET_AGE;
+}
+
+/* Makes a stack of the chain that libssl_fill_ticket has written, which the caller
+ * frees with its content; NULL when there is none or it does not parse. */
 static STACK_OF(X509) *libssl_session_chain(SSL_SESSION *session) {
   void *data = NULL;
   size_t len = 0;
-  if (SSL_SESSION_get0_ticket_appdata(session, &data, &len) != 1 || len == 0) {
+  if (SSL_SESSION_get0_ticket_appdata(session, &data, &len) != 1 || len <= LIBSSL_SINCE_SIZE) {
     return NULL;
   }
-  const uint8_t *bytes = data;
+  const uint8_t *bytes = (const uint8_t *)data + LIBSSL_SINCE_SIZE;
+  len -= LIBSSL_SINCE_SIZE;
   STACK_OF(X509) *chain = sk_X509_new_null();
   while (chain != NULL && len > 0) {
     size_t size = len < 4 ? 0 : libssl_uint32(bytes);
@@ -229,6 +258,9 @@ static SSL_TICKET_RETURN libssl_judge_ticket(SSL *ssl, SSL_SESSION *session, con
   (void)argument;
   struct libssl_conn *conn = SSL_get_app_data(ssl);
   if (conn == NULL || session == NULL || (status != SSL_TICKET_SUCCESS && status != SSL_TICKET_SUCCESS_RENEW)) {
+    return SSL_TICKET_RETURN_IGNORE_RENEW;
+  }
+  if (!libssl_session_since(session, &conn->ticket_since)) {
     return SSL_TICKET_RETURN_IGNORE_RENEW;
   }
   STACK_OF(X509) *chain = libssl_session_chain(session);
