@@ -32,6 +32,7 @@ func (s *suite) testResumption(t *testing.T) {
 			t.Run("virtual hosts", func(t *testing.T) { s.testVirtualHosts(t, p, version) })
 			t.Run("replayed tickets", func(t *testing.T) { s.testReplayedTickets(t, version) })
 			t.Run("ended client", func(t *testing.T) { s.testEndedClient(t, version) })
+			t.Run("long chain", func(t *testing.T) { s.testLongClientChain(t, version) })
 		})
 	})
 	t.Run("client", func(t *testing.T) {
@@ -214,6 +215,32 @@ func (s *suite) testEndedClient(t *testing.T, version uint16) {
 		assert.False(t, d.conn.Info().Resumed)
 		s.requireClientSeen(t, d, config.ClientAuth, &lasting, "a ticket whose client has ended")
 	})
+}
+
+// testLongClientChain: a client whose chain is too long for a ticket does without,
+// however often it comes.
+func (s *suite) testLongClientChain(t *testing.T, version uint16) {
+	s.need(t, tlsapi.ServerClientAuth, tlsapi.ServerClientCAs)
+	if !s.resumesClients(tls.RequireAndVerifyClientCert) {
+		t.Skipf("declared: %s", s.cells[tlsapi.ServerSessionTickets].Note)
+	}
+	long := s.ca.Leaf(t, Spec{CommonName: "long chain"})
+	for range 2 {
+		// A root names its organization twice.
+		other := NewAuthority(t, Spec{CommonName: "Long CA", Organization: strings.Repeat("o", 20000)})
+		long.Certificate = append(long.Certificate, other.Certificate.Raw)
+	}
+	config := s.serverConfig(func(c *tlsapi.ServerConfig) {
+		c.ClientAuth, c.ClientCAs = tls.RequireAndVerifyClientCert, Pool(s.ca)
+	})
+	cache := new(anySession)
+	for range 2 {
+		s.visit(t, config, attacker(version, serverName, cache, &long), func(d *duo) {
+			d.mustEcho(t)
+			assert.False(t, d.conn.Info().Resumed)
+			s.requireClientSeen(t, d, config.ClientAuth, &long, "a chain that is too long for a ticket")
+		})
+	}
 }
 
 // requireClientSeen tests what a server knows of its client.

@@ -228,6 +228,9 @@ struct libssl_conn {
   struct polytls_outcome ticket;
   int ticket_good;
   int ticket_adopted;
+#ifndef OPENSSL_IS_BORINGSSL
+  uint64_t ticket_since; /* when the ticket's client has shown its key */
+#endif
   SSL_SESSION *offered; /* what a client offers to resume, or NULL */
   int started;        /* the first step has run */
   int reading;        /* the step may consume `in` */

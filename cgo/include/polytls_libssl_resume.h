@@ -10,6 +10,11 @@
 #ifndef POLYTLS_LIBSSL_RESUME_H
 #define POLYTLS_LIBSSL_RESUME_H
 
+/* The longest chain, on BoringSSL the longest session with its chain, that is put
+ * into a ticket: the client has to send it back, and 65535 bytes are the most that
+ * fits. */
+#define LIBSSL_MAX_TICKET 16384
+
 static int libssl_server_asks(const struct libssl_ctx *ctx) {
   return ctx->role == POLYTLS_SERVER && ctx->verify_mode != POLYTLS_VERIFY_NONE;
 }
@@ -38,8 +43,10 @@ static int libssl_check_ticket(struct libssl_conn *conn, STACK_OF(X509) *chain) 
   X509_STORE_CTX_free(store_ctx);
   if (!ok) {
     polytls_outcome_free(&conn->ticket);
-    ERR_clear_error(); /* a ticket that is ignored is no error */
   }
+  /* A ticket that is ignored is no error, and what an accepted one has left would
+   * make the library's next wait for input one. */
+  ERR_clear_error();
   conn->ticket_good = ok;
   return ok;
 }
@@ -98,6 +105,13 @@ static int libssl_seal_ticket(SSL *ssl, uint8_t *out, size_t *out_len, size_t ma
   if (conn == NULL || conn->ctx->ticket_key_count == 0 || max_out_len < LIBSSL_TICKET_HEAD) {
     return 0;
   }
+  if (in_len > LIBSSL_MAX_TICKET) {
+    /* Failing would be the end of the handshake, and a ticket of TLS 1.3 is not
+     * empty. This one is too short to be opened. */
+    *out_len = 1;
+    out[0] = 0;
+    return 1;
+  }
   const struct libssl_ticket_key *key = &conn->ctx->ticket_keys[0];
   EVP_AEAD_CTX *aead = EVP_AEAD_CTX_new(EVP_aead_aes_256_gcm_siv(), key->encryption, sizeof(key->encryption), 0);
   uint8_t *copy = malloc(in_len + 1); /* in and out may be the same */
@@ -139,7 +153,7 @@ static enum ssl_ticket_aead_result_t libssl_open_ticket(SSL *ssl, uint8_t *out, 
   SSL_SESSION *session = ok ? SSL_SESSION_from_bytes(out, *out_len, conn->ctx->ssl_ctx) : NULL;
   if (session != NULL) {
     STACK_OF(X509) *chain = libssl_session_chain(session);
-    ok = libssl_check_ticket(conn, chain);
+    ok = (chain == NULL) == (SSL_SESSION_get0_peer(session) == NULL) && libssl_check_ticket(conn, chain);
     sk_X509_pop_free(chain, X509_free);
     SSL_SESSION_free(session);
   }
@@ -158,12 +172,13 @@ static int libssl_verify_tickets(struct libssl_ctx *ctx) {
 
 #else /* OpenSSL */
 
-/* A chain that is longer is not put into tickets: the client would have to send it
- * back. */
-#define LIBSSL_MAX_TICKET_CHAIN 16384
+/* How long a client is known by its tickets, in seconds: a week, as BoringSSL has
+ * it. OpenSSL's sessions of TLS 1.3 begin anew with every ticket. */
+#define LIBSSL_MAX_TICKET_AGE (7 * 24 * 60 * 60)
+#define LIBSSL_SINCE_SIZE 8
 
-/* Puts the client's chain into the ticket that is being made; the library's own
- * session has the leaf only. */
+/* Puts the time of the full handshake (uint64 of seconds) and the client's chain
+ * into the ticket that is being made; the library's own session has the leaf only. */
 static int libssl_fill_ticket(SSL *ssl, void *argument) {
   (void)argument;
   struct libssl_conn *conn = SSL_get_app_data(ssl);
@@ -172,30 +187,54 @@ static int libssl_fill_ticket(SSL *ssl, void *argument) {
     return 0;
   }
   STACK_OF(X509) *chain = conn->outcome.sent;
-  if (chain == NULL && SSL_session_reused(ssl)) {
-    chain = conn->ticket.sent;
+  uint64_t since = (uint64_t)time(NULL);
+  if (SSL_session_reused(ssl)) {
+    chain = chain == NULL ? conn->ticket.sent : chain;
+    since = conn->ticket_since;
   }
   size_t len = polytls_chain_encode(chain, NULL, 0);
-  uint8_t *bytes = NULL;
-  if (len == 0 || len > LIBSSL_MAX_TICKET_CHAIN) {
-    len = 0;
-  } else if ((bytes = malloc(len)) == NULL || polytls_chain_encode(chain, bytes, len) != len) {
+  if (len > LIBSSL_MAX_TICKET) {
+    len = 0; /* a ticket with a leaf and no chain is ignored */
+  }
+  uint8_t *bytes = malloc(LIBSSL_SINCE_SIZE + len);
+  if (bytes == NULL) {
+    return 0;
+  }
+  for (size_t i = 0; i < LIBSSL_SINCE_SIZE; i++) {
+    bytes[i] = (uint8_t)(since >> (8 * (LIBSSL_SINCE_SIZE - 1 - i)));
+  }
+  if (len > 0 && polytls_chain_encode(chain, bytes + LIBSSL_SINCE_SIZE, len) != len) {
     len = 0;
   }
-  int ok = SSL_SESSION_set1_ticket_appdata(session, bytes, len);
+  int ok = SSL_SESSION_set1_ticket_appdata(session, bytes, LIBSSL_SINCE_SIZE + len);
   free(bytes);
   return ok;
 }
 
-/* Makes a stack of what libssl_fill_ticket has written, which the caller frees with
- * its content; NULL when there is none or it does not parse. */
+/* Reads the time that libssl_fill_ticket has written. Returns 1, or 0 when there is
+ * none or it is too long ago. */
+static int libssl_session_since(SSL_SESSION *session, uint64_t *since) {
+  void *data = NULL;
+  size_t len = 0;
+  if (SSL_SESSION_get0_ticket_appdata(session, &data, &len) != 1 || len < LIBSSL_SINCE_SIZE) {
+    return 0;
+  }
+  const uint8_t *bytes = data;
+  *since = (uint64_t)libssl_uint32(bytes) << 32 | libssl_uint32(bytes + 4);
+  uint64_t now = (uint64_t)time(NULL);
+  return now < *since || now - *since <= LIBSSL_MAX_TICKET_AGE;
+}
+
+/* Makes a stack of the chain that libssl_fill_ticket has written, which the caller
+ * frees with its content; NULL when there is none or it does not parse. */
 static STACK_OF(X509) *libssl_session_chain(SSL_SESSION *session) {
   void *data = NULL;
   size_t len = 0;
-  if (SSL_SESSION_get0_ticket_appdata(session, &data, &len) != 1 || len == 0) {
+  if (SSL_SESSION_get0_ticket_appdata(session, &data, &len) != 1 || len <= LIBSSL_SINCE_SIZE) {
     return NULL;
   }
-  const uint8_t *bytes = data;
+  const uint8_t *bytes = (const uint8_t *)data + LIBSSL_SINCE_SIZE;
+  len -= LIBSSL_SINCE_SIZE;
   STACK_OF(X509) *chain = sk_X509_new_null();
   while (chain != NULL && len > 0) {
     size_t size = len < 4 ? 0 : libssl_uint32(bytes);
@@ -219,6 +258,9 @@ static SSL_TICKET_RETURN libssl_judge_ticket(SSL *ssl, SSL_SESSION *session, con
   (void)argument;
   struct libssl_conn *conn = SSL_get_app_data(ssl);
   if (conn == NULL || session == NULL || (status != SSL_TICKET_SUCCESS && status != SSL_TICKET_SUCCESS_RENEW)) {
+    return SSL_TICKET_RETURN_IGNORE_RENEW;
+  }
+  if (!libssl_session_since(session, &conn->ticket_since)) {
     return SSL_TICKET_RETURN_IGNORE_RENEW;
   }
   STACK_OF(X509) *chain = libssl_session_chain(session);
