@@ -2388,9 +2388,11 @@ static int libssl_ticket_key_callback(SSL *ssl, unsigned char *name, unsigned ch
 }
 
 /* The tags of the peer's certificates in an encoded session: the leaf and, of
- * BoringSSL, what came behind it. */
+ * BoringSSL, what came behind it. OpenSSL has the group of the key exchange there. */
 #define LIBSSL_SESSION_PEER 0xa3
+#ifdef OPENSSL_IS_BORINGSSL
 #define LIBSSL_SESSION_CHAIN 0xb3
+#endif
 
 /* Reads the tag and the length of a DER value of len bytes. Returns the size of
  * both, and the value's in *content; 0 for anything else. */
@@ -2422,7 +2424,14 @@ static size_t libssl_der_header(const uint8_t *der, size_t len, size_t *content)
   return n;
 }
 
-static int libssl_is_peer(uint8_t tag) { return tag == LIBSSL_SESSION_PEER || tag == LIBSSL_SESSION_CHAIN; }
+static int libssl_is_peer(uint8_t tag) {
+#ifdef OPENSSL_IS_BORINGSSL
+  if (tag == LIBSSL_SESSION_CHAIN) {
+    return 1;
+  }
+#endif
+  return tag == LIBSSL_SESSION_PEER;
+}
 
 /* Takes the peer's certificates out of an encoded session, in place: who keeps the
  * session has them, and to parse them again is most of the work of offering it.
