@@ -230,6 +230,7 @@ struct libssl_conn {
   int ticket_adopted;
 #ifndef OPENSSL_IS_BORINGSSL
   uint64_t ticket_since; /* when the ticket's client has shown its key */
+  size_t ticket_chains;  /* those of tickets that were looked at */
 #endif
   SSL_SESSION *offered; /* what a client offers to resume, or NULL */
   int started;        /* the first step has run */

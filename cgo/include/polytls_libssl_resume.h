@@ -177,6 +177,11 @@ static int libssl_verify_tickets(struct libssl_ctx *ctx) {
 #define LIBSSL_MAX_TICKET_AGE (7 * 24 * 60 * 60)
 #define LIBSSL_SINCE_SIZE 8
 
+/* How many chains of tickets are parsed and verified for a connection, both hellos
+ * together. The library tries all the tickets of a ClientHello, and a hundred
+ * copies of one that somebody has seen cost their sender nothing. */
+#define LIBSSL_MAX_TICKET_CHAINS 4
+
 /* Puts the time of the full handshake (uint64 of seconds) and the client's chain
  * into the ticket that is being made; the library's own session has the leaf only. */
 static int libssl_fill_ticket(SSL *ssl, void *argument) {
@@ -262,6 +267,12 @@ static SSL_TICKET_RETURN libssl_judge_ticket(SSL *ssl, SSL_SESSION *session, con
   }
   if (!libssl_session_since(session, &conn->ticket_since)) {
     return SSL_TICKET_RETURN_IGNORE_RENEW;
+  }
+  if (SSL_SESSION_get0_peer(session) != NULL) {
+    if (conn->ticket_chains == LIBSSL_MAX_TICKET_CHAINS) {
+      return SSL_TICKET_RETURN_IGNORE_RENEW;
+    }
+    conn->ticket_chains++;
   }
   STACK_OF(X509) *chain = libssl_session_chain(session);
   int ok = (chain == NULL) == (SSL_SESSION_get0_peer(session) == NULL) && libssl_check_ticket(conn, chain);
