@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/binary"
 	"errors"
 	"net"
 	"sync"
@@ -342,6 +343,77 @@ func TestTicketsAreBound(t *testing.T) {
 			require.NoError(t, err)
 			require.Nil(t, read)
 		}
+	})
+}
+
+// A week after its full handshake a client has to show its key again, however
+// often its ticket was renewed: crypto/tls's sessions of TLS 1.3 begin anew.
+func TestTicketsEndAWeekAfterTheFullHandshake(t *testing.T) {
+	eachTLSVersion(t, func(t *testing.T, version uint16) {
+		ca := tlstest.NewAuthority(t, tlstest.Spec{CommonName: "CA"})
+		config := &tlsapi.ServerConfig{
+			Settings:          tlsapi.Settings{MaxVersion: version},
+			Certificates:      []tls.Certificate{ca.Leaf(t, tlstest.Spec{DNSNames: []string{"a.test"}})},
+			ClientAuth:        tls.RequireAndVerifyClientCert,
+			ClientCAs:         tlstest.Pool(ca),
+			SessionTicketKeys: [][32]byte{{1}},
+		}
+		cache := &oneSession{}
+		reference := &tls.Config{ServerName: "a.test", RootCAs: tlstest.X509Pool(ca), ClientSessionCache: cache,
+			Certificates: []tls.Certificate{ca.Leaf(t, tlstest.Spec{CommonName: "client"})}}
+		resumes := func() bool {
+			ct, st := tcpPair(t)
+			server := newEnd(t, st, false, nil, config)
+			go server.Write([]byte("x"))
+			client := tls.Client(ct, reference)
+			defer client.Close()
+			_, err := client.Read(make([]byte, 1))
+			require.NoError(t, err)
+			require.Len(t, server.ConnectionState().PeerCertificates, 1)
+			return client.ConnectionState().DidResume
+		}
+		keys, err := newTicketer(config.SessionTicketKeys, config.TicketBinding(), "a.test", nil).keys()
+		require.NoError(t, err)
+		// opened decrypts the ticket in the cache, and returns where the time of
+		// the full handshake stands in it.
+		opened := func() (session *tls.SessionState, since []byte) {
+			ticket, _, err := cache.session.ResumptionState()
+			require.NoError(t, err)
+			session, err = keys.DecryptTicket(ticket, tls.ConnectionState{})
+			require.NoError(t, err)
+			require.NotNil(t, session)
+			require.Len(t, session.Extra, 1)
+			require.Len(t, session.Extra[0], ticketExtraBytes)
+			return session, session.Extra[0][ticketExtraBytes-8:]
+		}
+		put := func(session *tls.SessionState) {
+			_, state, err := cache.session.ResumptionState()
+			require.NoError(t, err)
+			ticket, err := keys.EncryptTicket(tls.ConnectionState{}, session)
+			require.NoError(t, err)
+			cache.session, err = tls.NewResumptionState(ticket, state)
+			require.NoError(t, err)
+		}
+
+		require.False(t, resumes())
+		session, since := opened()
+		require.InDelta(t, time.Now().Unix(), int64(binary.BigEndian.Uint64(since)), 60)
+		sixDays := uint64(time.Now().Add(-6 * 24 * time.Hour).Unix())
+		binary.BigEndian.PutUint64(since, sixDays)
+		put(session)
+		require.True(t, resumes())
+		session, since = opened()
+		require.Equal(t, sixDays, binary.BigEndian.Uint64(since), "a ticket of a resumed session")
+
+		binary.BigEndian.PutUint64(since, uint64(time.Now().Add(-8*24*time.Hour).Unix()))
+		put(session)
+		require.False(t, resumes())
+		require.True(t, resumes())
+
+		session, since = opened()
+		binary.BigEndian.PutUint64(since, 0)
+		put(session)
+		require.False(t, resumes(), "without the time")
 	})
 }
 

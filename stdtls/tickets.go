@@ -13,8 +13,8 @@ import (
 
 // ticketer makes and reads the tickets of one connection of a server.
 // crypto/tls encrypts and parses them; what its tickets do not know is added:
-// the configuration that they belong to, by the keys, and the name that the
-// client asked for.
+// the configuration that they belong to, by the keys, the name that the client
+// asked for, and the time of the full handshake.
 type ticketer struct {
 	// secrets are those of the configuration, nil for the process's.
 	secrets [][32]byte
@@ -24,9 +24,9 @@ type ticketer struct {
 	subject [sha256.Size]byte
 	// chainsUntil tells how long what this handshake has verified holds.
 	chainsUntil func() time.Time
-	// resumedUntil is that of the ticket which was read last: when a session is
-	// resumed, the one in use.
-	resumedUntil time.Time
+	// resumedUntil and resumedSince are those of the ticket which was read last:
+	// when a session is resumed, the one in use.
+	resumedUntil, resumedSince time.Time
 }
 
 func newTicketer(secrets [][32]byte, binding [32]byte, serverName string, chainsUntil func() time.Time) *ticketer {
@@ -56,10 +56,15 @@ func (t *ticketer) keys() (*tls.Config, error) {
 }
 
 // ticketExtra begins the entry in tls.SessionState.Extra. Behind it are the
-// subject and, in seconds since 1970, the end of what was verified.
-const ticketExtra = "polytls std ticket 1:"
+// subject and, in seconds since 1970, the end of what was verified and the time
+// of the full handshake.
+const ticketExtra = "polytls std ticket 2:"
 
-const ticketExtraBytes = len(ticketExtra) + sha256.Size + 8
+const ticketExtraBytes = len(ticketExtra) + sha256.Size + 8 + 8
+
+// maxTicketAge is how long a client is known by its tickets. crypto/tls has the
+// same bound, but begins a session of TLS 1.3 anew with every ticket.
+const maxTicketAge = 7 * 24 * time.Hour
 
 // maxTicket is the longest ticket that is issued: the client has to send it back,
 // and 65535 bytes are the most that fits. The client's chain is in it twice.
@@ -72,12 +77,13 @@ func (t *ticketer) wrap(state tls.ConnectionState, session *tls.SessionState) ([
 	}
 	// In TLS 1.3 the ticket of a resumed session is made before its chain has
 	// been verified again.
-	until := t.resumedUntil
+	until, since := t.resumedUntil, t.resumedSince
 	if !state.DidResume {
-		until = t.chainsUntil()
+		until, since = t.chainsUntil(), time.Now()
 	}
 	extra := append([]byte(ticketExtra), t.subject[:]...)
-	session.Extra = append(session.Extra, binary.BigEndian.AppendUint64(extra, unixSeconds(until)))
+	extra = binary.BigEndian.AppendUint64(extra, unixSeconds(until))
+	session.Extra = append(session.Extra, binary.BigEndian.AppendUint64(extra, unixSeconds(since)))
 	ticket, err := keys.EncryptTicket(state, session)
 	if err == nil && len(ticket) > maxTicket {
 		// crypto/tls would fail the handshake. Nothing decrypts this one.
@@ -106,10 +112,11 @@ func (t *ticketer) unwrap(identity []byte, state tls.ConnectionState) (*tls.Sess
 		}
 		rest := extra[len(ticketExtra):]
 		until := timeOfUnixSeconds(binary.BigEndian.Uint64(rest[sha256.Size:]))
-		if !bytes.Equal(rest[:sha256.Size], t.subject[:]) || past(until) {
+		since := timeOfUnixSeconds(binary.BigEndian.Uint64(rest[sha256.Size+8:]))
+		if !bytes.Equal(rest[:sha256.Size], t.subject[:]) || past(until) || past(since.Add(maxTicketAge)) {
 			return nil, nil
 		}
-		t.resumedUntil = until
+		t.resumedUntil, t.resumedSince = until, since
 		return session, nil
 	}
 	return nil, nil
