@@ -25,26 +25,12 @@ import (
 // A week after its full handshake a client has to show its key again, however
 // often its ticket was renewed.
 func TestTicketsEndAWeekAfterTheFullHandshake(t *testing.T) {
-	if err := openssl.Provider.Available(); err != nil {
-		t.Skipf("nothing to test: %v", err)
-	}
-	ca := tlstest.NewAuthority(t, tlstest.Spec{CommonName: "CA"})
-	client := ca.Leaf(t, tlstest.Spec{CommonName: "client"})
-	config := &tlsapi.ServerConfig{
-		Certificates:      []tls.Certificate{ca.Leaf(t, tlstest.Spec{DNSNames: []string{"server.example"}})},
-		ClientAuth:        tls.RequireAndVerifyClientCert,
-		ClientCAs:         tlstest.Pool(ca),
-		SessionTicketKeys: [][32]byte{{1}},
-	}
-	keys, err := tickets.Keys(config.SessionTicketKeys, openssl.Provider.Name(), config.TicketBinding())
-	require.NoError(t, err)
+	config, keys, reference := parties(t, tlsapi.Settings{})
+	client := reference.Certificates[0]
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		t.Run(tls.VersionName(version), func(t *testing.T) {
-			cache := new(oneSession)
-			reference := &tls.Config{
-				ServerName: "server.example", RootCAs: tlstest.X509Pool(ca), Certificates: []tls.Certificate{client},
-				MinVersion: version, MaxVersion: version, ClientSessionCache: cache,
-			}
+			cache, reference := new(oneSession), reference.Clone()
+			reference.MinVersion, reference.MaxVersion, reference.ClientSessionCache = version, version, cache
 			require.False(t, resumes(t, config, reference))
 			first := openTicket(t, &keys[0], cache.session)
 			since := first.since(t, client.Certificate[0])
@@ -69,28 +55,12 @@ func TestTicketsEndAWeekAfterTheFullHandshake(t *testing.T) {
 // Who has seen a ticket can send it a hundred times in one ClientHello. The library
 // looks at each until one fits, so the provider stops verifying their chains.
 func TestTicketsWhoseChainsAreVerifiedAreFew(t *testing.T) {
-	if err := openssl.Provider.Available(); err != nil {
-		t.Skipf("nothing to test: %v", err)
-	}
-	ca := tlstest.NewAuthority(t, tlstest.Spec{CommonName: "CA"})
-	client := ca.Leaf(t, tlstest.Spec{CommonName: "client"})
-	config := &tlsapi.ServerConfig{
-		Settings: tlsapi.Settings{
-			MinVersion:   tls.VersionTLS13,
-			CipherSuites: []uint16{tls.TLS_AES_128_GCM_SHA256, tls.TLS_AES_256_GCM_SHA384},
-		},
-		Certificates:      []tls.Certificate{ca.Leaf(t, tlstest.Spec{DNSNames: []string{"server.example"}})},
-		ClientAuth:        tls.RequireAndVerifyClientCert,
-		ClientCAs:         tlstest.Pool(ca),
-		SessionTicketKeys: [][32]byte{{1}},
-	}
-	keys, err := tickets.Keys(config.SessionTicketKeys, openssl.Provider.Name(), config.TicketBinding())
-	require.NoError(t, err)
+	config, keys, reference := parties(t, tlsapi.Settings{
+		MinVersion:   tls.VersionTLS13,
+		CipherSuites: []uint16{tls.TLS_AES_128_GCM_SHA256, tls.TLS_AES_256_GCM_SHA384},
+	})
 	cache := new(oneSession)
-	reference := &tls.Config{
-		ServerName: "server.example", RootCAs: tlstest.X509Pool(ca), Certificates: []tls.Certificate{client},
-		ClientSessionCache: cache,
-	}
+	reference.ClientSessionCache = cache
 	require.False(t, resumes(t, config, reference))
 	hello := firstMessage(t, reference)
 	good := openTicket(t, &keys[0], cache.session)
@@ -104,7 +74,7 @@ func TestTicketsWhoseChainsAreVerifiedAreFew(t *testing.T) {
 		return identity
 	}
 	identity := changed(func(*ticket) {})
-	leaf := client.Certificate[0]
+	leaf := reference.Certificates[0].Certificate[0]
 	for name, c := range map[string]struct {
 		other    []byte
 		verified bool
@@ -136,6 +106,29 @@ func TestTicketsWhoseChainsAreVerifiedAreFew(t *testing.T) {
 			assert.Equal(t, !c.verified, behind(4))
 			assert.Equal(t, !c.verified, behind(10))
 		})
+	}
+}
+
+// parties returns a server that asks for certificates, the keys of its tickets, and
+// a client. It skips the test where the library is missing.
+func parties(t *testing.T, settings tlsapi.Settings) (*tlsapi.ServerConfig, []tickets.Key, *tls.Config) {
+	t.Helper()
+	if err := openssl.Provider.Available(); err != nil {
+		t.Skipf("nothing to test: %v", err)
+	}
+	ca := tlstest.NewAuthority(t, tlstest.Spec{CommonName: "CA"})
+	config := &tlsapi.ServerConfig{
+		Settings:          settings,
+		Certificates:      []tls.Certificate{ca.Leaf(t, tlstest.Spec{DNSNames: []string{"server.example"}})},
+		ClientAuth:        tls.RequireAndVerifyClientCert,
+		ClientCAs:         tlstest.Pool(ca),
+		SessionTicketKeys: [][32]byte{{1}},
+	}
+	keys, err := tickets.Keys(config.SessionTicketKeys, openssl.Provider.Name(), config.TicketBinding())
+	require.NoError(t, err)
+	return config, keys, &tls.Config{
+		ServerName: "server.example", RootCAs: tlstest.X509Pool(ca),
+		Certificates: []tls.Certificate{ca.Leaf(t, tlstest.Spec{CommonName: "client"})},
 	}
 }
 
