@@ -190,7 +190,7 @@ func (c *offering) last() []byte {
 func TestRotation(t *testing.T) {
 	noLeaks(t)
 	handshakes := max(600, int(soakScale(t)*50000))
-	eachNamed(t, func(t *testing.T, p tlsapi.Provider) {
+	eachNamed(t, "", func(t *testing.T, p tlsapi.Provider) {
 		var counts rotationCounts
 		for _, way := range rotationWays {
 			t.Run(way, func(t *testing.T) { rotateUnder(t, p, way, handshakes/len(rotationWays), &counts) })
@@ -419,10 +419,11 @@ func (w *rotationClient) close(c tlsapi.Conn) {
 	}
 }
 
-// eachNamed runs the test with every provider that is there.
-func eachNamed(t *testing.T, test func(*testing.T, tlsapi.Provider)) {
+// eachNamed runs the test with every provider that is there. Names of tests begin
+// with prefix.
+func eachNamed(t *testing.T, prefix string, test func(*testing.T, tlsapi.Provider)) {
 	for _, p := range providers.All() {
-		t.Run(p.Name(), func(t *testing.T) {
+		t.Run(prefix+p.Name(), func(t *testing.T) {
 			if err := p.Available(); err != nil {
 				t.Skipf("%s: %v", p.Name(), err)
 			}
