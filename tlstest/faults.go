@@ -27,6 +27,7 @@ func (s *suite) testFaults(t *testing.T) {
 	t.Run("transport fails", s.testFailingTransport)
 	t.Run("transport stalls", s.testStallingTransport)
 	t.Run("sockets", s.testSockets)
+	t.Run("floods", s.testFloods)
 	t.Run("changed flights", s.testChangedFlights)
 	t.Run("changed record types", s.testChangedRecordTypes)
 }

@@ -141,8 +141,10 @@ type Conn struct {
 	authenticated time.Time
 
 	// deadlineMu serializes the deadline setters with Close, which uses the
-	// transport's deadlines to wake blocked calls.
-	deadlineMu sync.Mutex
+	// transport's deadlines to wake blocked calls. readDeadline is the last one,
+	// nil for none.
+	deadlineMu   sync.Mutex
+	readDeadline atomic.Pointer[time.Time]
 }
 
 // New returns the connection over transport. It owns engine and transport from
@@ -576,7 +578,7 @@ func (c *Conn) read(p []byte, entered *bool) (int, error) {
 		c.putSessions(sessions)
 		switch {
 		case res.Status == WantOutput:
-			if err := c.send(); err != nil {
+			if err := c.sendForRead(); err != nil {
 				return 0, err
 			}
 		case output:
@@ -1083,12 +1085,18 @@ func (c *Conn) RemoteAddr() net.Addr { return c.transport.RemoteAddr() }
 
 // SetDeadline sets both deadlines.
 func (c *Conn) SetDeadline(t time.Time) error {
-	return c.setDeadline(func() error { return c.transport.SetDeadline(t) })
+	return c.setDeadline(func() error {
+		c.readDeadline.Store(&t)
+		return c.transport.SetDeadline(t)
+	})
 }
 
 // SetReadDeadline sets the deadline of Reads.
 func (c *Conn) SetReadDeadline(t time.Time) error {
-	return c.setDeadline(func() error { return c.transport.SetReadDeadline(t) })
+	return c.setDeadline(func() error {
+		c.readDeadline.Store(&t)
+		return c.transport.SetReadDeadline(t)
+	})
 }
 
 // SetWriteDeadline sets the deadline of Writes.
