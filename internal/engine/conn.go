@@ -237,7 +237,14 @@ func (c *Conn) runHandshake(ctx context.Context) error {
 	interrupted := make(chan bool, 1)
 	stop := context.AfterFunc(limited, func() { interrupted <- c.abort() })
 	err := c.handshake(limited)
-	if !stop() && <-interrupted {
+	var interruption bool
+	if !stop() {
+		interruption = <-interrupted
+	} else if limited.Err() != nil && errors.Is(err, limited.cause()) {
+		// The handshake has seen the end of the context before AfterFunc.
+		interruption = c.abort()
+	}
+	if interruption {
 		return ContextError(c.options.Provider, limited.cause())
 	}
 	return err
