@@ -410,7 +410,7 @@ func TestChild(t *testing.T) {
 	}
 	for point := from; point <= total; point += stride {
 		say(report{Point: point})
-		watchdog := time.AfterFunc(30*time.Second, func() {
+		unwatch := watch(30, func() {
 			stacks := make([]byte, 1<<20)
 			say(report{Point: point, Wrong: "hung", Failed: FailedStack()})
 			fmt.Fprintf(os.Stderr, "hung at %d:\n%s", point, stacks[:runtime.Stack(stacks, true)])
@@ -427,10 +427,29 @@ func TestChild(t *testing.T) {
 		if wrong := f.healthy(); wrong != "" && r.Wrong == "" {
 			r.Wrong, r.Failed = wrong, FailedStack()
 		}
-		watchdog.Stop()
+		unwatch()
 		say(r)
 	}
 	say(report{End: true})
+}
+
+// watch calls hung after so many seconds in which the process ran: one that was
+// stopped meanwhile has not hung.
+func watch(seconds int, hung func()) (stop func()) {
+	done := make(chan struct{})
+	go func() {
+		tick := time.NewTicker(time.Second)
+		defer tick.Stop()
+		for range seconds {
+			select {
+			case <-done:
+				return
+			case <-tick.C:
+			}
+		}
+		hung()
+	}()
+	return func() { close(done) }
 }
 
 // leaks repeats a point and returns what is left behind every time: what a
