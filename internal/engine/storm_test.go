@@ -67,7 +67,16 @@ func TestStorm(t *testing.T) {
 							err = c.HandshakeContext(ctx)
 							cancel()
 						case 5:
-							err = c.SetReadDeadline(time.Now().Add(time.Duration(r.IntN(3000)-500) * time.Microsecond))
+							at := time.Now().Add(time.Duration(r.IntN(3000)-500) * time.Microsecond)
+							switch r.IntN(100) {
+							case 0:
+								// A write that it cuts off is fatal.
+								err = c.SetWriteDeadline(at)
+							case 1:
+								err = c.SetDeadline(time.Time{})
+							default:
+								err = c.SetReadDeadline(at)
+							}
 						case 6:
 							state, info := c.ConnectionState(), c.Info()
 							_, _ = state, info
