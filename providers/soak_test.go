@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -79,7 +80,9 @@ func newSoak(t *testing.T, p tlsapi.Provider) *soak {
 					return
 				}
 				defer conn.Close()
-				if _, err := io.Copy(conn, conn); err != nil {
+				// Little memory of the test's own stands for thousands of
+				// connections.
+				if _, err := io.CopyBuffer(conn, conn, make([]byte, 4<<10)); err != nil {
 					t.Errorf("the server: %v", err)
 				}
 			})
@@ -115,6 +118,13 @@ func (s *soak) use(cache tlsapi.SessionCache) (resumed bool, err error) {
 		return false, err
 	}
 	return c.ConnectionState().DidResume, c.Close()
+}
+
+// resident returns the memory of the process, without what Go would give back to
+// the system at its leisure.
+func (s *soak) resident() int {
+	debug.FreeOSMemory()
+	return resident(s.T)
 }
 
 // at returns a number of the full size at the size of this run.
@@ -216,11 +226,11 @@ func (s *soak) hold(open int, length time.Duration) (grown int) {
 	// Once over all of them, so that all have what they need for data.
 	echo := func(i int) error { return roundTrip(conns[i]) }
 	require.NoError(s, inParallel(open, echo))
-	before := resident(s.T)
+	before := s.resident()
 	for end := time.Now().Add(length); time.Now().Before(end); {
 		require.NoError(s, inParallel(open, echo))
 	}
-	grown = resident(s.T) - before
+	grown = s.resident() - before
 	require.NoError(s, inParallel(open, func(i int) error { return conns[i].Close() }))
 	return grown
 }
@@ -243,9 +253,9 @@ func (s *soak) handshakes(count int) (resumed, grown int) {
 		}))
 	}
 	pairs(count / 20)
-	before := resident(s.T)
+	before := s.resident()
 	pairs(count/2 - count/20)
-	return int(done.Load()), resident(s.T) - before
+	return int(done.Load()), s.resident() - before
 }
 
 // move sends so many bytes each way over one connection, in Writes of random
@@ -282,7 +292,7 @@ func (s *soak) move(total int64) (moved int64, grown int) {
 	for moved < total/10 {
 		write()
 	}
-	before := resident(s.T)
+	before := s.resident()
 	for moved < total {
 		write()
 	}
@@ -293,7 +303,7 @@ func (s *soak) move(total int64) (moved int64, grown int) {
 		case <-time.After(time.Millisecond):
 		}
 	}
-	grown = resident(s.T) - before
+	grown = s.resident() - before
 	require.NoError(s, c.Close())
 	assert.ErrorIs(s, <-done, tlsapi.KindClosed)
 	assert.Equal(s, sent.Sum(nil), received.Sum(nil), "the digests of what was sent and of what came back")

@@ -309,16 +309,22 @@ func (s *suite) changedFlight(t *testing.T, r role, version uint16, sent bool, a
 	} else {
 		m.Conn, peerEnd = peerWire, m
 	}
-	conn, err := s.make(r, connEnd)
+	var ours, theirs keyLog
+	conn, err := s.make(r, connEnd, func(c *tlsapi.Settings) {
+		if s.supported(r.feature("key-log")) {
+			c.KeyLogWriter = &ours
+		}
+	})
 	if !assert.NoError(t, err) {
 		return
 	}
 	defer conn.Close()
+	logging := func(c *tls.Config) { c.KeyLogWriter = &theirs }
 	var peer *tls.Conn
 	if r == client {
-		peer = tls.Server(peerEnd, s.referenceServer(only(version)))
+		peer = tls.Server(peerEnd, s.referenceServer(only(version), logging))
 	} else {
-		peer = tls.Client(peerEnd, s.referenceClient(only(version)))
+		peer = tls.Client(peerEnd, s.referenceClient(only(version), logging))
 	}
 	defer peer.Close()
 	// A changed length makes both ends wait for more.
@@ -343,22 +349,29 @@ func (s *suite) changedFlight(t *testing.T, r role, version uint16, sent bool, a
 		}
 		return
 	}
-	if peerErr != nil || !s.supported(r.feature("exporter")) {
+	if peerErr != nil {
+		return
+	}
+	if s.supported(r.feature("key-log")) {
+		// Every secret of the connection depends on the transcript.
+		assert.ElementsMatch(t, theirs.known(), ours.known(), "two transcripts: %s", when)
+	}
+	if !s.supported(r.feature("exporter")) {
 		return
 	}
 	// A byte behind the handshake's last may be of a ticket.
 	state := peer.ConnectionState()
-	theirs, err := state.ExportKeyingMaterial("EXPERIMENTAL polytls", nil, 32)
+	want, err := state.ExportKeyingMaterial("EXPERIMENTAL polytls", nil, 32)
 	if err != nil {
 		return // the peer has seen the wrong byte since
 	}
-	ours, err := conn.ExportKeyingMaterial("EXPERIMENTAL polytls", nil, 32)
+	got, err := conn.ExportKeyingMaterial("EXPERIMENTAL polytls", nil, 32)
 	var e *tlsapi.Error
 	if errors.As(err, &e) && e.Kind != tlsapi.KindInternal {
 		return
 	}
 	assert.NoError(t, err, when)
-	assert.Equal(t, theirs, ours, "two transcripts: %s", when)
+	assert.Equal(t, want, got, "two transcripts: %s", when)
 	assert.Equal(t, state.CipherSuite, conn.ConnectionState().CipherSuite, when)
 }
 
