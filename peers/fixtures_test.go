@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,6 +19,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/polytls/polytls/internal/freeport"
 	"github.com/polytls/polytls/providers"
 	"github.com/polytls/polytls/tlsapi"
 	"github.com/polytls/polytls/tlstest"
@@ -254,12 +254,8 @@ func listens(port string) bool {
 	return false
 }
 
-// freePort is a port that nobody listens on at this moment.
 func freePort(t testing.TB) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	_, port, err := net.SplitHostPort(l.Addr().String())
+	port, err := freeport.Choose()
 	require.NoError(t, err)
 	return port
 }

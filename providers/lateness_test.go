@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/polytls/polytls/internal/uptime"
 	"github.com/polytls/polytls/tlsapi"
 	"github.com/polytls/polytls/tlstest"
 )
@@ -130,13 +131,9 @@ func (w *waiting) once(t *testing.T, p tlsapi.Provider, contexts bool) time.Dura
 	}
 	done := make(chan error, 1)
 	go func() { done <- w.operation(ctx, conn) }()
-	select {
-	case err := <-done:
-		late := time.Since(at)
-		assert.ErrorIs(t, err, tlsapi.KindTimeout, w.name)
-		return late
-	case <-time.After(time.Minute):
-		require.Fail(t, "the end of the wait is ignored", w.name)
-		return 0
-	}
+	err, ok := uptime.Receive(done, time.Minute)
+	late := time.Since(at)
+	require.True(t, ok, "the end of the wait is ignored: %s", w.name)
+	assert.ErrorIs(t, err, tlsapi.KindTimeout, w.name)
+	return late
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/polytls/polytls/internal/uptime"
 	"github.com/polytls/polytls/providers"
 	"github.com/polytls/polytls/tlsapi"
 	"github.com/polytls/polytls/tlstest"
@@ -69,7 +70,8 @@ func checkStreams(rt *rapid.T, l *link, client, server tlsapi.Conn) {
 	handshakes := rapid.Bool().Draw(rt, "Handshake is called")
 
 	var goroutines atomic.Pointer[string]
-	watchdog := time.AfterFunc(30*time.Second, func() {
+	var watchdog uptime.Timer
+	watchdog.Start(30*time.Second, func() {
 		var dump bytes.Buffer
 		_ = pprof.Lookup("goroutine").WriteTo(&dump, 2)
 		text := dump.String()
@@ -209,7 +211,9 @@ func (u *user) ending() error {
 			if n, err := u.conn.Write([]byte("x")); n != 0 || err == nil {
 				fault = fmt.Errorf("a Write after CloseWrite returned %d, %v", n, err)
 			}
-			wait(u.doneReading.Load)
+			if err == nil {
+				wait(u.doneReading.Load)
+			}
 		}
 	}
 	if u.end != "Close" || u.failed.Load() {
@@ -348,7 +352,7 @@ func drawLink(rt *rapid.T) *link {
 	chunks, capacities := rapid.OneOf(rapid.Just(0), rapid.IntRange(1000, 20_000)), rapid.IntRange(3000, 40_000)
 	if rapid.Bool().Draw(rt, "in small pieces") {
 		l.most = 2000
-		chunks, capacities = rapid.IntRange(1, 50), rapid.IntRange(100, 4000)
+		chunks, capacities = rapid.IntRange(1, 50), rapid.OneOf(rapid.IntRange(100, 300), rapid.IntRange(300, 4000))
 	}
 	l.wires[0], l.wires[1] = tlstest.Pipe()
 	l.client, l.server = l.wires[0], l.wires[1]

@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/polytls/polytls/internal/uptime"
 	"github.com/polytls/polytls/providers"
 	"github.com/polytls/polytls/tlsapi"
 	"github.com/polytls/polytls/tlstest"
@@ -78,9 +79,7 @@ func within(t *testing.T, limit time.Duration, what string, f func()) {
 	t.Helper()
 	done := make(chan struct{})
 	go func() { defer close(done); f() }()
-	select {
-	case <-done:
-	case <-time.After(limit):
+	if _, ok := uptime.Receive(done, limit); !ok {
 		t.Errorf("%s took longer than %v", what, limit)
 		<-done
 	}

@@ -386,6 +386,11 @@ func (c *conn) Read(b []byte) (int, error) {
 		return 0, err
 	}
 	c.reading.RLock()
+	if c.isClosed() {
+		// The transport may be somebody else's already: see discard.
+		c.reading.RUnlock()
+		return 0, closed(opRead)
+	}
 	n, err := c.tls.Read(b)
 	c.reading.RUnlock()
 	if n > 0 {
@@ -544,7 +549,7 @@ func (c *conn) closeTransport(writing bool) error {
 		return c.transport.Close()
 	case c.handshakeErr != nil:
 		// Its alert may still be on its way.
-		return c.transport.finish()
+		return c.transport.finish(c.discard)
 	}
 	c.mu.Lock()
 	silent := c.failed || c.writeErr != nil && c.writeErr.Kind != tlsapi.KindClosed
@@ -556,7 +561,7 @@ func (c *conn) closeTransport(writing bool) error {
 		return c.transport.Close()
 	}
 	c.transport.lingering = c.linger
-	return c.transport.finish()
+	return c.transport.finish(c.discard)
 }
 
 // linger leaves the close of the transport to the background where closing at
@@ -573,15 +578,19 @@ func (c *conn) linger() bool {
 			return false
 		}
 	}
-	// This ends a Read that waits for the peer; ready waits for its end.
+	// This ends a Read that waits for the peer; discard waits for its end.
 	if c.inner.SetReadDeadline(time.Unix(1, 0)) != nil {
 		return false
 	}
-	return linger.Close(c.inner, func() {
-		c.reading.Lock()
-		//lint:ignore SA2001 whoever held it has left the transport
-		c.reading.Unlock()
-	})
+	return linger.Close(c.inner, c.discard)
+}
+
+// discard reads what arrives and drops it. Reads must have been ended before.
+func (c *conn) discard() {
+	c.reading.Lock()
+	//lint:ignore SA2001 whoever held it has left the transport
+	c.reading.Unlock()
+	linger.Discard(c.inner)
 }
 
 func (c *conn) LocalAddr() net.Addr  { return c.inner.LocalAddr() }

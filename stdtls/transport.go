@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/polytls/polytls/internal/blinding"
+	"github.com/polytls/polytls/internal/linger"
 	"github.com/polytls/polytls/tlsapi"
 )
 
@@ -221,8 +222,8 @@ func (t *transport) withhold() bool {
 
 // finish sends what was withheld and closes, as soon as the last bytes are out.
 // It returns at once: what the peer does not take is sent in the background for
-// at most tailLimit.
-func (t *transport) finish() error {
+// at most tailLimit. Discard reads and drops the input when no Read does any more.
+func (t *transport) finish(discard func()) error {
 	t.mu.Lock()
 	if t.hold != nil {
 		t.mu.Unlock()
@@ -246,14 +247,25 @@ func (t *transport) finish() error {
 		return t.end()
 	default:
 	}
-	// This ends a Read that waits for the peer while the transport is open.
-	_ = t.Conn.SetReadDeadline(time.Unix(1, 0))
 	// The timer is for transports that ignore deadlines.
 	limit := time.AfterFunc(tailLimit, func() { _ = t.Close() })
+	discarded := make(chan struct{})
+	// This ends a Read that waits for the peer while the transport is open.
+	if t.Conn.SetReadDeadline(time.Unix(1, 0)) == nil {
+		go func() {
+			// A peer that writes may read nothing before that is done.
+			defer close(discarded)
+			discard()
+		}()
+	} else {
+		close(discarded)
+	}
 	go func() {
 		<-sent
 		limit.Stop()
-		_ = t.end()
+		if t.lingering == nil || !linger.Close(t.Conn, func() { <-discarded }) {
+			_ = t.Close()
+		}
 	}()
 	return nil
 }

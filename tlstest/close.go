@@ -22,6 +22,7 @@ func (s *suite) testClose(t *testing.T) {
 	t.Run("before the handshake", s.testCloseBeforeHandshake)
 	t.Run("over TCP", s.testCloseOverTCP)
 	t.Run("peer that does not read", s.testCloseStalled)
+	t.Run("peer that writes", s.testCloseTowardsWriter)
 	t.Run("peer that takes no tickets", s.testTicketsUntaken)
 }
 
@@ -160,6 +161,49 @@ func (s *suite) testCloseStalled(t *testing.T) {
 			require.Fail(t, "the transport was not closed")
 		}
 	}
+}
+
+// testCloseTowardsWriter closes towards a peer that does not read before its own
+// Write is done, which waits for the end that closes to read: the close_notify
+// arrives all the same.
+func (s *suite) testCloseTowardsWriter(t *testing.T) {
+	eachRoleAndVersion(t, func(t *testing.T, r role, version uint16) {
+		for _, reading := range []bool{false, true} {
+			d := s.connected(t, r, version)
+			d.connWire.SetCapacity(7)
+			d.peerWire.SetCapacity(1000)
+			before := len(d.peerWire.Written())
+			read := make(chan error, 1)
+			if reading {
+				go func() {
+					for {
+						if _, err := d.conn.Read(make([]byte, 10)); err != nil {
+							read <- err
+							return
+						}
+						if isClosed(d.connWire.Closed()) {
+							read <- errors.New("a Read that follows Close had data")
+							return
+						}
+					}
+				}()
+			}
+			wrote := make(chan struct{})
+			go func() {
+				defer close(wrote)
+				// What nobody reads any more may be refused.
+				_, _ = d.peer.Write(make([]byte, 256<<10))
+			}()
+			require.Eventually(t, func() bool { return len(d.peerWire.Written()) > before }, 5*time.Second, time.Millisecond)
+			assert.NoError(t, within(t, "Close", d.conn.Close))
+			if reading {
+				require.ErrorIs(t, result(t, "the Read", read), net.ErrClosed)
+			}
+			<-wrote
+			_, err := d.peer.Read(make([]byte, 1))
+			require.Equal(t, io.EOF, err, "with a Read under way: %v", reading)
+		}
+	})
 }
 
 func (s *suite) testHalfClose(t *testing.T) {

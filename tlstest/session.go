@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/polytls/polytls/internal/uptime"
 	"github.com/polytls/polytls/tlsapi"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -352,11 +353,7 @@ func within(t *testing.T, what string, f func() error) error {
 // than promptly.
 func result(t *testing.T, what string, done <-chan error) error {
 	t.Helper()
-	select {
-	case err := <-done:
-		return err
-	case <-time.After(promptly):
-		require.Fail(t, what+" took longer than "+promptly.String())
-		return nil
-	}
+	err, ok := uptime.Receive(done, promptly)
+	require.True(t, ok, "%s took longer than %v", what, promptly)
+	return err
 }

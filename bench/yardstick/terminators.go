@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/polytls/polytls/internal/freeport"
 	"github.com/polytls/polytls/internal/measure"
 )
 
@@ -79,7 +80,7 @@ func content(size int) []byte {
 // startNginx serves the site's files over TLS, or forwards to a backend, or,
 // with plain, is that backend.
 func (s *site) startNginx(ctx context.Context, backend string, plain bool) (*terminator, error) {
-	port, err := freePort()
+	port, err := freeport.Choose()
 	if err != nil {
 		return nil, err
 	}
@@ -123,7 +124,7 @@ http {
 // startHAProxy forwards to a backend, or answers with the small file from its
 // memory: it serves no files.
 func (s *site) startHAProxy(ctx context.Context, backend string) (*terminator, error) {
-	port, err := freePort()
+	port, err := freeport.Choose()
 	if err != nil {
 		return nil, err
 	}
@@ -255,15 +256,4 @@ func program(name string) string {
 		return path
 	}
 	return filepath.Join("/usr/sbin", name)
-}
-
-// freePort is a port that nobody listens on at this moment.
-func freePort() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer l.Close()
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	return port, err
 }

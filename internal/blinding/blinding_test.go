@@ -11,6 +11,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/polytls/polytls/internal/uptime"
 )
 
 // transport is a net.Conn that records what is done to it.
@@ -74,11 +76,8 @@ func (t *transport) isClosed() bool {
 
 func (t *transport) requireClosed(tt *testing.T) {
 	tt.Helper()
-	select {
-	case <-t.closed:
-	case <-time.After(10 * time.Second):
-		require.Fail(tt, "the transport is still open")
-	}
+	_, ok := uptime.Receive(t.closed, 10*time.Second)
+	require.True(tt, ok, "the transport is still open")
 }
 
 func TestMax(t *testing.T) {

@@ -52,22 +52,9 @@ func (c *Conn) startBlinding() bool {
 // tornOutput reports whether a send has failed or was cut off. One that still
 // runs drops the alert itself when it fails.
 func (c *Conn) tornOutput() bool {
-	if !c.sendMu.TryLock() {
-		return false
-	}
-	defer c.sendMu.Unlock()
-	return c.sendErr != nil || c.unsent != nil
-}
-
-// blinded replaces the error of a Write that was woken by startBlinding with
-// the failure itself.
-func (c *Conn) blinded(err error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.hold != nil && c.writeErr != nil {
-		return c.writeErr
-	}
-	return err
+	return !c.sending && (c.sendErr != nil || c.unsent != nil)
 }
 
 // abort closes the transport for a context that has ended; false when the

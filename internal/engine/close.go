@@ -5,10 +5,10 @@ import (
 	"errors"
 	"io"
 	"net"
-	"sync"
 	"time"
 
 	"github.com/polytls/polytls/internal/linger"
+	"github.com/polytls/polytls/internal/uptime"
 	"github.com/polytls/polytls/tlsapi"
 )
 
@@ -21,7 +21,8 @@ const (
 	// it, not noticed where it does not.
 	tailWait = 50 * time.Millisecond
 	// deafLimit is how long Close waits for a transport that accepts write
-	// deadlines and does not keep them.
+	// deadlines and does not keep them, as time in which the program runs: one
+	// that was suspended has not seen the deadline pass.
 	deafLimit = 500 * time.Millisecond
 )
 
@@ -42,27 +43,30 @@ func (c *Conn) CloseWrite() error {
 	c.writeMu.Lock()
 	defer c.writeMu.Unlock()
 	c.mu.Lock()
-	if c.writeErr != nil {
-		err := c.writeErr
-		if c.closeNotifySent && fatal(err) == nil {
+	err := c.closeWrite()
+	c.mu.Unlock()
+	return err
+}
+
+// closeWrite is CloseWrite with writeMu and mu held.
+func (c *Conn) closeWrite() error {
+	if err := c.beginWriting(); err != nil {
+		if c.closeNotifySent && !c.closed && fatal(err) == nil {
 			err = nil
 		}
-		c.mu.Unlock()
 		return err
 	}
 	res := c.engine.CloseNotify()
 	if res.Status == Failed {
+		c.endSending()
 		c.readable = true
 		c.writeErr = ResultError(c.options.Provider, "close", res, c.engine.ErrorText())
-		err := c.writeErr
-		c.mu.Unlock()
-		return err
+		return c.writeErr
 	}
 	c.closeNotifySent = true
 	c.writeErr = &tlsapi.Error{Provider: c.options.Provider, Op: "write", Kind: tlsapi.KindClosed,
 		Err: errors.New("write after CloseWrite")}
-	c.mu.Unlock()
-	return c.send()
+	return c.sendAll(true)
 }
 
 // Close ends the connection.
@@ -73,6 +77,7 @@ func (c *Conn) Close() error {
 		return ClosedError(c.options.Provider, "close")
 	}
 	c.closed = true
+	c.sendFree.Broadcast()
 	c.users++
 	c.plain.drop()
 	c.giveUpWork()
@@ -107,13 +112,18 @@ func (c *Conn) Close() error {
 		c.mu.Unlock()
 		t = c.startTail()
 	}
-	if t.stalled() {
+	woken := t.wakeSender() && c.wakeReader()
+	switch {
+	case t.waits() && !woken:
 		return c.closeTransport()
-	}
-	woken := c.wakeReader()
-	t.closeTransport(notify && woken)
-	if !woken && t.waits() {
-		return c.closeTransport()
+	case t.waits():
+		t.closeBehind(notify)
+	case notify && woken && c.linger():
+	case t.late:
+		// A transport that was slow to take it may be slow to close.
+		go c.transport.Close()
+	default:
+		c.transport.Close()
 	}
 	return nil
 }
@@ -139,11 +149,18 @@ func (c *Conn) linger() bool {
 			return false
 		}
 	}
-	return linger.Close(c.transport, func() {
-		c.readMu.Lock()
-		//lint:ignore SA2001 whoever held it has left the transport
-		c.readMu.Unlock()
-	})
+	return linger.Close(c.transport, c.discard)
+}
+
+// discard reads what arrives and drops it. Readers must have been woken before.
+func (c *Conn) discard() {
+	c.readMu.Lock()
+	//lint:ignore SA2001 whoever held it has left the transport
+	c.readMu.Unlock()
+	c.deadlineMu.Lock()
+	//lint:ignore SA2001 whoever held it has set his deadline
+	c.deadlineMu.Unlock()
+	linger.Discard(c.transport)
 }
 
 func (c *Conn) closeTransport() error {
@@ -178,13 +195,16 @@ func (c *Conn) wakeReader() bool {
 	return c.transport.SetReadDeadline(time.Unix(1, 0)) == nil
 }
 
-// tail is the background sender of a close_notify or an alert.
+// tail is the end of what a connection sends: a close_notify or an alert.
 type tail struct {
 	conn *Conn
 	sent chan struct{} // closed when nothing is left to send
 	// late is set when the transport has not taken it in time; read after sent.
 	late bool
-	once sync.Once
+	// begun is set when nobody else sends any more; guarded by the connection's mu.
+	begun bool
+	// deaf closes a transport that ignores a deadline that Close has set.
+	deaf uptime.Timer
 }
 
 // startTail sends the engine's output, for at most tailLimit. It waits for it for
@@ -198,40 +218,37 @@ func (c *Conn) startTail() *tail {
 	t := &tail{conn: c, sent: make(chan struct{})}
 	c.tail = t
 	c.users++
-	c.mu.Unlock()
-	var rest []byte
-	locked := c.sendMu.TryLock()
-	if locked {
-		var done bool
-		if rest, done = c.sendAtOnce(); !done {
-			begin := time.Now()
-			rest, done = c.sendSoon(rest)
-			t.late = time.Since(begin) >= tailWait
-		}
-		if done {
-			c.sendMu.Unlock()
-			c.sendRest()
+	if !c.sending {
+		c.sending, t.begun = true, true
+		if c.sendAtOnce() || c.sendSoon(t) {
+			c.endSending()
+			c.leaveLocked()
+			c.mu.Unlock()
 			close(t.sent)
-			c.leave()
 			return t
 		}
 	}
+	mine := t.begun
+	c.mu.Unlock()
 	c.limitWrites(tailLimit)
 	go func() {
-		defer c.leave()
 		defer close(t.sent)
-		if locked {
-			err := c.sendLocked(rest)
+		c.mu.Lock()
+		if !mine {
+			c.beginSending()
+			t.begun = true
 			c.mu.Unlock()
-			c.sendMu.Unlock()
-			if err != nil {
-				return
-			}
-			c.sendRest()
-			return
+			t.deaf.Stop()
+			c.limitWrites(tailLimit)
+			c.mu.Lock()
 		}
-		c.send()
+		_ = c.sendAll(false)
+		c.leaveLocked()
+		c.mu.Unlock()
 	}()
+	if t.late {
+		return t
+	}
 	wait := time.NewTimer(tailWait)
 	defer wait.Stop()
 	select {
@@ -241,47 +258,36 @@ func (c *Conn) startTail() *tail {
 	return t
 }
 
-// sendSoon sends rest and the engine's output on the caller's goroutine, for as
-// long as its caller may wait: another goroutine would wake another thread, which
-// costs more than what is sent. Where done is false, rest comes before all other
-// output. It is called with sendMu held.
+// sendSoon sends a tail on the caller's goroutine, for as long as its caller may
+// wait, and reports whether that was all: another goroutine would wake another
+// thread, which costs more than what is sent. It is called like pump.
 //
 // Plain sockets have been tried before, and a connection of TLS takes nothing more
 // once a write has timed out: both are left to the background.
-func (c *Conn) sendSoon(rest []byte) (left []byte, done bool) {
+func (c *Conn) sendSoon(t *tail) bool {
 	// crypto/tls, this package, and what embeds one of them.
-	if _, ok := c.transport.(interface{ ConnectionState() tls.ConnectionState }); ok {
-		return rest, false
+	if _, ok := c.transport.(interface{ ConnectionState() tls.ConnectionState }); ok || c.socket != nil {
+		return false
 	}
-	if c.socket != nil || c.sendErr != nil || !c.limitWrites(tailWait) {
-		return rest, false
+	c.mu.Unlock()
+	begin := time.Now()
+	limited := c.limitWrites(tailWait)
+	c.mu.Lock()
+	if !limited {
+		return false
 	}
-	deaf := time.AfterFunc(deafLimit, func() { c.transport.Close() })
-	defer deaf.Stop()
-	for {
-		if len(rest) == 0 {
-			c.mu.Lock()
-			rest = c.takeOutput()
-			closed := c.closed
-			c.mu.Unlock()
-			if len(rest) == 0 {
-				// Who did not close the connection may write to the transport.
-				if !closed {
-					c.limitWrites(tailLimit)
-				}
-				return nil, true
-			}
-		}
-		n, err := c.writeTransport(rest)
-		if err != nil {
-			if TransportError(c.options.Provider, "write", err).Kind == tlsapi.KindTimeout {
-				return rest[n:], false
-			}
-			c.sendFailed(err, nil)
-			return nil, true
-		}
-		rest = nil
+	t.deaf.Start(deafLimit, func() { c.transport.Close() })
+	defer t.deaf.Stop()
+	done, _ := c.pump(false)
+	t.late = time.Since(begin) >= tailWait
+	if done && !c.closed {
+		// Who did not close the connection may write to the transport.
+		c.mu.Unlock()
+		c.limitWrites(tailLimit)
+		c.mu.Lock()
+		done, _ = c.pump(false)
 	}
+	return done
 }
 
 // limitWrites sets the transport's write deadline; false when it has none.
@@ -301,46 +307,44 @@ func (t *tail) waits() bool {
 	}
 }
 
-// stalled reports whether the tail waits behind a Write that the peer does not
-// take: a Write that Close must wake.
-func (t *tail) stalled() bool {
-	if !t.waits() {
-		return false
+// wakeSender ends the Write, or what else sends, that the tail waits for; false when
+// the transport has no deadlines. A Write that has been taken and has yet to return
+// does not notice, and the tail follows it.
+func (t *tail) wakeSender() bool {
+	c := t.conn
+	c.deadlineMu.Lock()
+	defer c.deadlineMu.Unlock()
+	c.mu.Lock()
+	begun := t.begun
+	if !begun {
+		t.deaf.Start(deafLimit, func() { c.transport.Close() })
 	}
-	if t.conn.writeMu.TryLock() {
-		t.conn.writeMu.Unlock()
-		return false
+	c.mu.Unlock()
+	if begun {
+		return true
 	}
-	return true
+	// The tail sets its own deadline when it has begun, and so after this one.
+	return c.transport.SetWriteDeadline(time.Unix(1, 0)) == nil
 }
 
-// closeTransport closes the transport as soon as the tail is out, or lingers
-// where it may.
-func (t *tail) closeTransport(mayLinger bool) {
-	end := func() {
-		if !mayLinger || !t.conn.linger() {
-			t.conn.transport.Close()
+// closeBehind closes the transport as soon as the tail is out, or lingers where it
+// may. Meanwhile it reads: a peer that writes may read nothing before that is done.
+func (t *tail) closeBehind(mayLinger bool) {
+	transport := t.conn.transport
+	// A transport that ignores deadlines is closed by the timer.
+	timer := time.AfterFunc(tailLimit, func() { transport.Close() })
+	discarded := make(chan struct{})
+	go func() {
+		defer close(discarded)
+		t.conn.discard()
+	}()
+	go func() {
+		<-t.sent
+		timer.Stop()
+		if !mayLinger || !linger.Close(transport, func() { <-discarded }) {
+			transport.Close()
 		}
-	}
-	t.once.Do(func() {
-		select {
-		case <-t.sent:
-			if t.late {
-				// A transport that was slow to take it may be slow to close.
-				go end()
-				return
-			}
-			end()
-		default:
-			// A transport that ignores deadlines is closed by the timer.
-			timer := time.AfterFunc(tailLimit, func() { t.conn.transport.Close() })
-			go func() {
-				<-t.sent
-				timer.Stop()
-				end()
-			}()
-		}
-	})
+	}()
 }
 
 // sendAlert lets the alert of a fatal error go out, now or with the end of the

@@ -5,6 +5,8 @@ import (
 	"crypto/x509"
 	"io"
 	"net"
+	"os/exec"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -33,6 +35,31 @@ func TestCloseNotifyOfALateReader(t *testing.T) {
 		assert.Zero(t, n)
 		require.ErrorIs(t, err, io.EOF)
 		within(t, time.Second, "the close of the transport", func() { <-wire.Closed() })
+	})
+}
+
+// A program that was stopped for a while does not take its transport for one that
+// ignores deadlines.
+func TestCloseNotifyOfAStoppedProgram(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("no signals")
+	}
+	eachProvider(t, func(t *testing.T, f *fixture) {
+		var h *hooked
+		client, server, wire, _ := f.connected(t, func(c net.Conn) net.Conn { h = &hooked{Conn: c}; return h })
+		wire.SetCapacity(7)
+		stop := exec.Command("sh", "-c", "kill -STOP $PPID; sleep 1; kill -CONT $PPID")
+		var once sync.Once
+		write := func(p []byte) (int, error) {
+			once.Do(func() { assert.NoError(t, stop.Start()) })
+			return wire.Write(p)
+		}
+		h.write.Store(&write)
+		require.NoError(t, client.Close())
+		require.NoError(t, stop.Wait())
+		n, err := server.Read(make([]byte, 10))
+		assert.Zero(t, n)
+		require.ErrorIs(t, err, io.EOF)
 	})
 }
 

@@ -48,9 +48,13 @@ type Options struct {
 //
 // Locks, in the order in which they are taken: handshakeMu (a channel, so that
 // waiting for it obeys a context); readMu and writeMu, which serialize Reads
-// and Writes and are held while they wait for the network; sendMu, held by
-// whoever writes to the transport; mu, which guards the engine and the fields
-// behind it and is held for one step only, never while waiting.
+// and Writes and are held while they wait for the network; deadlineMu; mu, which
+// guards the engine and the fields behind it and is held for one step only, never
+// while waiting.
+//
+// One goroutine at a time writes to the transport: who has set sending, under mu.
+// It gives that up in the critical section in which it has found nothing left to
+// send, so who adds output and finds it set may leave the output to it.
 type Conn struct {
 	transport net.Conn
 	// socket is the transport where it is a plain socket of the net package;
@@ -64,18 +68,12 @@ type Conn struct {
 
 	readMu  sync.Mutex
 	writeMu sync.Mutex
-	sendMu  sync.Mutex
-	// sendErr is why nothing can be sent any more; guarded by sendMu.
-	sendErr *tlsapi.Error
-	// unsent is a copy of what was taken out of the engine, without a Write that
-	// waits for it, and not sent when a deadline passed: it comes before all
-	// other output. patient says that nobody waits for what is being sent, and
-	// cutOff is why it was not. Guarded by sendMu.
-	unsent  []byte
-	patient bool
-	cutOff  *tlsapi.Error
-	// sendAgain asks whoever has sendMu to look for output again after it.
-	sendAgain atomic.Bool
+
+	// deadlineMu serializes the deadline setters with Close, which uses the
+	// transport's deadlines to wake blocked calls. readDeadline is the last one,
+	// nil for none.
+	deadlineMu   sync.Mutex
+	readDeadline atomic.Pointer[time.Time]
 
 	mu     sync.Mutex
 	engine Engine
@@ -84,6 +82,15 @@ type Conn struct {
 	users  int
 	closed bool
 	freed  bool
+	// sending says that somebody writes to the transport. sendFree wakes who
+	// waits for that to end, or for the end of the writing.
+	sending  bool
+	sendFree sync.Cond
+	// sendErr is why nothing can be sent any more.
+	sendErr *tlsapi.Error
+	// unsent is a copy of what was taken out of the engine and not sent, though
+	// nothing is wrong with the transport: it comes before all other output.
+	unsent []byte
 	// workGivenUp is not nil while the handshake waits for work; Close and the
 	// end of any caller's context close it.
 	workGivenUp chan struct{}
@@ -139,18 +146,14 @@ type Conn struct {
 	offered       *session
 	offeredRaw    []byte
 	authenticated time.Time
-
-	// deadlineMu serializes the deadline setters with Close, which uses the
-	// transport's deadlines to wake blocked calls. readDeadline is the last one,
-	// nil for none.
-	deadlineMu   sync.Mutex
-	readDeadline atomic.Pointer[time.Time]
 }
 
 // New returns the connection over transport. It owns engine and transport from
 // now on.
 func New(transport net.Conn, engine Engine, options Options) *Conn {
-	return &Conn{transport: transport, socket: newSocket(transport), engine: engine, options: options, handshakeMu: make(chan struct{}, 1)}
+	c := &Conn{transport: transport, socket: newSocket(transport), engine: engine, options: options, handshakeMu: make(chan struct{}, 1)}
+	c.sendFree.L = &c.mu
+	return c
 }
 
 var _ tlsapi.Conn = (*Conn)(nil)
@@ -578,6 +581,7 @@ func (c *Conn) read(p []byte, entered *bool) (int, error) {
 			if res.Failure != FailPeerAlert {
 				c.blind()
 			}
+			c.sendFree.Broadcast()
 		}
 		err := c.readErr
 		c.mu.Unlock()
@@ -627,148 +631,187 @@ func (c *Conn) Write(p []byte) (int, error) {
 	}
 	c.writeMu.Lock()
 	defer c.writeMu.Unlock()
-	entered := false
-	defer func() {
-		if entered {
-			c.leave()
-		}
-	}()
-	return c.write(p, &entered)
-}
-
-// write is Write after the handshake, with writeMu held. entered says whether it
-// is counted among the users.
-func (c *Conn) write(p []byte, entered *bool) (n int, err error) {
-	for {
-		// Whoever sends now may have to wait, which is nothing that a Write
-		// with an error should do.
-		sending := c.sendMu.TryLock()
-		c.mu.Lock()
-		if c.closed {
-			c.mu.Unlock()
-			if sending {
-				c.sendMu.Unlock()
-			}
-			return n, ClosedError(c.options.Provider, "write")
-		}
-		if !*entered {
-			*entered = true
-			c.users++
-		}
-		var res Result
-		if err = c.writeErr; err == nil && len(p) > 0 {
-			res = c.engine.Write(p[n:])
-			c.writing = n+res.N < len(p)
-			if res.Status != OK && res.Status != WantOutput {
-				c.writeErr = ResultError(c.options.Provider, "write", res, c.engine.ErrorText())
-				c.readable = true
-				err = c.writeErr
-			}
-		}
-		if err != nil || len(p) == 0 {
-			c.mu.Unlock()
-			if sending {
-				c.sendMu.Unlock()
-				c.sendRest()
-			}
-			return n, err
-		}
-		if !sending {
-			c.mu.Unlock()
-			err = c.send()
-		} else {
-			out := c.takeOutput()
-			c.mu.Unlock()
-			err = c.sendLocked(out)
-			if n+res.N == len(p) {
-				*entered = false
-				c.leaveLocked()
-			}
-			c.mu.Unlock()
-			c.sendMu.Unlock()
-			if err == nil {
-				err = c.sendRest()
-			}
-		}
-		if err != nil {
-			return n, c.blinded(err)
-		}
-		if n += res.N; n == len(p) {
-			// Whatever has happened since: all of it is sent.
-			return n, nil
-		}
-	}
-}
-
-// send sends all output of the engine.
-func (c *Conn) send() error {
-	c.sendMu.Lock()
-	err := c.sendLocked(nil)
+	c.mu.Lock()
+	n, err := c.write(p)
 	c.mu.Unlock()
-	c.sendMu.Unlock()
-	if err == nil {
-		err = c.sendRest()
+	return n, err
+}
+
+// write is Write after the handshake, with writeMu and mu held.
+func (c *Conn) write(p []byte) (n int, err error) {
+	if len(p) == 0 {
+		return 0, c.writable()
 	}
+	c.users++
+	for err == nil && n < len(p) {
+		// What is encrypted is taken out to be sent before anybody else can come:
+		// what a Write says about it must be true.
+		if err = c.beginWriting(); err != nil {
+			break
+		}
+		res := c.engine.Write(p[n:])
+		c.writing = n+res.N < len(p)
+		if res.Status != OK && res.Status != WantOutput {
+			c.endSending()
+			c.writeErr = ResultError(c.options.Provider, "write", res, c.engine.ErrorText())
+			c.readable = true
+			err = c.writeErr
+			break
+		}
+		if err = c.sendAll(true); err == nil {
+			n += res.N
+		} else if c.hold != nil && c.writeErr != nil {
+			// Woken by startBlinding: the failure itself says more.
+			err = c.writeErr
+		}
+	}
+	c.leaveLocked()
+	return n, err
+}
+
+// writable returns why nothing can be written any more; it is called with mu held.
+func (c *Conn) writable() error {
+	if c.closed {
+		return ClosedError(c.options.Provider, "write")
+	}
+	return c.writeErr
+}
+
+// beginWriting waits until nobody else sends, or nothing can be written any more.
+// It is called with mu held, which is free while it waits.
+func (c *Conn) beginWriting() error {
+	for {
+		if err := c.writable(); err != nil {
+			return err
+		}
+		if !c.sending {
+			c.sending = true
+			return nil
+		}
+		c.sendFree.Wait()
+	}
+}
+
+// beginSending waits until nobody else sends. It is called with mu held, which is
+// free while it waits.
+func (c *Conn) beginSending() {
+	for c.sending {
+		c.sendFree.Wait()
+	}
+	c.sending = true
+}
+
+// endSending lets others send; it is called with mu held, in the critical section
+// in which the caller has begun, or found that nothing is left to send.
+func (c *Conn) endSending() {
+	c.sending = false
+	c.sendFree.Broadcast()
+}
+
+// send sends all output of the engine. A write deadline that passes before that
+// is fatal for the writing half.
+func (c *Conn) send() error {
+	c.mu.Lock()
+	c.beginSending()
+	err := c.sendAll(true)
+	c.mu.Unlock()
 	return err
 }
 
 // sendInBackground sends output that a Read has caused (a key update, a
 // ticket's answer) without making the Read wait for the transport.
 func (c *Conn) sendInBackground() {
-	for c.lockSend() {
-		rest, done := c.sendAtOnce()
-		if !done {
-			c.mu.Lock()
-			c.users++
-			c.mu.Unlock()
-			go func() {
-				defer c.leave()
-				c.patient = true
-				err := c.sendLocked(rest)
-				c.patient = false
-				c.mu.Unlock()
-				c.sendMu.Unlock()
-				if err == nil {
-					c.sendRest()
-				}
-			}()
-			return
-		}
-		c.sendMu.Unlock()
-		if !c.sendAgain.Swap(false) {
-			return
-		}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.sending {
+		return
 	}
-}
-
-// lockSend takes sendMu if nobody has it; else whoever has it looks for output
-// again when done: see sendRest.
-func (c *Conn) lockSend() bool {
-	if c.sendMu.TryLock() {
-		return true
+	c.sending = true
+	if c.sendAtOnce() {
+		c.endSending()
+		return
 	}
-	c.sendAgain.Store(true)
-	// It may have looked just before.
-	return c.sendMu.TryLock()
-}
-
-// sendAtOnce sends what the transport takes without waiting. Where done is
-// false, rest comes before all other output. It is called with sendMu held.
-func (c *Conn) sendAtOnce() (rest []byte, done bool) {
-	if c.socket == nil || c.sendErr != nil {
-		return nil, false
-	}
-	for {
+	c.users++
+	go func() {
 		c.mu.Lock()
-		out := c.takeOutput()
+		_ = c.sendAll(false)
+		c.leaveLocked()
 		c.mu.Unlock()
+	}()
+}
+
+// sendAll sends all output and lets others send then. An error is that of the
+// output that was there: what others add meanwhile is sent, too, but their matter.
+// It is called with mu held by who may send; mu is free while the transport is
+// written.
+func (c *Conn) sendAll(deadline bool) error {
+	_, err := c.pump(deadline)
+	c.endSending()
+	return err
+}
+
+// pump gives all output to the transport, until nothing is left or nothing can be
+// sent any more. Done is false where a deadline has cut it off: what is left goes
+// first the next time then. With deadline that is fatal, as part of a record may be
+// out, but only for the output that was there when it was called. It is called like
+// sendAll, and the caller may go on sending.
+func (c *Conn) pump(deadline bool) (done bool, err error) {
+	own := true
+	for c.sendErr == nil {
+		rest := c.unsent != nil
+		out := c.takeOutput()
 		if len(out) == 0 {
-			return nil, true
+			return true, nil
 		}
-		if n := c.socket.tryWrite(out); n < len(out) {
-			return out[n:], false
+		c.mu.Unlock()
+		n, err := c.transmit(out)
+		c.mu.Lock()
+		if err != nil {
+			e := c.sendFailed(err, out[n:], deadline && own)
+			switch {
+			case c.sendErr != nil:
+			case own:
+				return false, e
+			default:
+				return false, nil
+			}
+			break
+		}
+		own = own && rest
+	}
+	// Part of a record may be out: nothing can follow it.
+	c.unsent = nil
+	for len(c.takeOutput()) > 0 {
+	}
+	switch {
+	case !own:
+		return true, nil
+	case c.closed:
+		return true, ClosedError(c.options.Provider, "write")
+	}
+	return true, c.sendErr
+}
+
+// sendAtOnce sends what a socket takes without waiting, and reports whether that
+// was all. It is called like pump.
+func (c *Conn) sendAtOnce() bool {
+	if c.socket == nil {
+		return false
+	}
+	for c.sendErr == nil {
+		out := c.takeOutput()
+		if len(out) == 0 {
+			return true
+		}
+		c.mu.Unlock()
+		n := c.socket.tryWrite(out)
+		c.mu.Lock()
+		if n < len(out) {
+			c.unsent = bytes.Clone(out[n:])
+			return false
 		}
 	}
+	return false
 }
 
 // lateOutputDelay is how long tickets wait for other output. Every Write takes
@@ -796,8 +839,8 @@ func (c *Conn) sendLater() {
 	})
 }
 
-// takeOutput is the engine's TakeOutput, for who has sendMu; it is called with
-// mu held.
+// takeOutput is what comes next to be sent, for who may send; it is called with mu
+// held.
 func (c *Conn) takeOutput() []byte {
 	if c.lateOutput != nil {
 		c.lateOutput.Stop()
@@ -814,87 +857,15 @@ func (c *Conn) takeOutput() []byte {
 	return out
 }
 
-// sendRest sends what was added by somebody who found sendMu taken after its
-// holder had looked for the last time.
-func (c *Conn) sendRest() error {
-	if !c.sendAgain.Load() {
-		return nil
-	}
-	// A Write that is done is no user any more, and a Close may be next.
-	c.mu.Lock()
-	if c.freed {
-		c.mu.Unlock()
-		return nil
-	}
-	c.users++
-	c.mu.Unlock()
-	defer c.leave()
-	for c.sendAgain.Swap(false) {
-		if !c.lockSend() {
-			return nil
-		}
-		// What others have left must not fail on the caller's write deadline.
-		c.patient = true
-		err := c.sendLocked(nil)
-		c.patient = false
-		later := c.unsent != nil
-		c.mu.Unlock()
-		c.sendMu.Unlock()
-		if err != nil && !later {
-			return err
+// transmit gives output to the transport. Only who may send calls it, without mu.
+func (c *Conn) transmit(out []byte) (n int, err error) {
+	if c.socket != nil {
+		if n, err = c.socket.write(out); err != errAskTransport {
+			return n, err
 		}
 	}
-	return nil
-}
-
-// sendLocked sends what was taken out of the engine before, and then all output
-// of the engine. It is called with sendMu held, and returns with mu held, too:
-// there is more to do with it nearly always.
-func (c *Conn) sendLocked(out []byte) error {
-	if len(out) > 0 {
-		c.transmit(out)
-	} else {
-		c.mu.Lock()
-	}
-	for !c.freed && c.cutOff == nil {
-		if out = c.takeOutput(); len(out) == 0 {
-			break
-		}
-		c.mu.Unlock()
-		c.transmit(out)
-	}
-	switch {
-	case c.cutOff != nil:
-		err := c.cutOff
-		c.cutOff = nil
-		return err
-	case c.sendErr == nil:
-		return nil
-	case c.closed && c.sendErr.Kind != tlsapi.KindTimeout:
-		return ClosedError(c.options.Provider, "write")
-	}
-	return c.sendErr
-}
-
-// transmit gives output to the transport. It is called with sendMu held, and
-// returns with mu held, too.
-func (c *Conn) transmit(out []byte) {
-	if c.sendErr == nil {
-		n, err := 0, errAskTransport
-		if c.socket != nil {
-			n, err = c.socket.write(out)
-		}
-		if err == errAskTransport {
-			var more int
-			more, err = c.writeTransport(out[n:])
-			n += more
-		}
-		if err != nil {
-			c.sendFailed(err, out[n:])
-		}
-	}
-	// Where sending has failed, part of a record may be out: nothing can follow it.
-	c.mu.Lock()
+	more, err := c.writeTransport(out[n:])
+	return n + more, err
 }
 
 // writeTransport writes all of out, or says how much was written and why it was
@@ -910,26 +881,25 @@ func (c *Conn) writeTransport(out []byte) (n int, err error) {
 	return n, err
 }
 
-// sendFailed makes the end of the transport's write side known; rest is what it
-// has not taken. It is called with sendMu held.
-func (c *Conn) sendFailed(err error, rest []byte) {
+// sendFailed makes known why the transport has not taken rest. A deadline that is
+// not to be fatal leaves that for the next time; all else is the end of the writing
+// half. It is called with mu held.
+func (c *Conn) sendFailed(err error, rest []byte, deadline bool) *tlsapi.Error {
 	e := TransportError(c.options.Provider, "write", err)
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	if c.hold != nil {
 		c.hold.DropAlert()
 	}
-	if c.patient && e.Kind == tlsapi.KindTimeout {
-		c.cutOff = e
+	if e.Kind == tlsapi.KindTimeout && !deadline {
 		if len(rest) > 0 {
 			c.unsent = bytes.Clone(rest)
 		}
-		return
+		return e
 	}
 	c.sendErr = e
 	if c.writeErr == nil || c.closeNotifySent && c.hold == nil {
-		c.writeErr = c.sendErr
+		c.writeErr = e
 	}
+	return e
 }
 
 // errAskTransport says that the socket itself told nothing: the transport knows

@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/polytls/polytls/boringssl"
+	"github.com/polytls/polytls/internal/uptime"
 	"github.com/polytls/polytls/openssl"
 	"github.com/polytls/polytls/s2n"
 	"github.com/polytls/polytls/tlsapi"
@@ -100,25 +101,17 @@ func (h *hooked) Write(p []byte) (int, error) {
 	return h.Conn.Write(p)
 }
 
-// within fails the test when f takes longer. It counts ticks: a process that was
-// stopped meanwhile has missed them.
+// within fails the test when f takes longer.
 func within(t *testing.T, limit time.Duration, what string, f func()) {
 	t.Helper()
 	start := time.Now()
 	done := make(chan struct{})
 	go func() { defer close(done); f() }()
-	tick := time.NewTicker(limit / 20)
-	defer tick.Stop()
-	for range 21 {
-		select {
-		case <-done:
-			return
-		case <-tick.C:
-		}
+	if _, ok := uptime.Receive(done, limit); !ok {
+		t.Errorf("%s took longer than %v", what, limit)
+		<-done
+		t.Logf("%s took %v", what, time.Since(start))
 	}
-	t.Errorf("%s took longer than %v", what, limit)
-	<-done
-	t.Logf("%s took %v", what, time.Since(start))
 }
 
 // garbage is a record that no key has made.

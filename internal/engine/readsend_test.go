@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/polytls/polytls/internal/records"
@@ -71,9 +70,8 @@ func TestReadDeadlineBehindUnsentAnswers(t *testing.T) {
 		read := 0
 		for read < messages {
 			require.NoError(t, server.SetReadDeadline(time.Now().Add(50*time.Millisecond)))
-			begin := time.Now()
 			_, err := server.Read(make([]byte, 1))
-			assert.Less(t, time.Since(begin), 5*time.Second)
+
 			if err != nil {
 				require.ErrorIs(t, err, tlsapi.KindTimeout)
 				break

@@ -25,7 +25,7 @@ type socket struct {
 	err    error
 	once   func(fd uintptr) bool
 
-	// The same for write and writeAll; guarded by sendMu. With atOnce nobody
+	// The same for write and writeAll; for who may send. With atOnce nobody
 	// waits for the socket.
 	out      []byte
 	atOnce   bool
@@ -93,7 +93,7 @@ func (s *socket) readOnce(fd uintptr) bool {
 	}
 }
 
-// write writes as the transport would. The caller has sendMu.
+// write writes as the transport would. The caller may send.
 func (s *socket) write(b []byte) (written int, err error) {
 	s.out, s.atOnce, s.writeErr = b, false, nil
 	rawErr := s.raw.Write(s.all)
@@ -108,7 +108,7 @@ func (s *socket) write(b []byte) (written int, err error) {
 
 // tryWrite writes what the socket takes at once, and returns how much that was.
 // What stands in the way of the rest is for the next write to find. The caller
-// has sendMu.
+// may send.
 func (s *socket) tryWrite(b []byte) (written int) {
 	s.out, s.atOnce, s.writeErr = b, true, nil
 	_ = s.raw.Write(s.all)

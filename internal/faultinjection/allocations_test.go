@@ -23,6 +23,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/polytls/polytls/boringssl"
+	"github.com/polytls/polytls/internal/uptime"
 	"github.com/polytls/polytls/openssl"
 	"github.com/polytls/polytls/s2n"
 	"github.com/polytls/polytls/tlsapi"
@@ -410,7 +411,8 @@ func TestChild(t *testing.T) {
 	}
 	for point := from; point <= total; point += stride {
 		say(report{Point: point})
-		unwatch := watch(30, func() {
+		var watchdog uptime.Timer
+		watchdog.Start(30*time.Second, func() {
 			stacks := make([]byte, 1<<20)
 			say(report{Point: point, Wrong: "hung", Failed: FailedStack()})
 			fmt.Fprintf(os.Stderr, "hung at %d:\n%s", point, stacks[:runtime.Stack(stacks, true)])
@@ -427,29 +429,10 @@ func TestChild(t *testing.T) {
 		if wrong := f.healthy(); wrong != "" && r.Wrong == "" {
 			r.Wrong, r.Failed = wrong, FailedStack()
 		}
-		unwatch()
+		watchdog.Stop()
 		say(r)
 	}
 	say(report{End: true})
-}
-
-// watch calls hung after so many seconds in which the process ran: one that was
-// stopped meanwhile has not hung.
-func watch(seconds int, hung func()) (stop func()) {
-	done := make(chan struct{})
-	go func() {
-		tick := time.NewTicker(time.Second)
-		defer tick.Stop()
-		for range seconds {
-			select {
-			case <-done:
-				return
-			case <-tick.C:
-			}
-		}
-		hung()
-	}()
-	return func() { close(done) }
 }
 
 // leaks repeats a point and returns what is left behind every time: what a

@@ -33,11 +33,10 @@ const (
 	Ended
 )
 
-// Close half-closes the transport, discards what arrives, and closes it when
-// the peer has closed its end or after Limit. It returns at once; ready, which
-// runs before the transport is read, waits for whoever still reads. False means
-// that the transport cannot be half-closed; it is as it was then.
-func Close(transport net.Conn, ready func()) bool {
+// Close half-closes the transport, and closes it when discard returns, which reads
+// its input to the end: see Discard. It returns at once. False means that the
+// transport cannot be half-closed; it is as it was then.
+func Close(transport net.Conn, discard func()) bool {
 	half, ok := transport.(interface{ CloseWrite() error })
 	if !ok || half.CloseWrite() != nil {
 		return false
@@ -52,10 +51,15 @@ func Close(transport net.Conn, ready func()) bool {
 	go func() {
 		defer stop()
 		defer transport.Close()
-		ready()
-		if transport.SetReadDeadline(time.Now().Add(Limit)) == nil {
-			_, _ = io.CopyN(io.Discard, transport, maxBytes)
-		}
+		discard()
 	}()
 	return true
+}
+
+// Discard reads the input of a transport and drops it, until it ends or Limit is
+// over.
+func Discard(transport net.Conn) {
+	if transport.SetReadDeadline(time.Now().Add(Limit)) == nil {
+		_, _ = io.CopyN(io.Discard, transport, maxBytes)
+	}
 }

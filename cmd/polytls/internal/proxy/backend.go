@@ -187,7 +187,8 @@ func (b *backend) dial(ctx context.Context, client *conn) (net.Conn, error) {
 	return c, nil
 }
 
-// connect makes a connection of mode tcp, to another backend when one fails.
+// connect makes a connection of mode tcp, to another backend when one fails, until
+// ctx ends.
 func (p *pool) connect(ctx context.Context, client *conn) (net.Conn, *backend, error) {
 	var tried []*backend
 	var errs []error
@@ -195,6 +196,9 @@ func (p *pool) connect(ctx context.Context, client *conn) (net.Conn, *backend, e
 		c, err := b.connect(ctx, client)
 		if err == nil {
 			return c, b, nil
+		}
+		if ctx.Err() != nil {
+			return nil, nil, ctx.Err()
 		}
 		p.failed(b)
 		tried, errs = append(tried, b), append(errs, fmt.Errorf("backend %s: %w", b.config.Address, err))

@@ -36,7 +36,8 @@ type generation struct {
 	over    bool
 	overCh  chan struct{} // closed when it is over
 	cutting bool
-	cutCh   chan struct{} // closed when connections are cut off
+	cut     context.CancelFunc // when connections are cut off
+	uncut   context.Context    // ends then
 	stopped sync.WaitGroup
 	finOnce sync.Once
 }
@@ -51,8 +52,9 @@ func newGeneration(l *Listener, options Options, access *atomic.Pointer[AccessLo
 	g := &generation{
 		config: l, serves: l.digest(), log: options.Log.With("listener", l.Name), access: access,
 		metrics: options.Metrics.listener(l.Name), conns: make(map[*conn]struct{}),
-		overCh: make(chan struct{}), cutCh: make(chan struct{}),
+		overCh: make(chan struct{}),
 	}
+	g.uncut, g.cut = context.WithCancel(context.Background())
 	g.useTLS(l)
 	var err error
 	if g.pool, err = newPool(l, g.metrics); err != nil {
@@ -102,7 +104,7 @@ func (g *generation) take(accepted net.Conn) bool {
 	}
 	select {
 	case g.queue.accepted <- t:
-	case <-g.cutCh:
+	case <-g.uncut.Done():
 		accepted.Close()
 		g.release()
 	}
@@ -191,7 +193,7 @@ func (g *generation) cutOff() (n int) {
 	g.mu.Lock()
 	if !g.cutting {
 		g.cutting = true
-		close(g.cutCh)
+		g.cut()
 	}
 	conns := make([]*conn, 0, len(g.conns))
 	for c := range g.conns {
@@ -215,6 +217,7 @@ func (g *generation) finish() {
 			g.http.Close()
 		}
 		g.pool.close()
+		g.cut()
 	})
 	g.stopped.Wait()
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/polytls/polytls/tlsapi"
+	"github.com/polytls/polytls/tlstest"
 )
 
 // load are clients that send requests without a pause. A request that fails
@@ -274,6 +275,35 @@ func TestTCPConnectionsOutliveReloads(t *testing.T) {
 		c.Close()
 		assert.NoError(t, <-ended)
 	})
+}
+
+// A backend that accepts and says nothing more holds no drain up, also where the
+// connecting to it has no limit.
+func TestShutdownEndsTheConnectingToABackend(t *testing.T) {
+	reached := make(chan struct{})
+	backend := tcpBackend(t, func(c *net.TCPConn) {
+		close(reached)
+		_, _ = io.Copy(io.Discard, c)
+	})
+	s := newSite(t, standard(t), TCP, backend)
+	s.listener.ConnectTimeout = 0
+	s.listener.Backends[0].Provider = standard(t)
+	s.listener.Backends[0].TLS = &tlsapi.ClientConfig{ServerName: "localhost", RootCAs: tlstest.Pool(s.authority)}
+	s.config.DrainTimeout = 100 * time.Millisecond
+	address := s.start(t)
+	client := s.dial(t, address)
+	defer client.Close()
+	<-reached
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = s.server.Shutdown(context.Background())
+	}()
+	select {
+	case <-ended:
+	case <-time.After(patience):
+		t.Error("the drain has not ended")
+	}
 }
 
 func TestShutdownCutsOffAtItsLimit(t *testing.T) {

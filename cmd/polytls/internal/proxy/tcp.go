@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"context"
 	"errors"
 	"io"
 	"net"
@@ -27,12 +26,12 @@ func (g *generation) serveTCP(t *transport) {
 	c := accepted.(*conn)
 	defer c.Close()
 	// Close and the configuration's timeout end it.
-	if err := c.HandshakeContext(context.Background()); err != nil {
+	if err := c.HandshakeContext(g.uncut); err != nil {
 		return
 	}
 	began := time.Now()
 	record := connectionRecord{}
-	backend, chosen, err := g.pool.connect(context.Background(), c)
+	backend, chosen, err := g.pool.connect(g.uncut, c)
 	if err == nil {
 		c.attach(backend)
 		record.received, record.sent, err = forward(c, backend)
