@@ -17,6 +17,9 @@ import (
 	"github.com/polytls/polytls/tlstest"
 )
 
+// muchData is more than sockets take.
+var muchData = make([]byte, 32<<20)
+
 // waiting is a stage at which an operation waits.
 type waiting struct {
 	name string
@@ -42,7 +45,7 @@ var waitings = []waiting{
 		return err
 	}, false},
 	{"Write", idleConnection, func(_ context.Context, conn tlsapi.Conn) error {
-		_, err := conn.Write(make([]byte, 64<<20))
+		_, err := conn.Write(muchData)
 		return err
 	}, false},
 }

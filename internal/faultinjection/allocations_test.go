@@ -146,15 +146,14 @@ func scenarios() []scenario {
 }
 
 type fixtures struct {
-	provider             tlsapi.Provider
-	ca, other            *tlstest.Authority
-	cert, rsaCert        tls.Certificate
-	clientCert           tls.Certificate
-	scenario             scenario
-	clientSide           tlsapi.ClientConfig
-	serverSide           tlsapi.ServerConfig
-	sessions             tlsapi.SessionCache
-	clientErr, serverErr error
+	provider      tlsapi.Provider
+	ca, other     *tlstest.Authority
+	cert, rsaCert tls.Certificate
+	clientCert    tls.Certificate
+	scenario      scenario
+	clientSide    tlsapi.ClientConfig
+	serverSide    tlsapi.ServerConfig
+	sessions      tlsapi.SessionCache
 }
 
 func newFixtures(t *testing.T, p tlsapi.Provider, s scenario) *fixtures {
