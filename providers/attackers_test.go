@@ -184,6 +184,9 @@ func hugeHello(c net.Conn) (sent int) {
 func TestAttackers(t *testing.T) {
 	noLeaks(t)
 	count := max(20, int(soakScale(t)*1000))
+	if testing.Short() {
+		count = 5
+	}
 	eachNamed(t, "", func(t *testing.T, p tlsapi.Provider) {
 		x := newTarget(t, p)
 		defer x.stop()
