@@ -31,9 +31,9 @@ type WatchOptions struct {
 	// them: what a pipe holds can be read but once. It is required.
 	Paths func() []string
 	// Changed is called when the content of a file has become another, a file
-	// has come or gone, or the list is another; never for changes of times and
-	// modes alone. Calls come one at a time, and it must not call Close. It is
-	// required.
+	// has come or gone, or the list has one that it had not; never for changes
+	// of times, modes or the order alone. Calls come one at a time, and it must
+	// not call Close. It is required.
 	Changed func()
 	// PollInterval is how often the files are looked at besides the system's
 	// notifications, which do not come from every file system. Zero means one
@@ -52,7 +52,7 @@ type Watcher struct {
 	system  *fsnotify.Watcher // nil when there is none
 
 	mu   sync.Mutex
-	seen [32]byte
+	seen map[string][32]byte // by path
 
 	stop    chan struct{}
 	stopped chan struct{}
@@ -73,7 +73,7 @@ func Watch(options WatchOptions) *Watcher {
 	}
 	w.system = system
 	w.watchFolders()
-	w.seen = w.digest()
+	w.seen = w.digests()
 	go w.run()
 	return w
 }
@@ -82,9 +82,9 @@ func Watch(options WatchOptions) *Watcher {
 // change up to here is not reported. Call it before reading them.
 func (w *Watcher) Seen() {
 	w.watchFolders()
-	digest := w.digest()
+	now := w.digests()
 	w.mu.Lock()
-	w.seen = digest
+	w.seen = now
 	w.mu.Unlock()
 }
 
@@ -140,28 +140,33 @@ func (w *Watcher) run() {
 func (w *Watcher) look() {
 	// A link may lead elsewhere now.
 	w.watchFolders()
-	digest := w.digest()
+	now, changed := w.digests(), false
 	w.mu.Lock()
-	changed := digest != w.seen
-	w.seen = digest
+	for path, digest := range now {
+		before, known := w.seen[path]
+		changed = changed || !known || before != digest
+	}
+	w.seen = now
 	w.mu.Unlock()
 	if changed {
 		w.options.Changed()
 	}
 }
 
-// digest tells whether any file has changed. What cannot be read is part of it.
-func (w *Watcher) digest() [32]byte {
-	h := sha256.New()
+// digests tell whether a file has changed. What cannot be read is part of them.
+func (w *Watcher) digests() map[string][32]byte {
+	now := make(map[string][32]byte)
 	for _, path := range w.options.Paths() {
 		text, err := readRegular(path)
 		if err != nil {
 			text = []byte(err.Error())
 		}
-		fmt.Fprintf(h, "%d,%s,%t,%d,", len(path), path, err == nil, len(text))
+		h := sha256.New()
+		fmt.Fprintf(h, "%t,", err == nil)
 		h.Write(text)
+		now[path] = [32]byte(h.Sum(nil))
 	}
-	return [32]byte(h.Sum(nil))
+	return now
 }
 
 func readRegular(path string) ([]byte, error) {

@@ -78,3 +78,40 @@ func TestWatchAnotherList(t *testing.T) {
 		t.Fatal("the change was not seen")
 	}
 }
+
+// A file that the list has anew was read by nobody since; one that has left it
+// concerns nobody, and neither does the order.
+func TestWatchChangesOfTheList(t *testing.T) {
+	folder := t.TempDir()
+	name := func(i int) string { return filepath.Join(folder, string(rune('a'+i))) }
+	for i := range 3 {
+		require.NoError(t, os.WriteFile(name(i), []byte("1"), 0o600))
+	}
+	var paths atomic.Pointer[[]string]
+	paths.Store(&[]string{name(0), name(1)})
+	var looks atomic.Int32
+	changed := make(chan struct{}, 100)
+	w := certreload.Watch(certreload.WatchOptions{
+		Paths: func() []string {
+			looks.Add(1)
+			return *paths.Load()
+		},
+		Changed:      func() { changed <- struct{}{} },
+		PollInterval: 5 * time.Millisecond,
+	})
+	defer w.Close()
+	// Two looks for sure: each asks for the list twice.
+	look := func() {
+		t.Helper()
+		before := looks.Load()
+		require.Eventually(t, func() bool { return looks.Load() > before+4 }, patience, time.Millisecond)
+	}
+	paths.Store(&[]string{name(1), name(0)})
+	look()
+	paths.Store(&[]string{name(1)})
+	look()
+	assert.Empty(t, changed, "no file is another")
+	paths.Store(&[]string{name(1), name(2)})
+	look()
+	assert.Len(t, changed, 1)
+}

@@ -99,7 +99,7 @@ func startBrowser(t *testing.T, chromium string, f *fixtures) *browser {
 func (b *browser) load(t *testing.T, url string) (response *network.Response, text string, screenshot []byte) {
 	ctx, cancel := context.WithTimeout(b.ctx, 30*time.Second)
 	defer cancel()
-	require.NoError(t, chromedp.Do(ctx, chromedp.EmulateViewport(760, 560)))
+	require.NoError(t, chromedp.Do(ctx, chromedp.EmulateViewport(760, 900)))
 	response, err := chromedp.Run(ctx, chromedp.NavigateResponse(url))
 	require.NoError(t, err)
 	require.NotNil(t, response)

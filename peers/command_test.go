@@ -42,7 +42,7 @@ func TestMain(m *testing.M) {
 	os.Exit(status)
 }
 
-// serving is a running `polytls serve`.
+// serving is a running `polytls serve` or `polytls proxy`.
 type serving struct {
 	address, port string
 	cmd           *exec.Cmd
@@ -54,8 +54,27 @@ type serving struct {
 // chooses. It ends with the test.
 func serve(t *testing.T, args ...string) *serving {
 	t.Helper()
+	var announced struct{ Address string }
+	s := start(t, &announced, append([]string{"serve", "127.0.0.1:0"}, args...)...)
+	s.listensOn(t, announced.Address)
+	return s
+}
+
+// forward starts `polytls proxy` in the same way.
+func forward(t *testing.T, args ...string) *serving {
+	t.Helper()
+	var announced struct{ Listeners []struct{ Address string } }
+	s := start(t, &announced, append([]string{"proxy", "127.0.0.1:0"}, args...)...)
+	require.Len(t, announced.Listeners, 1)
+	s.listensOn(t, announced.Listeners[0].Address)
+	return s
+}
+
+// start starts a command and takes what it announces.
+func start(t *testing.T, announced any, args ...string) *serving {
+	t.Helper()
 	s := &serving{log: &syncBuffer{}, exited: make(chan error, 1)}
-	s.cmd = exec.CommandContext(context.Background(), polytls(t), append([]string{"serve", "127.0.0.1:0", "--json"}, args...)...)
+	s.cmd = exec.CommandContext(context.Background(), polytls(t), append(args, "--json")...)
 	stdout, writer, err := os.Pipe()
 	require.NoError(t, err)
 	defer stdout.Close()
@@ -72,12 +91,16 @@ func serve(t *testing.T, args ...string) *serving {
 	require.NoError(t, stdout.SetReadDeadline(time.Now().Add(30*time.Second)))
 	line, err := bufio.NewReader(stdout).ReadBytes('\n')
 	require.NoError(t, err, "%s\n%s", s.cmd, s.log)
-	var announced struct{ Address string }
-	require.NoError(t, json.Unmarshal(line, &announced))
-	s.address = announced.Address
-	_, s.port, err = net.SplitHostPort(s.address)
-	require.NoError(t, err)
+	require.NoError(t, json.Unmarshal(line, announced))
 	return s
+}
+
+func (s *serving) listensOn(t *testing.T, address string) {
+	t.Helper()
+	var err error
+	s.address = address
+	_, s.port, err = net.SplitHostPort(address)
+	require.NoError(t, err)
 }
 
 // stop ends the command, which must end well.

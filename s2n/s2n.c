@@ -1243,7 +1243,6 @@ static uint16_t negotiated_version(struct connection *conn);
  * (CVE-2026-16317). */
 static size_t permitted_input(struct connection *conn, const uint8_t *bytes, size_t len) {
   enum { HEADER = 5, APPLICATION_DATA = 23 };
-  int encrypted = conn->done && negotiated_version(conn) >= 0x0304;
   size_t n = 0;
   while (n < len) {
     if (conn->record_left > 0) {
@@ -1252,9 +1251,17 @@ static size_t permitted_input(struct connection *conn, const uint8_t *bytes, siz
       n += part;
       continue;
     }
-    if (conn->header_seen == 0 && encrypted && bytes[n] != APPLICATION_DATA) {
-      conn->wrong_record = 1;
-      break;
+    if (conn->header_seen == 0) {
+      if (bytes[n] != APPLICATION_DATA && conn->done && negotiated_version(conn) >= 0x0304) {
+        conn->wrong_record = 1;
+        break;
+      }
+      if (len - n >= HEADER) {
+        /* All of it at once, as s2n asks for it. */
+        conn->record_left = (size_t)bytes[n + 3] << 8 | bytes[n + 4];
+        n += HEADER;
+        continue;
+      }
     }
     /* The length is in the last two bytes of the header. */
     conn->record_length = conn->record_length << 8 | bytes[n++];
@@ -2194,6 +2201,22 @@ static void begin_step(struct connection *conn, int may_read, int unlimited_outp
   conn->unlimited_output = unlimited_output;
 }
 
+/* The same for steps that move data. s2n does not look into its libcrypto's queue,
+ * and they leave nothing there unless they fail: the look would cost more than the
+ * rest of this. */
+static void begin_data_step(struct connection *conn, int may_read) {
+  *s2n_errno_location() = 0;
+  conn->may_read = may_read;
+  conn->unlimited_output = 1;
+}
+
+/* Ends such a step, which has failed. */
+static struct polytls_result fail_data_step(struct connection *conn, const char *doing) {
+  struct polytls_result r = fail_with_error(conn, doing);
+  clear_errors();
+  return r;
+}
+
 /* Takes the output of a refused step back: nobody has seen it. */
 static void drop_output(struct connection *conn, size_t out_end) {
   conn->produced -= conn->base.out_end - out_end;
@@ -2409,7 +2432,7 @@ static struct polytls_result conn_read(struct polytls_conn *base, uint8_t *buf, 
   /* s2n answers some records (a request for renegotiation) on its own. Were
    * that to block, it would take the record for a new one when called again.
    * The answers are shorter than what they answer. */
-  begin_step(conn, 1, 1);
+  begin_data_step(conn, 1);
   size_t n = 0;
   while (n < len) {
     s2n_blocked_status blocked = S2N_NOT_BLOCKED;
@@ -2445,7 +2468,7 @@ static struct polytls_result conn_read(struct polytls_conn *base, uint8_t *buf, 
       }
       break;
     }
-    fail_with_error(conn, "read");
+    (void)fail_data_step(conn, "read");
     break;
   }
   if (n > 0 || len == 0) {
@@ -2469,7 +2492,7 @@ static struct polytls_result conn_write(struct polytls_conn *base, const uint8_t
   }
   /* Room for a whole record is there before s2n makes it: it never keeps half
    * of one, which would have to be written again with the same bytes. */
-  begin_step(conn, 0, 1);
+  begin_data_step(conn, 0);
   size_t n = 0;
   while (n < len) {
     size_t chunk = len - n < MAX_PLAINTEXT ? len - n : MAX_PLAINTEXT;
@@ -2483,7 +2506,7 @@ static struct polytls_result conn_write(struct polytls_conn *base, const uint8_t
       if (conn->ended) {
         return conn_error(conn, POLYTLS_FAIL_UNSUPPORTED, "this s2n-tls cannot write after the peer's close_notify");
       }
-      return fail_with_error(conn, "write");
+      return fail_data_step(conn, "write");
     }
     n += (size_t)result;
   }

@@ -77,22 +77,29 @@ static inline int polytls_conn_is_idle(const struct polytls_conn *conn) {
 /* Counts the records in what the library takes (RFC 8446 section 5.1: type,
  * version, uint16 length, content). */
 static inline void polytls_conn_count_records(struct polytls_conn *conn, const uint8_t *bytes, size_t len) {
+  size_t seen = conn->header_seen, left = conn->record_left;
   while (len > 0) {
     size_t n = 1;
-    if (conn->header_seen < 5) {
-      conn->record_left = (uint16_t)(conn->record_left << 8 | *bytes); /* of the last two */
-      conn->header_seen++;
+    if (seen == 0 && len >= 5) {
+      /* All of it at once, as libraries ask for it. */
+      left = (size_t)bytes[3] << 8 | bytes[4];
+      seen = n = 5;
+    } else if (seen < 5) {
+      left = (left << 8 | *bytes) & 0xffff; /* of the last two */
+      seen++;
     } else {
-      n = len < conn->record_left ? len : conn->record_left;
-      conn->record_left = (uint16_t)(conn->record_left - n);
+      n = len < left ? len : left;
+      left -= n;
     }
     bytes += n;
     len -= n;
-    if (conn->header_seen == 5 && conn->record_left == 0) {
-      conn->header_seen = 0;
+    if (seen == 5 && left == 0) {
+      seen = 0;
       conn->idle_records++;
     }
   }
+  conn->header_seen = (uint8_t)seen;
+  conn->record_left = (uint16_t)left;
 }
 
 /* Moves up to len bytes of ciphertext from `in` to bytes and returns how many;

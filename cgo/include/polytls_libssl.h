@@ -2250,6 +2250,84 @@ static int libssl_ticket_key_callback(SSL *ssl, unsigned char *name, unsigned ch
   return ok == 1 ? chosen : -1;
 }
 
+/* The tags of the peer's certificates in an encoded session: the leaf and, of
+ * BoringSSL, what came behind it. */
+#define LIBSSL_SESSION_PEER 0xa3
+#define LIBSSL_SESSION_CHAIN 0xb3
+
+/* Reads the tag and the length of a DER value of len bytes. Returns the size of
+ * both, and the value's in *content; 0 for anything else. */
+static size_t libssl_der_header(const uint8_t *der, size_t len, size_t *content) {
+  size_t n = 1;
+  if (len > 0 && (der[0] & 0x1f) == 0x1f) {
+    while (n < len && (der[n] & 0x80) != 0) {
+      n++;
+    }
+    n++;
+  }
+  if (n >= len) {
+    return 0;
+  }
+  size_t size = der[n++];
+  if (size >= 0x80) {
+    size_t bytes = size & 0x7f;
+    if (bytes == 0 || bytes > 4 || bytes > len - n) {
+      return 0;
+    }
+    for (size = 0; bytes > 0; bytes--) {
+      size = size << 8 | der[n++];
+    }
+  }
+  if (size > len - n) {
+    return 0;
+  }
+  *content = size;
+  return n;
+}
+
+static int libssl_is_peer(uint8_t tag) { return tag == LIBSSL_SESSION_PEER || tag == LIBSSL_SESSION_CHAIN; }
+
+/* Takes the peer's certificates out of an encoded session, in place: who keeps the
+ * session has them, and to parse them again is most of the work of offering it.
+ * Returns the new length. What cannot be read stays as it is. */
+static size_t libssl_drop_peer(uint8_t *session, size_t len) {
+  size_t size = 0, kept = 0;
+  size_t header = libssl_der_header(session, len, &size);
+  if (header == 0 || size != len - header) {
+    return len;
+  }
+  for (size_t at = header; at < len;) {
+    size_t n = libssl_der_header(session + at, len - at, &size);
+    if (n == 0) {
+      return len;
+    }
+    n += size;
+    kept += libssl_is_peer(session[at]) ? 0 : n;
+    at += n;
+  }
+  /* A smaller length takes no more bytes: nothing is written that is still to be
+   * read. */
+  uint8_t *to = session + 1;
+  if (kept < 0x80) {
+    *to++ = (uint8_t)kept;
+  } else {
+    unsigned int bytes = kept > 0xffffff ? 4 : kept > 0xffff ? 3 : kept > 0xff ? 2 : 1;
+    *to++ = (uint8_t)(0x80 | bytes);
+    while (bytes-- > 0) {
+      *to++ = (uint8_t)(kept >> (8 * bytes));
+    }
+  }
+  for (size_t at = header; at < len;) {
+    size_t n = libssl_der_header(session + at, len - at, &size) + size;
+    if (!libssl_is_peer(session[at])) {
+      memmove(to, session + at, n);
+      to += n;
+    }
+    at += n;
+  }
+  return (size_t)(to - session);
+}
+
 /* Copies a session that a client may resume into conn->sessions. One that cannot
  * be copied is not kept: the connection does not need it. */
 static void libssl_keep_session(struct libssl_conn *conn, SSL_SESSION *session) {
@@ -2266,7 +2344,7 @@ static void libssl_keep_session(struct libssl_conn *conn, SSL_SESSION *session) 
   len = ok ? (size_t)size : 0;
 #endif
   if (ok) {
-    (void)polytls_conn_sessions_append(&conn->head, bytes, len);
+    (void)polytls_conn_sessions_append(&conn->head, bytes, libssl_drop_peer(bytes, len));
     OPENSSL_cleanse(bytes, len);
   } else {
     ERR_clear_error();

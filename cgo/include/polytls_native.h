@@ -109,14 +109,15 @@ enum polytls_flag {
   POLYTLS_FLAG_HANDSHAKE_DONE = 4
 };
 
+/* The outcome of a step, in the order of engine.Result. */
 struct polytls_result {
   int32_t status;         /* enum polytls_status */
-  int32_t failure;        /* enum polytls_failure */
-  int32_t alert_sent;     /* description, or -1; with POLYTLS_FAILED */
-  int32_t alert_received; /* description, or -1; with POLYTLS_FAILED */
   uint32_t flags;         /* enum polytls_flag */
   size_t n;               /* bytes of plaintext consumed or produced; for a
                              query: the size of the answer */
+  int32_t failure;        /* enum polytls_failure */
+  int16_t alert_sent;     /* description, or -1; with POLYTLS_FAILED */
+  int16_t alert_received; /* description, or -1; with POLYTLS_FAILED */
   uint64_t code;          /* the library's own error code, 0 for none */
 };
 

@@ -17,6 +17,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -677,6 +678,8 @@ func TestFilesOverHTTP(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(root, "hello.txt"), bytes.Repeat([]byte("hello\n"), 1<<17), 0o600))
 	secret := writeFile(t, "secret", "outside")
 	require.NoError(t, os.Symlink(secret, filepath.Join(root, "link")))
+	// Opening it for reading waits for who writes to it.
+	require.NoError(t, syscall.Mkfifo(filepath.Join(root, "pipe"), 0o600))
 	pool, err := tlsapi.CertPoolFromFiles(f.ca)
 	require.NoError(t, err)
 	eachProvider(t, func(t *testing.T, p tlsapi.Provider) {
@@ -713,6 +716,10 @@ func TestFilesOverHTTP(t *testing.T) {
 			assert.NotEqual(t, http.StatusOK, response.StatusCode, path)
 			assert.NotContains(t, string(body), "outside")
 		}
+		response, err := client.Get("https://" + s.address + "/pipe")
+		require.NoError(t, err)
+		_, err = io.Copy(io.Discard, response.Body)
+		require.NoError(t, err)
 		s.stop(t)
 	})
 }

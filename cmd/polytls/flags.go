@@ -128,7 +128,7 @@ func (f *settingsFlags) certificates() ([]tls.Certificate, error) {
 	for i, file := range f.certFiles {
 		cert, err := tlsapi.LoadCertificate(file, keys[i])
 		if err != nil {
-			return nil, &optionError{"cert", cause(err)}
+			return nil, &entryError{i, &optionError{"cert", cause(err)}}
 		}
 		certificates = append(certificates, cert)
 	}
@@ -270,7 +270,7 @@ func (f *serverFlags) serverConfig(cmd *cobra.Command) (*tlsapi.ServerConfig, er
 	}
 	for i, file := range f.ocspFiles {
 		if config.Certificates[i].OCSPStaple, err = readOCSPResponse(file); err != nil {
-			return nil, &optionError{"ocsp", err}
+			return nil, &entryError{i, &optionError{"ocsp", err}}
 		}
 	}
 	if len(config.Certificates) == 0 && len(config.PSKs) == 0 {
@@ -346,6 +346,16 @@ func optionErrorf(flag, format string, args ...any) error {
 
 func (e *optionError) Error() string { return "--" + e.flag + ": " + e.err.Error() }
 func (e *optionError) Unwrap() error { return e.err }
+
+// entryError is an error of one use of a flag that may be repeated. It reads as
+// the error itself.
+type entryError struct {
+	index int
+	err   error
+}
+
+func (e *entryError) Error() string { return e.err.Error() }
+func (e *entryError) Unwrap() error { return e.err }
 
 // cause takes the frame off an error of a parser: the flag's name takes its
 // place.

@@ -22,6 +22,7 @@ const (
 )
 
 func main() {
+	setTimerSlack(os.Args[1:])
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// A second signal ends the process at once: the first one may wait for
 	// connections to finish.

@@ -423,7 +423,7 @@ func (c *proxyCommand) announce(cmd *cobra.Command, server *proxy.Server, config
 	}{Admin: server.AdminAddress()}
 	for i, l := range config.Listeners {
 		report.Listeners = append(report.Listeners, listening{
-			l.Name, server.Address(i).String(), string(l.Mode), l.Provider.Name(), l.Provider.LibraryVersion(),
+			l.Name, proxy.AddressOf(server.Address(i)), string(l.Mode), l.Provider.Name(), l.Provider.LibraryVersion(),
 		})
 	}
 	if wantsJSON(cmd) {

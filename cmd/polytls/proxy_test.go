@@ -168,6 +168,11 @@ listeners:
 ` + backend + "\n"
 }
 
+// pairs is a configuration with another certificate in line 5.
+func pairs(f *testFiles, another string) string {
+	return "listeners:\n  - address: 127.0.0.1:0\n    certificates:\n      - cert: " + f.serverECDSACombined + "\n" + another + "\n    backends: [{address: a:1}]\n"
+}
+
 // Every mistake is named with its line and field, and nothing is served.
 func TestWrongConfigurations(t *testing.T) {
 	f := files(t)
@@ -201,9 +206,11 @@ func TestWrongConfigurations(t *testing.T) {
 		{minimal(f, "", "    mode: smtp", ""), listener, "listeners[0].mode", "neither http nor tcp"},
 		{minimal(f, "", "    provider: gnutls", ""), listener, "listeners[0].provider", "std"},
 		{minimal(f, "", "    alpn: [h2, smtp]", ""), listener, "listeners[0].alpn", "not served in mode http"},
-		{minimal(f, "", "    alpn-strict: maybe", ""), listener, "listeners[0].alpn-strict", "invalid syntax"},
+		{minimal(f, "", "    alpn-strict: maybe", ""), listener, "listeners[0].alpn-strict", `"maybe" is neither true nor false`},
 		{minimal(f, "", "    min-version: \"1.3\"\n    max-version: \"1.2\"", ""), listener, "listeners[0].min-version", "1.3"},
 		{minimal(f, "", "    name: a\n    name: b", ""), listener + 1, "listeners[0].name", "set twice"},
+		{minimal(f, "", "    max-connections: many", ""), listener, "listeners[0].max-connections", `"many" is no number`},
+		{minimal(f, "", "    max-connections: 99999999999999999999", ""), listener, "listeners[0].max-connections", "out of range"},
 		{minimal(f, "", "    max-connections: 0", ""), listener, "listeners[0].max-connections", "less than 1"},
 		{minimal(f, "", "    idle-timeout: -1s", ""), listener, "listeners[0].idle-timeout", "negative"},
 		{minimal(f, "", "    accept-proxy: trusted", ""), listener, "listeners[0].accept-proxy", "trusted-proxies"},
@@ -216,7 +223,7 @@ func TestWrongConfigurations(t *testing.T) {
 		{minimal(f, "", "    max-blinding-delay: 1s\n    security-policy: modern\n    curves: X25519", ""), listener + 1, "listeners[0].security-policy", "curves"},
 		{minimal(f, "", "    second-key-share: on", ""), listener, "listeners[0].second-key-share", "no such option"},
 		{minimal(f, "", "    provider: std\n    signature-schemes: rsa_pkcs1_sha256", ""), listener + 1, "listeners[0].signature-schemes", "std"},
-		{minimal(f, "", "", "        h2c: maybe"), backend, "listeners[0].backends[0].h2c", "invalid syntax"},
+		{minimal(f, "", "", "        h2c: maybe"), backend, "listeners[0].backends[0].h2c", `"maybe" is neither true nor false`},
 		{minimal(f, "", "", "        curves: X25519"), backend, "listeners[0].backends[0].curves", "without a provider"},
 		{minimal(f, "", "", "        send-proxy: 3"), backend, "listeners[0].backends[0].send-proxy", "neither off, 1 nor 2"},
 		{minimal(f, "", "", "        max-idle: -3"), backend, "listeners[0].backends[0].max-idle", "negative"},
@@ -229,7 +236,10 @@ func TestWrongConfigurations(t *testing.T) {
 		{minimal(f, "", "", "      - address: a:0"), backend, "listeners[0].backends[1].address", "port 0"},
 		{"listeners:\n  - address: 127.0.0.1:0\n    backends: [{address: a:1}]\n", 2, "listeners[0].certificates", "there is none"},
 		{"listeners:\n  - certificates: [{cert: " + f.serverECDSACombined + "}]\n    backends: [{address: a:1}]\n", 2, "listeners[0].address", "missing"},
-		{"listeners:\n  - address: a:1\n    certificates:\n      - cert: gone.pem\n    backends: [{address: a:1}]\n", 3, "listeners[0].certificates", "gone.pem"},
+		{"listeners:\n  - address: a:1\n    certificates:\n      - cert: gone.pem\n    backends: [{address: a:1}]\n", 4, "listeners[0].certificates[0].cert", "gone.pem"},
+		{minimal(f, "", "    certificates:\n      - cert: "+f.serverECDSACombined+"\n      - cert: "+f.client, ""), listener, "listeners[0].certificates", "set twice"},
+		{pairs(f, "      - key: "+f.serverRSAKey+"\n        cert: "+f.serverECDSA), 6, "listeners[0].certificates[1].cert", "does not belong"},
+		{pairs(f, "      - cert: "+f.serverECDSACombined+"\n        ocsp: "+f.ca), 6, "listeners[0].certificates[1].ocsp", "OCSP"},
 		{"listeners:\n  - address: a:1\n    certificates:\n      - key: " + f.serverECDSAKey + "\n", 4, "listeners[0].certificates[0].cert", "missing"},
 		{"listeners:\n  - address: a:1\n    certificates: [{cert: " + f.serverECDSACombined + "}]\n", 2, "listeners[0].backends", "there is none"},
 		{minimal(f, "", "", "") + "  - address: 127.0.0.1:0\n    name: 127.0.0.1:0\n    certificates: [{cert: " + f.serverECDSACombined + "}]\n    backends: [{address: a:1}]\n", 12, "listeners[1].name", "too"},
@@ -448,6 +458,41 @@ func TestProxyWithFlags(t *testing.T) {
 			s.stop(t)
 		}
 	})
+}
+
+// The paths of Unix sockets are relative to the file, too, and are announced in
+// the form of a configuration.
+func TestProxyOnUnixSockets(t *testing.T) {
+	f := files(t)
+	folder, err := os.MkdirTemp("", "polytls") // Short enough for a socket.
+	require.NoError(t, err)
+	defer os.RemoveAll(folder)
+	back, err := net.Listen("unix", filepath.Join(folder, "back"))
+	require.NoError(t, err)
+	backend := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "through sockets") })}
+	go func() { _ = backend.Serve(back) }()
+	defer backend.Close()
+	name := filepath.Join(folder, "proxy.yaml")
+	require.NoError(t, os.WriteFile(name, []byte("admin: unix:admin\ndrain-timeout: 1s\nlisteners:\n  - address: unix:front\n    certificates: [{cert: "+
+		f.serverECDSACombined+"}]\n    backends: [{address: \"unix:back\"}]\n"), 0o600))
+	s := startProxy(t, "--config", name)
+	assert.Equal(t, "unix:"+filepath.Join(folder, "front"), s.address)
+	assert.Equal(t, "unix:"+filepath.Join(folder, "admin"), s.admin)
+	over := func(path string) *http.Client {
+		client := httpsClient(t, false)
+		client.Transport.(*http.Transport).DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(folder, path))
+		}
+		return client
+	}
+	text, _, err := ask(over("front"), "https://localhost")
+	require.NoError(t, err)
+	assert.Equal(t, "through sockets", text)
+	resp, err := over("admin").Get("http://localhost/healthz")
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	assert.Equal(t, http.StatusOK, resp.StatusCode)
+	s.stop(t)
 }
 
 func TestProxyWithCurl(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -213,6 +214,7 @@ func (l *listenerInFile) decodeCertificates(p *proxyFile, n *yaml.Node) error {
 		flags.StringVar(&ocsp, "ocsp", "", "")
 		markFiles(cmd, "cert", "key", "ocsp")
 		s := &section{file: p, path: path, flags: flags}
+		l.section.pairs = append(l.section.pairs, s)
 		if err := s.decode(n, nil); err != nil {
 			return err
 		}
@@ -284,7 +286,8 @@ type section struct {
 	file    *proxyFile
 	path    string // such as listeners[0]; empty for the top
 	flags   *pflag.FlagSet
-	without []string // flags that are written in another way here
+	without []string   // flags that are written in another way here
+	pairs   []*section // where those are: one for each certificate
 
 	line  int            // where it begins
 	lines map[string]int // of its keys
@@ -397,15 +400,32 @@ func (s *section) set(flag *pflag.Flag, n *yaml.Node) error {
 				s.file.paths = append(s.file.paths, value)
 			}
 		}
+		if flag.Name == "address" || flag.Name == "admin" {
+			value = proxy.RelativeTo(s.file.folder, value)
+		}
 		if err := s.flags.Set(flag.Name, value); err != nil {
 			// pflag's frame around it names the flag.
 			if inner := errors.Unwrap(err); inner != nil {
-				return inner
+				err = inner
 			}
-			return err
+			return inWords(err)
 		}
 	}
 	return nil
+}
+
+// inWords says what package strconv says in the terms of Go.
+func inWords(err error) error {
+	var wrong *strconv.NumError
+	switch {
+	case !errors.As(err, &wrong):
+		return err
+	case wrong.Func == "ParseBool":
+		return fmt.Errorf("%q is neither true nor false", wrong.Num)
+	case errors.Is(err, strconv.ErrRange):
+		return fmt.Errorf("%q is out of range", wrong.Num)
+	}
+	return fmt.Errorf("%q is no number", wrong.Num)
 }
 
 // each walks through a list.
@@ -450,6 +470,10 @@ func (s *section) locate(err error) error {
 	}
 	option, inner := optionOf(err)
 	if contains(s.without, option) {
+		var entry *entryError
+		if errors.As(err, &entry) && entry.index < len(s.pairs) {
+			return s.pairs[entry.index].fail(option, inner)
+		}
 		option = "certificates"
 	}
 	return s.fail(option, inner)

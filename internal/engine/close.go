@@ -59,7 +59,7 @@ func (c *Conn) closeWrite() error {
 	res := c.engine.CloseNotify()
 	if res.Status == Failed {
 		c.endSending()
-		c.readable = true
+		c.readable.Store(true)
 		c.writeErr = ResultError(c.options.Provider, "close", res, c.engine.ErrorText())
 		return c.writeErr
 	}
@@ -77,6 +77,8 @@ func (c *Conn) Close() error {
 		return ClosedError(c.options.Provider, "close")
 	}
 	c.closed = true
+	c.closing.Store(true)
+	c.readable.Store(true)
 	c.sendFree.Broadcast()
 	c.users++
 	c.plain.drop()
@@ -154,9 +156,9 @@ func (c *Conn) linger() bool {
 
 // discard reads what arrives and drops it. Readers must have been woken before.
 func (c *Conn) discard() {
+	// Whoever held it has left the transport.
 	c.readMu.Lock()
-	//lint:ignore SA2001 whoever held it has left the transport
-	c.readMu.Unlock()
+	c.endRead()
 	c.deadlineMu.Lock()
 	//lint:ignore SA2001 whoever held it has set his deadline
 	c.deadlineMu.Unlock()

@@ -77,11 +77,13 @@ type Conn struct {
 
 	mu     sync.Mutex
 	engine Engine
-	// users counts the calls inside; the engine is freed when the connection
-	// is closed and the last has left.
+	// users counts the calls inside but for Reads; the engine is freed when the
+	// connection is closed, the last has left, and nobody has readMu.
 	users  int
 	closed bool
 	freed  bool
+	// closing is closed, for who has just given up readMu.
+	closing atomic.Bool
 	// sending says that somebody writes to the transport. sendFree wakes who
 	// waits for that to end, or for the end of the writing.
 	sending  bool
@@ -97,9 +99,11 @@ type Conn struct {
 	// readErr and writeErr are what all later Reads and Writes return.
 	readErr, writeErr error
 	closeNotifySent   bool
-	// readable is set when the engine may have something to read without more
-	// input.
-	readable bool
+	// readable is set when a Read has something to look at without more input:
+	// data that the engine may have, an error, the end of the connection. It is
+	// written with mu held; a Read that finds it unset goes to the transport at
+	// once.
+	readable atomic.Bool
 	// plain is what has been decrypted and nobody has read yet: Reads of a few
 	// bytes are served from it.
 	plain plaintext
@@ -209,6 +213,7 @@ func (c *Conn) HandshakeContext(ctx context.Context) error {
 		c.handshakeErr = err
 		c.mu.Lock()
 		c.readErr, c.writeErr = err, err
+		c.readable.Store(true)
 		c.mu.Unlock()
 		if c.options.HandshakeFailed != nil {
 			c.options.HandshakeFailed(err)
@@ -217,7 +222,7 @@ func (c *Conn) HandshakeContext(ctx context.Context) error {
 	}
 	c.mu.Lock()
 	c.takeHellos()
-	c.readable = true
+	c.readable.Store(true)
 	c.handshakeDone.Store(true)
 	c.mu.Unlock()
 	if c.options.HandshakeComplete != nil {
@@ -513,20 +518,20 @@ func (c *Conn) Read(p []byte) (int, error) {
 		}
 	}
 	c.readMu.Lock()
-	defer c.readMu.Unlock()
-	entered := false
-	defer func() {
-		if entered {
-			c.leave()
-		}
-	}()
-	return c.read(p, &entered)
+	defer c.endRead()
+	return c.read(p)
 }
 
-// read is Read after the handshake, with readMu held. entered says whether it is
-// counted among the users.
-func (c *Conn) read(p []byte, entered *bool) (int, error) {
+// read is Read after the handshake, with readMu held.
+func (c *Conn) read(p []byte) (int, error) {
 	received := false
+	if !c.readable.Load() {
+		// Asking the library when it has nothing costs more than this look.
+		if err := c.receive("read"); err != nil {
+			return 0, err
+		}
+		received = true
+	}
 	for {
 		c.mu.Lock()
 		if c.closed {
@@ -541,10 +546,11 @@ func (c *Conn) read(p []byte, entered *bool) (int, error) {
 		res := Result{Status: WantInput}
 		var text string
 		var sessions [][]byte
-		// Asking the library when it has nothing costs more than this look.
-		if c.readable || received {
+		if readable := c.readable.Load(); readable || received {
 			res = c.decrypt(p)
-			c.readable = res.Status != WantInput && (res.Status != OK || res.Flags&FlagPending != 0)
+			if more := res.Status != WantInput && (res.Status != OK || res.Flags&FlagPending != 0); more != readable {
+				c.readable.Store(more)
+			}
 			if res.Status == Failed {
 				text = c.engine.ErrorText()
 			} else {
@@ -556,17 +562,9 @@ func (c *Conn) read(p []byte, entered *bool) (int, error) {
 			c.heard = true
 			if !output && sessions == nil {
 				// Nothing but the data: the way of nearly every Read.
-				if *entered {
-					*entered = false
-					c.leaveLocked()
-				}
 				c.mu.Unlock()
 				return res.N, nil
 			}
-		}
-		if !*entered {
-			*entered = true
-			c.users++
 		}
 		switch res.Status {
 		case Closed:
@@ -654,7 +652,7 @@ func (c *Conn) write(p []byte) (n int, err error) {
 		if res.Status != OK && res.Status != WantOutput {
 			c.endSending()
 			c.writeErr = ResultError(c.options.Provider, "write", res, c.engine.ErrorText())
-			c.readable = true
+			c.readable.Store(true)
 			err = c.writeErr
 			break
 		}
@@ -966,6 +964,7 @@ func (c *Conn) receive(op string) error {
 			if e.Kind != tlsapi.KindTimeout {
 				c.mu.Lock()
 				c.readErr = e
+				c.readable.Store(true)
 				c.mu.Unlock()
 			}
 			return e
@@ -1039,9 +1038,29 @@ func (c *Conn) leave() {
 // leaveLocked is leave for who has mu.
 func (c *Conn) leaveLocked() {
 	c.users--
-	if c.closed && c.users == 0 && !c.freed {
-		c.freed = true
-		c.engine.Free()
+	c.freeUnused()
+}
+
+// freeUnused frees the engine of a closed connection that nobody is in. Reads are no
+// users: they have readMu. Whoever finds it taken leaves the engine to its holder,
+// and who takes it later finds the connection closed. It is called with mu held.
+func (c *Conn) freeUnused() {
+	if !c.closed || c.users > 0 || c.freed || !c.readMu.TryLock() {
+		return
+	}
+	c.readMu.Unlock()
+	c.freed = true
+	c.engine.Free()
+}
+
+// endRead gives up readMu.
+func (c *Conn) endRead() {
+	c.readMu.Unlock()
+	// A Close may have found it taken.
+	if c.closing.Load() {
+		c.mu.Lock()
+		c.freeUnused()
+		c.mu.Unlock()
 	}
 }
 

@@ -1,9 +1,12 @@
 package engine_test
 
 import (
+	"bytes"
+	"crypto/tls"
 	"io"
 	"net"
 	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -11,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/polytls/polytls/tlsapi"
+	"github.com/polytls/polytls/tlstest"
 )
 
 // loopback returns the two ends of a TCP connection.
@@ -116,6 +120,70 @@ func TestStepsPerOperation(t *testing.T) {
 				}
 			}
 			assert.LessOrEqual(t, fewest, int64(rounds*cost.calls+rounds/20), cost.name)
+		}
+	})
+}
+
+// recordedSessions is a cache that keeps the sessions in sight.
+type recordedSessions struct {
+	mu       sync.Mutex
+	sessions [][]byte
+}
+
+func (r *recordedSessions) Get(string) []byte {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.sessions) == 0 {
+		return nil
+	}
+	return bytes.Clone(r.sessions[len(r.sessions)-1])
+}
+
+func (r *recordedSessions) Put(_ string, session []byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.sessions = append(r.sessions, session)
+}
+
+// A session has every certificate once as sent and once as verified, and none in the
+// library's part: parsing it again costs as much as the rest of offering it. Sessions
+// of resumed connections neither, and they resume with the same certificates.
+func TestSessionsWithoutCertificatesInside(t *testing.T) {
+	ca := tlstest.NewAuthority(t, tlstest.Spec{CommonName: "root"})
+	between := ca.Intermediate(t, tlstest.Spec{CommonName: "between"})
+	chain := between.Leaf(t, tlstest.Spec{CommonName: host, DNSNames: []string{host}})
+	eachProvider(t, func(t *testing.T, f *fixture) {
+		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+			cache := &recordedSessions{}
+			f := *f
+			f.client.MinVersion, f.client.MaxVersion = version, version
+			f.client.RootCAs, f.client.SessionCache = tlstest.Pool(ca), cache
+			f.server.Certificates = []tls.Certificate{chain}
+			for i := range 3 {
+				one, two := loopback(t)
+				client, server := f.over(t, one, two)
+				go func() {
+					if server.Handshake() == nil {
+						server.Write([]byte{1})
+					}
+				}()
+				_, err := io.ReadFull(client, make([]byte, 1))
+				require.NoError(t, err)
+				state := client.ConnectionState()
+				assert.Equal(t, i > 0, state.DidResume)
+				require.Len(t, state.PeerCertificates, 2)
+				require.Len(t, state.VerifiedChains, 1)
+				session := cache.Get("")
+				for _, cert := range state.VerifiedChains[0] {
+					want := 1
+					if cert.Subject.CommonName != "root" {
+						want = 2
+					}
+					assert.Equal(t, want, bytes.Count(session, cert.Raw), "%s, %s", tlsapi.VersionName(version), cert.Subject)
+				}
+				client.Close()
+				server.Close()
+			}
 		}
 	})
 }

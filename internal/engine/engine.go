@@ -123,16 +123,27 @@ const (
 	FlagHandshakeDone
 )
 
-// Result is the outcome of a step.
+// Result is the outcome of a step. It has four words in no more than four fields:
+// a larger one the compiler keeps in memory and copies, which every Read and Write
+// would pay for several times.
 type Result struct {
-	Status        Status
+	Status Status
+	Flags  Flags
+	N      int
+	Fault
+}
+
+// Fault is why a step failed.
+type Fault struct {
 	Failure       Failure
-	AlertSent     int32 // -1 for none
-	AlertReceived int32 // -1 for none
-	Flags         Flags
-	N             int
+	AlertSent     int16 // -1 for none
+	AlertReceived int16 // -1 for none
 	Code          uint64
 }
+
+// NoFault is that of a step that has not failed, and what a failure starts from
+// that no alert belongs to.
+var NoFault = Fault{AlertSent: -1, AlertReceived: -1}
 
 // VerifyCode is the outcome of the certificate verification; the values are
 // those of enum polytls_verify_code.

@@ -69,7 +69,7 @@ func ResultError(provider, op string, res Result, text string) *tlsapi.Error {
 }
 
 // noAlert is the result of a step that left no alert.
-var noAlert = Result{Status: Failed, AlertSent: -1, AlertReceived: -1}
+var noAlert = Result{Status: Failed, Fault: NoFault}
 
 // workError turns the error of an engine's work into what the caller sees; res
 // is the step that came to its end by it.

@@ -25,7 +25,7 @@ func (e slowEngine) Handshake() Result {
 	}
 	time.Sleep(time.Millisecond)
 	e.running.Add(-1)
-	return Result{Status: OK, AlertSent: -1, AlertReceived: -1}
+	return Result{Status: OK, Fault: NoFault}
 }
 
 func (slowEngine) ErrorText() string      { return "" }

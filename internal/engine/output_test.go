@@ -20,7 +20,7 @@ type lendingEngine struct {
 	ended   atomic.Int32
 }
 
-func (*lendingEngine) Handshake() Result { return Result{Status: OK, AlertSent: -1, AlertReceived: -1} }
+func (*lendingEngine) Handshake() Result { return Result{Status: OK, Fault: NoFault} }
 
 func (e *lendingEngine) HasOutput() bool { return len(e.outputs) > 0 && e.outputs[0] != nil }
 
@@ -92,7 +92,7 @@ func TestEngineOutlivesWhatAWriteSendsLast(t *testing.T) {
 func TestBlindingLeavesWhatIsBeingSent(t *testing.T) {
 	c, e, transport := lending(t, Options{Client: true, MaxBlindingDelay: time.Millisecond})
 	e.outputs = [][]byte{[]byte("data")}
-	e.readErr = Result{Status: Failed, Failure: FailProtocol, AlertSent: -1, AlertReceived: -1}
+	e.readErr = Result{Status: Failed, Fault: Fault{Failure: FailProtocol, AlertSent: -1, AlertReceived: -1}}
 	written := make(chan error, 1)
 	go func() {
 		_, err := c.Write([]byte("data"))

@@ -28,7 +28,7 @@ type plaintext struct {
 func (t *plaintext) read(p []byte) Result {
 	n := copy(p, t.buffer[t.start:t.end])
 	t.start += n
-	res := Result{Status: OK, AlertSent: -1, AlertReceived: -1, N: n, Flags: t.flags}
+	res := Result{Status: OK, Fault: NoFault, N: n, Flags: t.flags}
 	if t.start == t.end {
 		t.drop()
 	} else {
@@ -54,7 +54,7 @@ func (c *Conn) decrypt(p []byte) Result {
 	if c.plain.buffer != nil {
 		return c.plain.read(p)
 	}
-	if len(p) > smallRead || !c.readable && len(c.engine.Input()) <= len(p)+smallestOverhead {
+	if len(p) > smallRead || !c.readable.Load() && len(c.engine.Input()) <= len(p)+smallestOverhead {
 		return c.engine.Read(p)
 	}
 	buffer := plaintextBuffers.Get().(*[plaintextSize]byte)

@@ -17,7 +17,7 @@ type streamEngine struct {
 	steps int
 }
 
-func (*streamEngine) Handshake() Result { return Result{Status: OK, AlertSent: -1, AlertReceived: -1} }
+func (*streamEngine) Handshake() Result { return Result{Status: OK, Fault: NoFault} }
 
 func (e *streamEngine) Input() []byte { return make([]byte, e.data.Len()) }
 
@@ -25,10 +25,10 @@ func (e *streamEngine) Read(p []byte) Result {
 	e.steps++
 	n, err := e.data.Read(p)
 	if err == io.EOF {
-		return Result{Status: Closed, AlertSent: -1, AlertReceived: -1}
+		return Result{Status: Closed, Fault: NoFault}
 	}
 	// The end is there already, behind the data.
-	return Result{Status: OK, N: n, Flags: FlagPending, AlertSent: -1, AlertReceived: -1}
+	return Result{Status: OK, N: n, Flags: FlagPending, Fault: NoFault}
 }
 
 func streamOf(t *testing.T, size int) (*Conn, *streamEngine) {

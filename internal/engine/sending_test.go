@@ -22,7 +22,7 @@ type textEngine struct {
 	read *Result
 }
 
-func (*textEngine) Handshake() Result { return Result{Status: OK, AlertSent: -1, AlertReceived: -1} }
+func (*textEngine) Handshake() Result { return Result{Status: OK, Fault: NoFault} }
 
 func (e *textEngine) Write(p []byte) Result {
 	e.output = append(e.output, p...)
@@ -176,8 +176,8 @@ func TestWriteThatABlindedFailureOvertakes(t *testing.T) {
 	transport.expect(t, "tickets")
 	write := startWrite(c, "data")
 	c.mu.Lock()
-	c.readable = true
-	e.read = &Result{Status: Failed, Failure: FailBadRecord, AlertSent: 20, AlertReceived: -1}
+	c.readable.Store(true)
+	e.read = &Result{Status: Failed, Fault: Fault{Failure: FailBadRecord, AlertSent: 20, AlertReceived: -1}}
 	c.mu.Unlock()
 	_, err := c.Read(make([]byte, 10))
 	require.Error(t, err)
@@ -248,8 +248,8 @@ func TestReadThatSendsPastTheWriteDeadline(t *testing.T) {
 	c, e, transport := scripted(t, Options{})
 	for _, left := range []int{2, 0} {
 		c.mu.Lock()
-		c.readable = true
-		e.read = &Result{Status: WantOutput, AlertSent: -1, AlertReceived: -1}
+		c.readable.Store(true)
+		e.read = &Result{Status: WantOutput, Fault: NoFault}
 		if left > 0 {
 			e.output = []byte("update")
 		}

@@ -7,6 +7,8 @@ import (
 	"net"
 	"os"
 	"syscall"
+
+	"github.com/polytls/polytls/internal/nowait"
 )
 
 // socket is a transport whose descriptor is read and written without waiting.
@@ -75,7 +77,7 @@ func (s *socket) readOnce(fd uintptr) bool {
 		return true
 	}
 	for {
-		n, errno := readNow(fd, s.space)
+		n, errno := nowait.Read(fd, s.space)
 		switch {
 		case errno == syscall.EINTR:
 			continue
@@ -119,7 +121,7 @@ func (s *socket) tryWrite(b []byte) (written int) {
 
 func (s *socket) writeAll(fd uintptr) bool {
 	for len(s.out) > 0 {
-		n, errno := writeNow(fd, s.out)
+		n, errno := nowait.Write(fd, s.out)
 		switch {
 		case errno == syscall.EINTR:
 		case errno == syscall.EAGAIN:

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -18,14 +19,14 @@ type memoryEnd struct {
 	// turn lets the other end run; false, or nil, when there is nothing to run.
 	turn func() bool
 
-	mu     sync.Mutex
-	closed bool
+	closed atomic.Bool
 	// expired is set by a read deadline in the past.
-	expired bool
+	expired atomic.Bool
 }
 
 // queue is the bytes in one direction. Ends that close in the background are
-// why it has a lock.
+// why it has a lock. The plain C programs have none, nor anything else between
+// their ends, so it does without what Go would make of a defer.
 type queue struct {
 	mu    sync.Mutex
 	bytes []byte
@@ -35,23 +36,24 @@ type queue struct {
 
 func (q *queue) read(p []byte) (n int, ended bool) {
 	q.mu.Lock()
-	defer q.mu.Unlock()
 	n = copy(p, q.bytes[q.start:])
 	q.start += n
 	if q.start == len(q.bytes) {
 		q.bytes, q.start = q.bytes[:0], 0
 	}
-	return n, q.ended
+	ended = q.ended
+	q.mu.Unlock()
+	return n, ended
 }
 
 func (q *queue) write(p []byte) bool {
 	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.ended {
-		return false
+	open := !q.ended
+	if open {
+		q.bytes = append(q.bytes, p...)
 	}
-	q.bytes = append(q.bytes, p...)
-	return true
+	q.mu.Unlock()
+	return open
 }
 
 func (q *queue) end() {
@@ -80,17 +82,14 @@ var errStuck = errors.New("both ends wait for the other")
 func (e *memoryEnd) Read(p []byte) (int, error) {
 	for {
 		n, ended := e.in.read(p)
-		e.mu.Lock()
-		closed, expired := e.closed, e.expired
-		e.mu.Unlock()
 		switch {
-		case closed:
+		case e.closed.Load():
 			return 0, net.ErrClosed
 		case n > 0 || len(p) == 0:
 			return n, nil
 		case ended:
 			return 0, io.EOF
-		case expired:
+		case e.expired.Load():
 			return 0, os.ErrDeadlineExceeded
 		case e.turn == nil || !e.turn():
 			return 0, errStuck
@@ -99,11 +98,8 @@ func (e *memoryEnd) Read(p []byte) (int, error) {
 }
 
 func (e *memoryEnd) Write(p []byte) (int, error) {
-	e.mu.Lock()
-	closed := e.closed
-	e.mu.Unlock()
 	switch {
-	case closed:
+	case e.closed.Load():
 		return 0, net.ErrClosed
 	case !e.out.write(p):
 		return 0, io.ErrClosedPipe
@@ -112,11 +108,7 @@ func (e *memoryEnd) Write(p []byte) (int, error) {
 }
 
 func (e *memoryEnd) Close() error {
-	e.mu.Lock()
-	closed := e.closed
-	e.closed = true
-	e.mu.Unlock()
-	if closed {
+	if e.closed.Swap(true) {
 		return net.ErrClosed
 	}
 	e.out.end()
@@ -131,9 +123,7 @@ func (e *memoryEnd) RemoteAddr() net.Addr { return memoryAddr{} }
 func (e *memoryEnd) SetDeadline(t time.Time) error { return e.SetReadDeadline(t) }
 
 func (e *memoryEnd) SetReadDeadline(t time.Time) error {
-	e.mu.Lock()
-	e.expired = !t.IsZero() && t.Before(time.Now())
-	e.mu.Unlock()
+	e.expired.Store(!t.IsZero() && t.Before(time.Now()))
 	return nil
 }
 

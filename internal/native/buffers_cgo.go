@@ -27,8 +27,10 @@ type bufferPool struct {
 	size C.size_t
 	most int
 
-	// top is the one on top, had without the lock.
-	top atomic.Pointer[C.uint8_t]
+	// top is the address of the one on top, had without the lock. It is a number:
+	// the collector has no business with C memory, and exchanging a pointer takes
+	// calls of the runtime.
+	top atomic.Uintptr
 
 	mu   sync.Mutex
 	free []*C.uint8_t
@@ -44,8 +46,8 @@ var (
 
 // get returns a buffer, or nothing when memory ran out.
 func (p *bufferPool) get() buffer {
-	if b := p.top.Swap(nil); b != nil {
-		return buffer{b, p.size}
+	if top := p.top.Swap(0); top != 0 {
+		return buffer{*(**C.uint8_t)(unsafe.Pointer(&top)), p.size}
 	}
 	p.mu.Lock()
 	if last := len(p.free) - 1; last >= 0 {
@@ -64,7 +66,7 @@ func (p *bufferPool) get() buffer {
 
 // put takes a buffer back; false when there are enough.
 func (p *bufferPool) put(b *C.uint8_t) bool {
-	if p.top.CompareAndSwap(nil, b) {
+	if p.top.CompareAndSwap(0, uintptr(unsafe.Pointer(b))) {
 		return true
 	}
 	p.mu.Lock()

@@ -122,11 +122,11 @@ func refuseHello(alert byte, format string, args ...any) *helloFailure {
 
 // result is that of a failed step.
 func (f *helloFailure) result() engine.Result {
-	r := engine.Result{Status: engine.Failed, AlertSent: -1, AlertReceived: -1}
+	r := engine.Result{Status: engine.Failed, Fault: engine.NoFault}
 	if f.peer {
-		r.Failure, r.AlertReceived = engine.FailPeerAlert, int32(f.alert)
+		r.Failure, r.AlertReceived = engine.FailPeerAlert, int16(f.alert)
 	} else {
-		r.Failure, r.AlertSent = engine.FailProtocol, int32(f.alert)
+		r.Failure, r.AlertSent = engine.FailProtocol, int16(f.alert)
 	}
 	return r
 }

@@ -38,12 +38,17 @@ static struct polytls_result ctx_set(const struct polytls_library *l, struct pol
 static struct polytls_result ctx_finish(const struct polytls_library *l, struct polytls_ctx *c) { return l->ctx_finish(c); }
 static void ctx_free(const struct polytls_library *l, struct polytls_ctx *c) { l->ctx_free(c); }
 static size_t get_uint32(const uint8_t *p) { return (size_t)p[0] << 24 | (size_t)p[1] << 16 | (size_t)p[2] << 8 | p[3]; }
+
+// What follows runs for every connection. It takes the addresses of C memory as
+// numbers: Go would look at every pointer, each time.
+
 // Makes a connection and applies its options, each as its number (uint32), the
 // length of its data (uint32) and the data. The caller frees what *out is set to,
 // also after a failure.
-static struct polytls_result conn_make(const struct polytls_library *l, struct polytls_ctx *c, size_t out_limit,
-                                       const uint8_t *options, size_t n, struct polytls_conn **out) {
-  struct polytls_result r = l->conn_new(c, out);
+static struct polytls_result conn_make(uintptr_t library, uintptr_t c, size_t out_limit, const uint8_t *options, size_t n,
+                                       struct polytls_conn **out) {
+  const struct polytls_library *l = (const struct polytls_library *)library;
+  struct polytls_result r = l->conn_new((struct polytls_ctx *)c, out);
   if (r.status != POLYTLS_OK) {
     return r;
   }
@@ -59,33 +64,35 @@ static struct polytls_result conn_make(const struct polytls_library *l, struct p
   }
   return r;
 }
-static struct polytls_result conn_set(const struct polytls_library *l, struct polytls_conn *c, int option, const uint8_t *data, size_t n) {
-  return l->conn_set(c, option, data, n);
+static struct polytls_result conn_set(uintptr_t l, uintptr_t c, int option, const uint8_t *data, size_t n) {
+  return ((const struct polytls_library *)l)->conn_set((struct polytls_conn *)c, option, data, n);
 }
-static struct polytls_result conn_handshake(const struct polytls_library *l, struct polytls_conn *c) { return l->handshake(c); }
-// Both take the addresses of C memory as numbers: Go would look at every pointer,
-// each time.
+static struct polytls_result conn_handshake(uintptr_t l, uintptr_t c) {
+  return ((const struct polytls_library *)l)->handshake((struct polytls_conn *)c);
+}
 static struct polytls_result conn_read(uintptr_t l, uintptr_t c, uint8_t *p, size_t n) {
   return ((const struct polytls_library *)l)->read((struct polytls_conn *)c, p, n);
 }
 static struct polytls_result conn_write(uintptr_t l, uintptr_t c, const uint8_t *p, size_t n) {
   return ((const struct polytls_library *)l)->write((struct polytls_conn *)c, p, n);
 }
-static struct polytls_result conn_close_notify(const struct polytls_library *l, struct polytls_conn *c) { return l->close_notify(c); }
-static struct polytls_result conn_query(const struct polytls_library *l, struct polytls_conn *c, int what, uint8_t *p, size_t n) {
-  return l->query(c, what, p, n);
+static struct polytls_result conn_close_notify(uintptr_t l, uintptr_t c) {
+  return ((const struct polytls_library *)l)->close_notify((struct polytls_conn *)c);
+}
+static struct polytls_result conn_query(uintptr_t l, uintptr_t c, int what, uint8_t *p, size_t n) {
+  return ((const struct polytls_library *)l)->query((struct polytls_conn *)c, what, p, n);
 }
 // Asks for everything that is known of a connection: the answers in the order of
 // this list, each behind its size (uint32). Returns the size of it all, which was
 // written as far as it fits; SIZE_MAX when an answer could not be made.
-static size_t conn_facts(const struct polytls_library *l, struct polytls_conn *c, uint8_t *p, size_t n) {
+static size_t conn_facts(uintptr_t l, uintptr_t c, uint8_t *p, size_t n) {
   static const int all[] = {POLYTLS_GET_VERSION, POLYTLS_GET_CIPHER_SUITE, POLYTLS_GET_GROUP, POLYTLS_GET_ALPN,
     POLYTLS_GET_SERVER_NAME, POLYTLS_GET_PEER_CHAIN, POLYTLS_GET_VERIFIED_CHAIN, POLYTLS_GET_SIGNATURE_SCHEME,
     POLYTLS_GET_RESUMED, POLYTLS_GET_HELLO_RETRY, POLYTLS_GET_OCSP_RESPONSE, POLYTLS_GET_PSK_IDENTITY};
   size_t used = 0;
   for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
     size_t room = used + 4 < n ? n - used - 4 : 0;
-    struct polytls_result r = l->query(c, all[i], room > 0 ? p + used + 4 : NULL, room);
+    struct polytls_result r = conn_query(l, c, all[i], room > 0 ? p + used + 4 : NULL, room);
     if (r.status != POLYTLS_OK) {
       return SIZE_MAX;
     }
@@ -100,9 +107,9 @@ static size_t conn_facts(const struct polytls_library *l, struct polytls_conn *c
   }
   return used;
 }
-static void conn_free(const struct polytls_library *l, struct polytls_conn *c, uint8_t *spare) {
+static void conn_free(uintptr_t l, uintptr_t c, uint8_t *spare) {
   free(spare);
-  l->conn_free(c);
+  ((const struct polytls_library *)l)->conn_free((struct polytls_conn *)c);
 }
 */
 import "C"
@@ -271,12 +278,12 @@ type conn struct {
 // newConn makes a connection and applies its options.
 func (ctx *context) newConn(options connOptions) (*conn, error) {
 	var c *C.struct_polytls_conn
-	res := C.conn_make(ctx.library.c, ctx.c, outputLimit, bytePointer(options), C.size_t(len(options)), &c)
+	res := C.conn_make(ctx.library.address(), C.uintptr_t(uintptr(unsafe.Pointer(ctx.c))), outputLimit, bytePointer(options), C.size_t(len(options)), &c)
 	if res.status != C.POLYTLS_OK {
 		text := "creating the connection"
 		if c != nil {
 			text = C.GoString(&c.error_text[0])
-			C.conn_free(ctx.library.c, c, nil)
+			C.conn_free(ctx.library.address(), address(c), nil)
 		}
 		return nil, engine.ResultError(ctx.provider, "config", result(res), text)
 	}
@@ -286,7 +293,9 @@ func (ctx *context) newConn(options connOptions) (*conn, error) {
 	return n, nil
 }
 
-func (n *conn) address() C.uintptr_t { return C.uintptr_t(uintptr(unsafe.Pointer(n.c))) }
+func (n *conn) address() C.uintptr_t { return address(n.c) }
+
+func address(c *C.struct_polytls_conn) C.uintptr_t { return C.uintptr_t(uintptr(unsafe.Pointer(c))) }
 
 // left is what a connection leaves that nobody has closed.
 type left struct {
@@ -296,19 +305,19 @@ type left struct {
 }
 
 func (l left) free() {
-	C.conn_free(l.library.c, l.c, l.spare.p)
+	C.conn_free(l.library.address(), address(l.c), l.spare.p)
 	forgotten.Add()
 }
 
 func (n *conn) Handshake() engine.Result {
 	if s := n.signature; s != nil {
 		n.signature = nil
-		if res := C.conn_set(n.library.c, n.c, C.POLYTLS_SET_SIGNATURE, bytePointer(s.value), C.size_t(len(s.value))); res.status != C.POLYTLS_OK {
+		if res := C.conn_set(n.library.address(), n.address(), C.POLYTLS_SET_SIGNATURE, bytePointer(s.value), C.size_t(len(s.value))); res.status != C.POLYTLS_OK {
 			return result(res)
 		}
 	}
 	n.lendOutput(&recordBuffers)
-	res := result(C.conn_handshake(n.library.c, n.c))
+	res := result(C.conn_handshake(n.library.address(), n.address()))
 	n.returnInput()
 	return res
 }
@@ -322,7 +331,7 @@ func (n *conn) Work() func(stdcontext.Context, func(*engine.Options)) error {
 
 // Verdict answers WantVerdict.
 func (n *conn) Verdict(alert uint8) engine.Result {
-	return result(C.conn_set(n.library.c, n.c, C.POLYTLS_SET_VERDICT, (*C.uint8_t)(&alert), 1))
+	return result(C.conn_set(n.library.address(), n.address(), C.POLYTLS_SET_VERDICT, (*C.uint8_t)(&alert), 1))
 }
 
 func (n *conn) Read(p []byte) engine.Result {
@@ -338,7 +347,7 @@ func (n *conn) Write(p []byte) engine.Result {
 
 func (n *conn) CloseNotify() engine.Result {
 	n.lendOutput(&recordBuffers)
-	return result(C.conn_close_notify(n.library.c, n.c))
+	return result(C.conn_close_notify(n.library.address(), n.address()))
 }
 
 // InputSpace lends the free end of the input buffer.
@@ -445,7 +454,7 @@ func (n *conn) TakeKeyLog() []byte {
 
 // SetSession offers a session; false when the library cannot use it.
 func (n *conn) SetSession(session []byte) bool {
-	res := C.conn_set(n.library.c, n.c, connSession, bytePointer(session), C.size_t(len(session)))
+	res := C.conn_set(n.library.address(), n.address(), connSession, bytePointer(session), C.size_t(len(session)))
 	return res.status == C.POLYTLS_OK
 }
 
@@ -509,7 +518,7 @@ func (n *conn) facts() (answers []byte, ok bool) {
 	pooled := factsBuffers.Get().(*[8192]byte)
 	defer factsBuffers.Put(pooled)
 	for buf := pooled[:]; ; {
-		answered := C.conn_facts(n.library.c, n.c, bytePointer(buf), C.size_t(len(buf)))
+		answered := C.conn_facts(n.library.address(), n.address(), bytePointer(buf), C.size_t(len(buf)))
 		if answered == C.SIZE_MAX {
 			return nil, false
 		}
@@ -534,7 +543,7 @@ func (n *conn) Export(label string, context []byte, length int) ([]byte, engine.
 	}
 	request = binary.BigEndian.AppendUint16(request, uint16(length))
 	buf := append(request, make([]byte, max(0, length-len(request)))...)
-	res := result(C.conn_query(n.library.c, n.c, C.POLYTLS_GET_EXPORTER, bytePointer(buf), C.size_t(len(buf))))
+	res := result(C.conn_query(n.library.address(), n.address(), C.POLYTLS_GET_EXPORTER, bytePointer(buf), C.size_t(len(buf))))
 	if res.Status != engine.OK {
 		return nil, res
 	}
@@ -553,7 +562,7 @@ func (n *conn) Free() {
 		giveBack(b)
 	}
 	c.in, c.out = nil, nil
-	C.conn_free(n.library.c, c, nil)
+	C.conn_free(n.library.address(), address(c), nil)
 	n.c, n.spare = nil, nil
 }
 
@@ -562,7 +571,7 @@ func (n *conn) query(what C.int, buf []byte) []byte {
 		buf = make([]byte, 64)
 	}
 	for {
-		res := C.conn_query(n.library.c, n.c, what, bytePointer(buf), C.size_t(len(buf)))
+		res := C.conn_query(n.library.address(), n.address(), what, bytePointer(buf), C.size_t(len(buf)))
 		if res.status != C.POLYTLS_OK || res.n == 0 {
 			return nil
 		}
@@ -597,13 +606,15 @@ func chain(b []byte) [][]byte {
 
 func result(r C.struct_polytls_result) engine.Result {
 	return engine.Result{
-		Status:        engine.Status(r.status),
-		Failure:       engine.Failure(r.failure),
-		AlertSent:     int32(r.alert_sent),
-		AlertReceived: int32(r.alert_received),
-		Flags:         engine.Flags(r.flags),
-		N:             int(r.n),
-		Code:          uint64(r.code),
+		Status: engine.Status(r.status),
+		Flags:  engine.Flags(r.flags),
+		N:      int(r.n),
+		Fault: engine.Fault{
+			Failure:       engine.Failure(r.failure),
+			AlertSent:     int16(r.alert_sent),
+			AlertReceived: int16(r.alert_received),
+			Code:          uint64(r.code),
+		},
 	}
 }
 

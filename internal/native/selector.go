@@ -63,10 +63,10 @@ func (s *selector) choose() engine.Result {
 			s.fail(failure)
 			return engine.Result{}
 		case !complete:
-			return engine.Result{Status: engine.WantInput, AlertSent: -1, AlertReceived: -1}
+			return engine.Result{Status: engine.WantInput, Fault: engine.NoFault}
 		}
 		s.choice = &choice{selector: s, wire: s.hello.wire}
-		return engine.Result{Status: engine.WantWork, AlertSent: -1, AlertReceived: -1}
+		return engine.Result{Status: engine.WantWork, Fault: engine.NoFault}
 	}
 	conn, err := s.choice.take()
 	if err != nil {
@@ -99,7 +99,7 @@ func (s *selector) feed(step func() engine.Result) engine.Result {
 		}
 		n := copy(s.Engine.InputSpace(false), s.replay)
 		if n == 0 {
-			return engine.Result{Status: engine.Failed, Failure: engine.FailInternal, AlertSent: -1, AlertReceived: -1}
+			return engine.Result{Status: engine.Failed, Fault: engine.Fault{Failure: engine.FailInternal, AlertSent: -1, AlertReceived: -1}}
 		}
 		s.Engine.InputReceived(n)
 		if s.replay = s.replay[n:]; len(s.replay) == 0 {
@@ -135,7 +135,7 @@ func (s *selector) Read(p []byte) engine.Result {
 
 // notYet is what cannot happen: the state machine reads, writes and exports
 // after the handshake.
-var notYet = engine.Result{Status: engine.Failed, Failure: engine.FailInternal, AlertSent: -1, AlertReceived: -1}
+var notYet = engine.Result{Status: engine.Failed, Fault: engine.Fault{Failure: engine.FailInternal, AlertSent: -1, AlertReceived: -1}}
 
 func (s *selector) Write(p []byte) engine.Result {
 	if s.Engine == nil {

@@ -23,7 +23,7 @@ type Key struct {
 // process and with every provider that uses purpose.
 func Keys(secrets [][32]byte, purpose string, binding [32]byte) ([]Key, error) {
 	if len(secrets) == 0 {
-		secrets = process.current(time.Now())
+		secrets, _ = process.current(time.Now())
 	}
 	keys := make([]Key, 0, len(secrets))
 	for _, secret := range secrets {
@@ -45,8 +45,13 @@ func Keys(secrets [][32]byte, purpose string, binding [32]byte) ([]Key, error) {
 // own where there are none. It does not tell what they are.
 func Generation(secrets [][32]byte) [32]byte {
 	if len(secrets) == 0 {
-		secrets = process.current(time.Now())
+		_, generation := process.current(time.Now())
+		return generation
 	}
+	return digest(secrets)
+}
+
+func digest(secrets [][32]byte) [32]byte {
 	h := sha256.New()
 	for i := range secrets {
 		h.Write(secrets[i][:])
@@ -70,23 +75,26 @@ type rotation struct {
 	mu      sync.Mutex
 	secrets [][32]byte
 	made    []time.Time
+	// generation is the digest of secrets.
+	generation [32]byte
 }
 
-func (r *rotation) current(now time.Time) [][32]byte {
+func (r *rotation) current(now time.Time) (secrets [][32]byte, generation [32]byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.made) > 0 && now.Sub(r.made[0]) < period {
-		return r.secrets
+		return r.secrets, r.generation
 	}
 	var secret [32]byte
 	rand.Read(secret[:])
-	secrets, made := [][32]byte{secret}, []time.Time{now}
+	secrets = [][32]byte{secret}
+	made := []time.Time{now}
 	for i, t := range r.made {
 		if now.Sub(t) < lifetime {
 			secrets, made = append(secrets, r.secrets[i]), append(made, t)
 		}
 	}
 	// The slices in use elsewhere stay as they are.
-	r.secrets, r.made = secrets, made
-	return secrets
+	r.secrets, r.made, r.generation = secrets, made, digest(secrets)
+	return r.secrets, r.generation
 }

@@ -33,14 +33,19 @@ func TestKeysDependOnEverything(t *testing.T) {
 func TestProcessSecretsRotate(t *testing.T) {
 	var r rotation
 	start := time.Now()
-	first := r.current(start)
+	first, generation := r.current(start)
 	require.Len(t, first, 1)
-	assert.Equal(t, first, r.current(start.Add(period-time.Second)))
-	second := r.current(start.Add(period))
+	again, same := r.current(start.Add(period - time.Second))
+	assert.Equal(t, first, again)
+	assert.Equal(t, generation, same)
+	second, next := r.current(start.Add(period))
 	require.Len(t, second, 2)
 	assert.Equal(t, first[0], second[1], "the old one still decrypts")
 	assert.NotEqual(t, first[0], second[0])
-	late := r.current(start.Add(lifetime + period))
+	assert.NotEqual(t, generation, next)
+	assert.Equal(t, Generation(second), next)
+	late, last := r.current(start.Add(lifetime + period))
 	assert.Len(t, late, 1, "secrets older than a ticket's life are gone")
 	assert.NotContains(t, late, first[0])
+	assert.Equal(t, Generation(late), last)
 }

@@ -35,6 +35,27 @@ func TestUpgradeToHTTP2IsNotPassedOn(t *testing.T) {
 	}
 }
 
+// A tunnel would lead to wherever the client likes, by way of a backend that makes
+// tunnels.
+func TestConnectIsRefused(t *testing.T) {
+	s := newSite(t, standard(t), HTTP, httpBackend(t, func(_ http.ResponseWriter, r *http.Request) {
+		t.Errorf("the backend got %s %s", r.Method, r.RequestURI)
+	}))
+	address := s.start(t)
+	for _, target := range []string{"10.0.0.1:22", "/path"} {
+		c := s.dial(t, address)
+		fmt.Fprintf(c, "CONNECT %s HTTP/1.1\r\nHost: a\r\n\r\n", target)
+		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+		require.NoError(t, err)
+		assert.Equal(t, http.StatusMethodNotAllowed, resp.StatusCode)
+	}
+	req, err := http.NewRequest(http.MethodConnect, "https://"+address, nil)
+	require.NoError(t, err)
+	resp, _ := send(t, s.client(t, true), req)
+	assert.Equal(t, 2, resp.ProtoMajor)
+	assert.Equal(t, http.StatusMethodNotAllowed, resp.StatusCode)
+}
+
 // net/http takes a client's end of sending for its end. A response that says
 // that all is well must not be made up for it.
 func TestNoResponseIsMadeUpForAClientThatHasEnded(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"path/filepath"
 	"strings"
 )
 
@@ -16,6 +17,24 @@ func networkOf(address string) (network, rest string) {
 		return "unix", path
 	}
 	return "tcp", address
+}
+
+// RelativeTo returns an address whose path, if it is that of a Unix socket, begins
+// in a folder. One that begins with @ is no path.
+func RelativeTo(folder, address string) string {
+	network, path := networkOf(address)
+	if network != "unix" || path == "" || filepath.IsAbs(path) || strings.HasPrefix(path, "@") {
+		return address
+	}
+	return unixPrefix + filepath.Join(folder, path)
+}
+
+// AddressOf is where a listener listens, in the form of a configuration.
+func AddressOf(a net.Addr) string {
+	if a.Network() == "unix" {
+		return unixPrefix + a.String()
+	}
+	return a.String()
 }
 
 func checkAddress(address string) error {

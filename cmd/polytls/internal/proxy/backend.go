@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/polytls/polytls/httptls"
+	"github.com/polytls/polytls/internal/nowait"
 	"github.com/polytls/polytls/tlsapi"
 )
 
@@ -87,7 +88,11 @@ func (b *backend) prepareHTTP(responseTimeout time.Duration) {
 	t := &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			client, _ := httptls.ConnFromContext(ctx).(*conn)
-			return b.dial(ctx, client)
+			c, err := b.dial(ctx, client)
+			if err != nil || b.tls != nil {
+				return c, err
+			}
+			return nowait.Conn(c), nil
 		},
 		DisableCompression:    true,
 		DisableKeepAlives:     b.config.SendProxy > 0,

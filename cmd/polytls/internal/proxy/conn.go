@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"sync/atomic"
@@ -38,7 +39,9 @@ type conn struct {
 	other      atomic.Pointer[io.Closer] // what it is forwarded to while streaming
 	requests   atomic.Int32              // under way
 	handshaken atomic.Bool
+	http1      atomic.Bool // known from the first request on
 	closed     atomic.Bool
+	deadline   readDeadline
 }
 
 // serverConn makes the connection of an accepted transport. It reads the PROXY
@@ -82,7 +85,15 @@ func (c *conn) HandshakeContext(ctx context.Context) error {
 
 // Read implements net.Conn.
 func (c *conn) Read(p []byte) (int, error) {
+	if len(p) == 1 && c.http1.Load() && !c.streaming.Load() {
+		// Only net/http's look after the client reads a single byte.
+		if err := c.deadline.watch(); err != nil {
+			return 0, err
+		}
+	}
+	c.deadline.begin(c.Conn)
 	n, err := c.Conn.Read(p)
+	c.deadline.end()
 	if n > 0 {
 		c.lastRead.Store(clock())
 	}
@@ -96,6 +107,14 @@ func (c *conn) Write(p []byte) (int, error) {
 	c.writingSince.Store(0)
 	c.lastWrite.Store(clock())
 	return n, err
+}
+
+// SetReadDeadline implements net.Conn.
+func (c *conn) SetReadDeadline(t time.Time) error { return c.deadline.set(c.Conn, t) }
+
+// SetDeadline implements net.Conn.
+func (c *conn) SetDeadline(t time.Time) error {
+	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
 }
 
 // Close implements net.Conn.

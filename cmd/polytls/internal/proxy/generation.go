@@ -278,6 +278,8 @@ func (g *generation) startHTTP() error {
 			MaxHeaderBytes:    l.MaxHeaderBytes,
 			ErrorLog:          slog.NewLogLogger(g.log.Handler(), slog.LevelDebug),
 			Protocols:         protocolsOf(settings.config.ALPN),
+			// A request whose body nobody reads does not hear of its client.
+			BaseContext: func(net.Listener) context.Context { return g.uncut },
 		},
 	}
 	g.stopped.Go(func() {

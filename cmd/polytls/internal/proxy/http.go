@@ -31,6 +31,7 @@ func (g *generation) handler() http.Handler {
 		if client, ok := httptls.ConnFromContext(r.Context()).(*conn); ok {
 			client.requests.Add(1)
 			defer client.requests.Add(-1)
+			client.http1.Store(r.ProtoMajor == 1)
 		}
 		if g.access.Load() != nil {
 			r = r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x))
@@ -48,6 +49,12 @@ func (g *generation) handler() http.Handler {
 				access.request(g.config.Name, r, x, duration)
 			}
 		}()
+		if r.Method == http.MethodConnect {
+			// Nothing is tunnelled, also not by a backend.
+			x.Header().Set("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE")
+			http.Error(x, http.StatusText(http.StatusMethodNotAllowed), http.StatusMethodNotAllowed)
+			return
+		}
 		if g.config.StallTimeout > 0 && r.Body != http.NoBody {
 			r.Body = &impatientBody{ReadCloser: r.Body, control: http.NewResponseController(w), limit: g.config.StallTimeout}
 		}

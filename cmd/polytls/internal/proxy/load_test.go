@@ -30,6 +30,7 @@ type load struct {
 	running sync.WaitGroup
 	done    atomic.Int64
 	refused atomic.Int64 // connections that were not made
+	pause   atomic.Int64 // the longest time in which nothing of this process ran
 
 	mu   sync.Mutex
 	lost []error
@@ -64,6 +65,12 @@ func startLoad(t *testing.T, s *site, address string) *load {
 			}
 		})
 	}
+	l.running.Go(func() {
+		for last := time.Now(); !l.stop.Load(); last = time.Now() {
+			time.Sleep(10 * time.Millisecond)
+			l.pause.Store(max(l.pause.Load(), int64(time.Since(last))))
+		}
+	})
 	t.Cleanup(func() { l.finish(t) })
 	return l
 }
@@ -104,7 +111,7 @@ func (l *load) finish(t *testing.T) {
 	l.running.Wait()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	assert.Empty(t, l.lost, "of %d requests", l.done.Load())
+	assert.Empty(t, l.lost, "of %d requests; the process stood still for %v at most", l.done.Load(), time.Duration(l.pause.Load()))
 	l.lost = nil
 }
 
@@ -147,6 +154,8 @@ func TestReloadUnderLoad(t *testing.T) {
 func TestCertificateSwapUnderLoad(t *testing.T) {
 	eachProvider(t, func(t *testing.T, p tlsapi.Provider) {
 		s := newSite(t, p, HTTP, httpBackend(t, mirror))
+		// One connection waits for as long as the load takes.
+		s.listener.HeaderTimeout, s.listener.IdleTimeout = 0, 0
 		address := s.start(t)
 		l := startLoad(t, s, address)
 		kept := s.dial(t, address)
@@ -160,8 +169,10 @@ func TestCertificateSwapUnderLoad(t *testing.T) {
 		}
 		l.finish(t)
 		assert.Zero(t, l.refused.Load())
-		fmt.Fprint(kept, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-		_, err := kept.Read(make([]byte, 1))
+		require.NoError(t, kept.SetDeadline(time.Now().Add(patience)))
+		_, err := fmt.Fprint(kept, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		require.NoError(t, err)
+		_, err = kept.Read(make([]byte, 1))
 		assert.NoError(t, err)
 	})
 }
@@ -322,6 +333,60 @@ func TestShutdownCutsOffAtItsLimit(t *testing.T) {
 			_, err := io.ReadAll(c)
 			assert.Error(t, err)
 			assert.Error(t, s.server.Apply(s.config), "it is stopping")
+		})
+	}
+}
+
+// endsInTime returns what Shutdown does.
+func endsInTime(t *testing.T, s *Server) error {
+	t.Helper()
+	ended := make(chan error, 1)
+	go func() { ended <- s.Shutdown(context.Background()) }()
+	select {
+	case err := <-ended:
+		return err
+	case <-time.After(patience):
+		t.Fatal("it does not end")
+		return nil
+	}
+}
+
+// A backend that accepts and says nothing keeps nobody, also where nothing bounds
+// the time to connect.
+func TestShutdownCutsOffConnecting(t *testing.T) {
+	for _, mode := range []Mode{TCP, HTTP} {
+		t.Run(string(mode), func(t *testing.T) {
+			met, over := make(chan bool, 1), make(chan bool)
+			defer close(over)
+			s := newSite(t, standard(t), mode, tcpBackend(t, func(*net.TCPConn) {
+				met <- true
+				<-over
+			}))
+			s.listener.ConnectTimeout = 0
+			b := s.listener.Backends[0]
+			b.Provider, b.TLS = s.listener.Provider, &tlsapi.ClientConfig{ServerName: "localhost", RootCAs: tlstest.Pool(s.authority)}
+			s.config.DrainTimeout = 100 * time.Millisecond
+			address := s.start(t)
+			c := s.dial(t, address)
+			_, err := io.WriteString(c, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n")
+			require.NoError(t, err)
+			<-met
+			assert.ErrorContains(t, endsInTime(t, s.server), "were cut off")
+		})
+	}
+}
+
+// Nor does a client that owes its PROXY protocol header.
+func TestShutdownCutsOffSilentClients(t *testing.T) {
+	for _, mode := range []Mode{TCP, HTTP} {
+		t.Run(string(mode), func(t *testing.T) {
+			s := newSite(t, standard(t), mode, deadAddress(t))
+			s.listener.AcceptProxy = AcceptProxyAlways
+			s.config.DrainTimeout = 100 * time.Millisecond
+			c, err := net.Dial("tcp", s.start(t))
+			require.NoError(t, err)
+			defer c.Close()
+			endsInTime(t, s.server)
 		})
 	}
 }

@@ -3,6 +3,7 @@ package proxy
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -33,6 +34,9 @@ func (c *conn) readProxyHeader(transport net.Conn, timeout time.Duration) error 
 	if l.AcceptProxy == AcceptProxyOff || l.AcceptProxy == AcceptProxyTrusted && !trusted(l.TrustedProxies, transport.RemoteAddr()) {
 		return nil
 	}
+	// It is not among the connections yet that are cut off.
+	stop := context.AfterFunc(c.generation.uncut, func() { transport.Close() })
+	defer stop()
 	if timeout > 0 {
 		if err := transport.SetReadDeadline(time.Now().Add(timeout)); err != nil {
 			return err

@@ -199,14 +199,15 @@ func (s *Server) Address(i int) net.Addr {
 	return s.sockets[key(s.config.Listeners[i], i)].inner.Addr()
 }
 
-// AdminAddress is where /metrics and /healthz are served; empty for nowhere.
+// AdminAddress is where /metrics and /healthz are served, in the form of AddressOf;
+// empty for nowhere.
 func (s *Server) AdminAddress() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.admin.listener == nil {
 		return ""
 	}
-	return s.admin.listener.Addr().String()
+	return AddressOf(s.admin.listener.Addr())
 }
 
 // Shutdown stops listening, takes what clients have already connected, and waits

@@ -31,6 +31,7 @@ func (g *generation) serveTCP(t *transport) {
 	}
 	began := time.Now()
 	record := connectionRecord{}
+	c.requests.Add(1) // The client waits.
 	backend, chosen, err := g.pool.connect(g.uncut, c)
 	if err == nil {
 		c.attach(backend)
