@@ -376,15 +376,21 @@ func (x *fuzzFixtures) sessionState() (*tls.SessionState, error) {
 
 var (
 	fuzzStateOnce sync.Once
-	fuzzState     *tls.SessionState
+	fuzzState     []byte
 )
 
 func (c *forgedTicket) Get(string) (*tls.ClientSessionState, bool) {
-	fuzzStateOnce.Do(func() { fuzzState, _ = c.ca.sessionState() })
-	if fuzzState == nil {
+	fuzzStateOnce.Do(func() {
+		if state, err := c.ca.sessionState(); err == nil {
+			fuzzState, _ = state.Bytes()
+		}
+	})
+	// Each session is one of its own: crypto/tls writes to it.
+	state, err := tls.ParseSessionState(fuzzState)
+	if err != nil {
 		return nil, false
 	}
-	session, err := tls.NewResumptionState(c.ticket, fuzzState)
+	session, err := tls.NewResumptionState(c.ticket, state)
 	return session, err == nil
 }
 
