@@ -18,6 +18,10 @@ func matrix(able native.Abilities) native.Matrix {
 	m := native.LibsslMatrix()
 	m.Set(tlsapi.Native, m[tlsapi.ClientSessionCache].Note+"; tickets of TLS 1.3 that come after CloseWrite are dropped",
 		tlsapi.ClientSessionCache)
+	m.Set(tlsapi.Native, "the library waits for the hook", tlsapi.ClientGetCertificate)
+	if able.Has(native.AbilityTimestamps) {
+		m.Set(tlsapi.Native, "", tlsapi.ClientCertificate, tlsapi.ServerCertificates)
+	}
 	m.Set(tlsapi.Native, "", tlsapi.ClientExternalSigner, tlsapi.ServerExternalSigner)
 	m.Set(tlsapi.Emulated, "TLS 1.2 suites exactly; the TLS 1.3 suites are all three, in one of the library's two orders, which the processor decides, or TLS_AES_128_GCM_SHA256 and TLS_AES_256_GCM_SHA384, or the latter alone: another choice of them is refused; a server follows the client's order among them",
 		tlsapi.ClientCipherSuites, tlsapi.ServerCipherSuites)

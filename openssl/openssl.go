@@ -25,6 +25,8 @@ func matrix(able native.Abilities) native.Matrix {
 		m.Set(tlsapi.Unsupported, "the library at hand has no post-quantum group and sends one share, that of the first group",
 			tlsapi.ClientSecondKeyShareOn)
 	}
+	m.Set(tlsapi.Native, m[tlsapi.ClientGetCertificate].Note+"; SupportedSignatureAlgorithms of the hook's certificate are refused: the library has settled the scheme by then",
+		tlsapi.ClientGetCertificate)
 	m.Set(tlsapi.Emulated, "a TLS 1.3 client sends the alert of a failed verification in the clear, which some servers cannot read (crypto/tls: bad record MAC)",
 		tlsapi.ClientAlerts)
 	m.Set(tlsapi.Native, "with TLS 1.2, OpenSSL 3.0 takes at most about 900 bytes of label and context",

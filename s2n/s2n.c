@@ -793,15 +793,16 @@ static struct polytls_result set_switch(struct context *ctx, const uint8_t *data
 
 /* Makes the PSK. */
 static struct polytls_result add_psk(struct context *ctx, const uint8_t *data, size_t len) {
-  size_t identity_len = len < 4 ? 0 : (size_t)data[2] << 8 | data[3];
-  if (identity_len == 0 || identity_len >= len - 4 || data[1] > POLYTLS_PSK_SHA384) {
+  size_t identity_len = len < 6 ? 0 : (size_t)data[2] << 8 | data[3];
+  if (identity_len == 0 || identity_len >= len - 6 || data[1] > POLYTLS_PSK_SHA384) {
     return config_error(ctx, POLYTLS_FAIL_CONFIG, "the PSK is malformed");
   }
+  /* Only imported PSKs have a context. */
   if (data[0] != POLYTLS_PSK_EXTERNAL) {
     return config_error(ctx, POLYTLS_FAIL_UNSUPPORTED, "s2n-tls has external PSKs of TLS 1.3 only");
   }
-  const uint8_t *identity = data + 4, *secret = identity + identity_len;
-  size_t secret_len = len - 4 - identity_len;
+  const uint8_t *identity = data + 4, *secret = identity + identity_len + 2;
+  size_t secret_len = len - 6 - identity_len;
   if (secret_len > UINT16_MAX) {
     return config_error(ctx, POLYTLS_FAIL_UNSUPPORTED, "the secret of a PSK can have 65535 bytes at most");
   }
@@ -2727,6 +2728,9 @@ static struct polytls_result query(struct polytls_conn *base, int what, uint8_t 
       const struct psk *psk = used_psk(conn);
       return psk == NULL ? answer_bytes(conn, a, NULL, 0) : answer_bytes(conn, a, psk->identity, psk->identity_len);
     }
+    case POLYTLS_GET_TLS_UNIQUE:
+    case POLYTLS_GET_TIMESTAMPS:
+      return answer_bytes(conn, a, NULL, 0); /* the library does not tell */
     case POLYTLS_GET_SIGNATURE_REQUEST:
       return signature_request(conn, a);
     case POLYTLS_GET_EXPORTER:

@@ -18,7 +18,9 @@ var Provider tlsapi.Provider = native.New(&native.Provider{
 	LibraryName:  "s2n-tls",
 	Matrix:       matrix,
 	NoCANames:    true,
-	Policy:       selectPolicy,
+	// See server.session-tickets.
+	NoClientTickets: true,
+	Policy:          selectPolicy,
 	// The library's own delay is 10 to 30 s.
 	MaxBlindingDelay: 30 * time.Second,
 }, library())
@@ -39,8 +41,9 @@ func matrix(able native.Abilities) native.Matrix {
 		m.Set(tlsapi.Unsupported, "this version of the library has no post-quantum group that is a standard, so it sends one share",
 			tlsapi.ClientSecondKeyShareOn)
 	}
-	m.Set(tlsapi.Native, "RSA keys and ECDSA keys on P-256 and P-384; P-521 and Ed25519 keys are refused; "+native.CertificateNote,
+	m.Set(tlsapi.Native, "RSA keys and ECDSA keys on P-256 and P-384; P-521 and Ed25519 keys are refused, and certificates with SignedCertificateTimestamps or SupportedSignatureAlgorithms",
 		tlsapi.ClientCertificate, tlsapi.ServerCertificates)
+	m.Set(tlsapi.Unsupported, "the library has one certificate for a client, which it is given before the handshake", tlsapi.ClientGetCertificate)
 	m.Set(tlsapi.Native, "the library ignores bytes behind a certificate in the server's list", tlsapi.ClientRootCAs)
 	m.Set(tlsapi.Native, "the CertificateRequest does not name the CAs", tlsapi.ServerClientCAs)
 	m.Set(tlsapi.Native, "protocols whose name has one byte only or a NUL byte in it are refused", tlsapi.ClientALPN, tlsapi.ServerALPN)

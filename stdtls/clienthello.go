@@ -43,7 +43,11 @@ func (o offer) secondShare() bool {
 // helloRecorder reads the first ClientHello from the bytes of a connection. Its
 // zero value is ready.
 type helloRecorder struct {
+	// records are the bytes behind the last complete record, message the content of
+	// the complete ones: none is looked at twice, whatever pieces it comes in.
 	records []byte
+	message []byte
+	size    int
 	done    bool
 	offer   offer
 }
@@ -54,31 +58,32 @@ func (h *helloRecorder) add(b []byte) {
 		return
 	}
 	h.records = append(h.records, b...)
-	message, done := firstMessage(h.records)
-	if !done && len(h.records) < maxHello {
+	h.size += len(b)
+	message, done := h.firstMessage()
+	if !done && h.size < maxHello {
 		return
 	}
-	h.done, h.records = true, nil
+	h.done, h.records, h.message = true, nil, nil
 	h.offer = parseClientHello(message)
 }
 
 // firstMessage puts the first handshake message together from records. It is
 // done, without one, too when the bytes are no handshake.
-func firstMessage(records []byte) (message []byte, done bool) {
-	for len(records) >= recordHeader {
-		if records[0] != recordHandshake {
+func (h *helloRecorder) firstMessage() (message []byte, done bool) {
+	for len(h.records) >= recordHeader {
+		if h.records[0] != recordHandshake {
 			return nil, true
 		}
-		n := int(records[3])<<8 | int(records[4])
-		if len(records) < recordHeader+n {
+		n := recordHeader + (int(h.records[3])<<8 | int(h.records[4]))
+		if len(h.records) < n {
 			return nil, false
 		}
-		message = append(message, records[recordHeader:recordHeader+n]...)
-		records = records[recordHeader+n:]
-		if len(message) >= handshakeHeader {
-			end := handshakeHeader + (int(message[1])<<16 | int(message[2])<<8 | int(message[3]))
-			if len(message) >= end {
-				return message[:end], true
+		h.message = append(h.message, h.records[recordHeader:n]...)
+		h.records = h.records[n:]
+		if len(h.message) >= handshakeHeader {
+			end := handshakeHeader + (int(h.message[1])<<16 | int(h.message[2])<<8 | int(h.message[3]))
+			if len(h.message) >= end {
+				return h.message[:end], true
 			}
 		}
 	}

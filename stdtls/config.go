@@ -224,7 +224,11 @@ func clientTLSConfig(c *tlsapi.ClientConfig) *tls.Config {
 	config.ServerName = c.ServerName
 	// The chain and the name are verified in VerifyConnection, by verifier.
 	config.InsecureSkipVerify = true
-	if c.Certificate != nil {
+	if c.GetClientCertificate != nil {
+		config.GetClientCertificate = func(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			return hookCertificate(c, request)
+		}
+	} else if c.Certificate != nil {
 		config.GetClientCertificate = func(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			// The server's list of CAs is a hint: the certificate goes out
 			// whenever the server can check a signature with its key.
@@ -237,6 +241,23 @@ func clientTLSConfig(c *tlsapi.ClientConfig) *tls.Config {
 		}
 	}
 	return config
+}
+
+// hookCertificate asks the hook and holds what it gives to the rules of Certificate.
+func hookCertificate(c *tlsapi.ClientConfig, request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+	cert, err := waitForHook(request.Context(), func() (*tls.Certificate, error) { return c.GetClientCertificate(request) })
+	switch {
+	case err != nil:
+		return nil, rejected(alertInternalError, fmt.Errorf("GetClientCertificate: %w", err))
+	case cert == nil && c.Certificate != nil:
+		return c.Certificate, nil
+	case cert == nil || len(cert.Certificate) == 0:
+		return new(tls.Certificate), nil
+	}
+	if err := checkHookCertificate("GetClientCertificate", cert); err != nil {
+		return nil, err
+	}
+	return cert, nil
 }
 
 func clientVerifier(c *tlsapi.ClientConfig) (*verifier, error) {
@@ -350,7 +371,7 @@ func (p *serverPlan) chooseCertificate(handshake context.Context, hello *tls.Cli
 // checkChosen holds a hook's certificate to the rules for configured ones, and
 // returns the TicketBinding of the configuration with it.
 func (p *serverPlan) checkChosen(cert *tls.Certificate) ([32]byte, error) {
-	if err := checkHookCertificate(cert); err != nil {
+	if err := checkHookCertificate("GetCertificate", cert); err != nil {
 		return [32]byte{}, err
 	}
 	if p.config.SessionTicketsDisabled {
@@ -361,14 +382,14 @@ func (p *serverPlan) checkChosen(cert *tls.Certificate) ([32]byte, error) {
 	return chosen.TicketBinding(), nil
 }
 
-func checkHookCertificate(cert *tls.Certificate) error {
+func checkHookCertificate(hook string, cert *tls.Certificate) error {
 	err := (&tlsapi.ServerConfig{Certificates: []tls.Certificate{*cert}}).Validate()
 	if err == nil {
-		err = checkKeyType("GetCertificate", cert)
+		err = checkKeyType(hook, cert)
 	}
 	var e *tlsapi.Error
 	if errors.As(err, &e) {
-		e.Option = "GetCertificate"
+		e.Option = hook
 	}
 	return err
 }

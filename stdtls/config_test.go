@@ -194,12 +194,12 @@ func clientOffer(t *testing.T, config *tlsapi.ClientConfig) offer {
 	done := make(chan error, 1)
 	go func() { done <- client.HandshakeContext(ctx) }()
 	require.Eventually(t, func() bool {
-		_, complete := firstMessage(transport.bytes())
+		_, complete := (&helloRecorder{records: transport.bytes()}).firstMessage()
 		return complete
 	}, 5*time.Second, time.Millisecond)
 	cancel()
 	<-done
-	message, _ := firstMessage(transport.bytes())
+	message, _ := (&helloRecorder{records: transport.bytes()}).firstMessage()
 	require.Equal(t, parseClientHello(message).shares, client.Info().KeyShares)
 	return parseClientHello(message)
 }

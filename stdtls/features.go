@@ -37,6 +37,7 @@ const (
 	noteServerVerify = noteVerdict + "; in TLS 1.3 crypto/tls has sent the server's flight, Finished included, before the hook runs; the connection is usable only after it"
 	noteRevocation   = "checked by crypto/x509 outside of crypto/tls, with alert bad_certificate; lists with an issuing distribution point or another unknown critical extension count as missing"
 	noteSigner       = "of a signer that fails only the error's text is passed on"
+	noteClientHook   = "the alert for an error is always internal_error; in TLS 1.3 none is sent"
 	noteHook         = "the alert for an error is always internal_error"
 )
 
@@ -53,6 +54,7 @@ var cells = map[tlsapi.Feature]cell{
 	tlsapi.ClientSkipHostname:       emulated(noteVerification),
 	tlsapi.ClientRootCAs:            emulated(noteVerification),
 	tlsapi.ClientCertificate:        native,
+	tlsapi.ClientGetCertificate:     {tlsapi.Native, noteClientHook},
 	tlsapi.ClientExternalSigner:     native,
 	tlsapi.ClientALPN:               emulated(noteH2Only),
 	tlsapi.ClientCurves:             emulated(noteCurves),

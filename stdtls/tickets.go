@@ -61,6 +61,10 @@ const ticketExtra = "polytls std ticket 1:"
 
 const ticketExtraBytes = len(ticketExtra) + sha256.Size + 8
 
+// maxTicket is the longest ticket that is issued: the client has to send it back,
+// and 65535 bytes are the most that fits. The client's chain is in it twice.
+const maxTicket = 1 << 15
+
 func (t *ticketer) wrap(state tls.ConnectionState, session *tls.SessionState) ([]byte, error) {
 	keys, err := t.keys()
 	if err != nil {
@@ -74,7 +78,12 @@ func (t *ticketer) wrap(state tls.ConnectionState, session *tls.SessionState) ([
 	}
 	extra := append([]byte(ticketExtra), t.subject[:]...)
 	session.Extra = append(session.Extra, binary.BigEndian.AppendUint64(extra, unixSeconds(until)))
-	return keys.EncryptTicket(state, session)
+	ticket, err := keys.EncryptTicket(state, session)
+	if err == nil && len(ticket) > maxTicket {
+		// crypto/tls would fail the handshake. Nothing decrypts this one.
+		return []byte{0}, nil
+	}
+	return ticket, err
 }
 
 // unwrap returns nil for tickets that are not to be resumed: a full handshake

@@ -161,6 +161,24 @@ type ClientConfig struct {
 	// Certificate is the client certificate with its chain and key, sent when
 	// the server asks for one. Nil means none.
 	Certificate *tls.Certificate
+	// GetClientCertificate, if not nil, is called when the server asks for a
+	// certificate, after the server's own was verified and VerifyConnection has
+	// returned; it is not called for a session that is resumed. It sees the
+	// server's acceptable CAs (raw subjects; none: any), the signature schemes
+	// that it can verify and the version. It may block, in which the
+	// handshake's deadline and context go on.
+	//
+	// A nil certificate means Certificate, one with an empty chain that none is
+	// sent. The certificate is held to the same rules as Certificate; one that
+	// is wrong fails the handshake with KindConfig or KindUnsupported. An error
+	// fails it with KindRejected, which wraps it, and with alert internal_error
+	// (std: in TLS 1.3 without an alert); an error that is, or wraps, a
+	// tls.AlertError has that alert instead where the provider can choose. The request's Context ends with the
+	// handshake; a hook that goes on after that does not keep Close, Handshake
+	// or the timeout waiting, and its result is dropped. Hooks of one
+	// configuration are called from many goroutines at once. Sessions in
+	// SessionCache are kept apart by hook (the function's instance) and process.
+	GetClientCertificate func(*tls.CertificateRequestInfo) (*tls.Certificate, error)
 
 	// SecondKeyShare says whether the first ClientHello carries a second key
 	// share, one post-quantum and one classical. supported_groups is

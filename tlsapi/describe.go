@@ -115,6 +115,7 @@ func (c *ClientConfig) options() options {
 	if c.Certificate != nil {
 		o.add(true, "Certificate", describeCertificate(*c.Certificate))
 	}
+	o.instance(c.GetClientCertificate != nil, "GetClientCertificate")
 	o.add(c.SecondKeyShare != SecondKeyShareDefault, "SecondKeyShare", c.SecondKeyShare.String())
 	o.add(c.SessionTicketsDisabled, "SessionTicketsDisabled", true)
 	o.instance(c.SessionCache != nil, "SessionCache")

@@ -1,12 +1,14 @@
 package tlsapi
 
 import (
+	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
 	"encoding/binary"
 	"encoding/hex"
 	"hash"
 	"strings"
+	"sync"
 	"unsafe"
 )
 
@@ -58,7 +60,9 @@ func (c *ServerConfig) Digest() [32]byte {
 // SessionKey is the key under which a provider keeps sessions in SessionCache:
 // sessions cross only between configurations that agree in everything that the
 // verification of the server and the negotiation depend on, whatever their
-// hooks are. It is stable across processes.
+// hooks are, GetClientCertificate excepted: the server knows a resumed session's
+// client by the certificate of the first. It is stable across processes where
+// that hook is nil.
 func (c *ClientConfig) SessionKey(provider string) string {
 	d := newDigest("session")
 	d.bytes("provider", []byte(provider))
@@ -110,7 +114,18 @@ func (d *digest) clientIdentity(c *ClientConfig) {
 	if c.Certificate != nil {
 		d.certificate(c.Certificate)
 	}
+	if c.GetClientCertificate != nil {
+		d.instance("GetClientCertificate", c.GetClientCertificate)
+		d.bytes("process", processIdentity())
+	}
 }
+
+// processIdentity is a random value for what must not cross processes.
+var processIdentity = sync.OnceValue(func() []byte {
+	var id [16]byte
+	rand.Read(id[:]) // never fails
+	return id[:]
+})
 
 // serverIdentity is what a ticket of a server depends on, besides protocol.
 func (d *digest) serverIdentity(c *ServerConfig) {
@@ -140,6 +155,9 @@ func (d *digest) protocol(s *Settings) {
 		d.bytes("secret", p.Secret)
 		d.number("hash", int(p.Hash))
 		d.number("kind", int(p.Kind))
+		if len(p.Context) > 0 {
+			d.bytes("context", p.Context)
+		}
 	}
 	d.flag("RequirePSK", s.RequirePSK)
 	d.number("RevocationLists", len(s.RevocationLists))

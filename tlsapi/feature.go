@@ -17,6 +17,7 @@ const (
 	ClientSkipHostname       Feature = "client.skip-hostname"
 	ClientRootCAs            Feature = "client.root-cas"
 	ClientCertificate        Feature = "client.certificate"
+	ClientGetCertificate     Feature = "client.get-client-certificate"
 	ClientExternalSigner     Feature = "client.external-signer"
 	ClientALPN               Feature = "client.alpn"
 	ClientCurves             Feature = "client.curves"
@@ -89,7 +90,7 @@ func AllFeatures() []Feature { return slices.Clone(allFeatures) }
 
 var allFeatures = []Feature{
 	ClientServerName, ClientAlternativeName, ClientInsecureSkipVerify, ClientSkipHostname, ClientRootCAs,
-	ClientCertificate, ClientExternalSigner, ClientALPN, ClientCurves, ClientSecondKeyShareOn,
+	ClientCertificate, ClientGetCertificate, ClientExternalSigner, ClientALPN, ClientCurves, ClientSecondKeyShareOn,
 	ClientSecondKeyShareOff, ClientVersions, ClientCipherSuites, ClientSignatureSchemes, ClientPolicyPreset,
 	ClientPolicyNamed, ClientPSKExternal, ClientPSKImported, ClientPSKTLS12, ClientRequirePSK, ClientBlinding,
 	ClientConfigCache, ClientSessionTicketsOff, ClientSessionCache, ClientOCSP, ClientRevocationLists, ClientHandshakeTimeout, ClientKeyLog,
@@ -159,6 +160,7 @@ func (c *ClientConfig) Features() []FeatureUse {
 	u.add(c.RootCAs != nil, ClientRootCAs, "RootCAs")
 	u.add(c.Certificate != nil, ClientCertificate, "Certificate")
 	u.add(c.Certificate != nil && externalSigner(c.Certificate.PrivateKey), ClientExternalSigner, "Certificate")
+	u.add(c.GetClientCertificate != nil, ClientGetCertificate, "GetClientCertificate")
 	u.add(c.SecondKeyShare == SecondKeyShareOn, ClientSecondKeyShareOn, "SecondKeyShare")
 	u.add(c.SecondKeyShare == SecondKeyShareOff, ClientSecondKeyShareOff, "SecondKeyShare")
 	u.add(c.SessionTicketsDisabled, ClientSessionTicketsOff, "SessionTicketsDisabled")

@@ -69,10 +69,18 @@ type PSK struct {
 	// ends need the same.
 	Hash PSKHash
 	Kind PSKKind
+	// Context is that of PSKImported (RFC 9258 section 3.1): what the key is
+	// imported for. It is sent in the clear, and both ends need the same. Empty,
+	// the default, means none; with another kind it is an error. Identity and
+	// Context have at most 65527 bytes together.
+	Context []byte
 }
 
-// String returns identity, kind and hash, never the secret.
+// String returns all but the secret.
 func (p PSK) String() string {
+	if len(p.Context) > 0 {
+		return fmt.Sprintf("PSK{Identity: %q, Secret: (%d bytes), Hash: %v, Kind: %v, Context: %q}", p.Identity, len(p.Secret), p.Hash, p.Kind, p.Context)
+	}
 	return fmt.Sprintf("PSK{Identity: %q, Secret: (%d bytes), Hash: %v, Kind: %v}", p.Identity, len(p.Secret), p.Hash, p.Kind)
 }
 
@@ -85,6 +93,10 @@ func (p PSK) Format(f fmt.State, _ rune) { fmt.Fprint(f, p.String()) }
 // MarshalJSON prints String: a configuration that is logged as JSON must not
 // show the secret.
 func (p PSK) MarshalJSON() ([]byte, error) { return fmt.Appendf(nil, "%q", p.String()), nil }
+
+// maxImportedIdentity is what the 8 bytes of lengths, protocol and KDF leave in an
+// ImportedIdentity.
+const maxImportedIdentity = 65535 - 8
 
 func checkPSKs(psks []PSK) error {
 	for i, p := range psks {
@@ -101,6 +113,10 @@ func checkPSKs(psks []PSK) error {
 			return ConfigError("PSKs", "entry %d, %q, has an unknown hash", i+1, p.Identity)
 		case p.Kind > PSKTLS12:
 			return ConfigError("PSKs", "entry %d, %q, has an unknown kind", i+1, p.Identity)
+		case len(p.Context) > 0 && p.Kind != PSKImported:
+			return ConfigError("PSKs", "entry %d, %q, has a context, which only imported PSKs have", i+1, p.Identity)
+		case p.Kind == PSKImported && len(p.Identity)+len(p.Context) > maxImportedIdentity:
+			return ConfigError("PSKs", "identity and context of entry %d have %d bytes; the most is %d", i+1, len(p.Identity)+len(p.Context), maxImportedIdentity)
 		}
 		for j := range i {
 			if bytes.Equal(psks[j].Identity, p.Identity) {

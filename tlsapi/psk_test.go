@@ -72,15 +72,17 @@ func TestPSKMistakes(t *testing.T) {
 	secret := []byte("0123456789abcdef")
 	good := tlsapi.PSK{Identity: []byte("good"), Secret: secret}
 	for name, psks := range map[string][]tlsapi.PSK{
-		"empty identity":  {{Secret: secret}},
-		"long identity":   {{Identity: make([]byte, 65536), Secret: secret}},
-		"short":           {{Identity: []byte("a"), Secret: secret[:15]}},
-		"no secret":       {{Identity: []byte("a")}},
-		"zero":            {{Identity: []byte("a"), Secret: make([]byte, 32)}},
-		"duplicate":       {good, {Identity: []byte("other"), Secret: secret}, good},
-		"unknown hash":    {{Identity: []byte("a"), Secret: secret, Hash: 9}},
-		"unknown kind":    {{Identity: []byte("a"), Secret: secret, Kind: 9}},
-		"second is wrong": {good, {Identity: []byte("b"), Secret: []byte("short")}},
+		"empty identity":             {{Secret: secret}},
+		"long identity":              {{Identity: make([]byte, 65536), Secret: secret}},
+		"short":                      {{Identity: []byte("a"), Secret: secret[:15]}},
+		"no secret":                  {{Identity: []byte("a")}},
+		"zero":                       {{Identity: []byte("a"), Secret: make([]byte, 32)}},
+		"duplicate":                  {good, {Identity: []byte("other"), Secret: secret}, good},
+		"unknown hash":               {{Identity: []byte("a"), Secret: secret, Hash: 9}},
+		"unknown kind":               {{Identity: []byte("a"), Secret: secret, Kind: 9}},
+		"context of an external one": {{Identity: []byte("a"), Secret: secret, Context: []byte("b")}},
+		"long context":               {{Identity: []byte("a"), Secret: secret, Kind: tlsapi.PSKImported, Context: make([]byte, 65527)}},
+		"second is wrong":            {good, {Identity: []byte("b"), Secret: []byte("short")}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := (&tlsapi.ClientConfig{ServerName: "x", Settings: tlsapi.Settings{PSKs: psks}}).Validate()

@@ -19,6 +19,7 @@ func (s *suite) testClientAuthentication(t *testing.T) {
 	t.Run("refused certificates", s.testRefusedClients)
 	t.Run("authorities of the same name", s.testClientTrustIsolation)
 	t.Run("client", s.testClientCertificate)
+	t.Run("hook", s.testClientHook)
 }
 
 // sending makes crypto/tls's client send cert whatever authorities the server

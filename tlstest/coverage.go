@@ -25,6 +25,7 @@ var proofs = map[tlsapi.Feature][]string{
 	tlsapi.ClientSkipHostname:       {"verification/skip_host_name"},
 	tlsapi.ClientRootCAs:            {"verification/untrusted", "verification/contexts_of_different_trust", "system-roots"},
 	tlsapi.ClientCertificate:        {"client-authentication/client/sent_when_asked", "self/client_authentication"},
+	tlsapi.ClientGetCertificate:     {"client-authentication/hook/.*sees_the_request", "client-authentication/hook/.*error", "client-authentication/hook/.*blocks"},
 	tlsapi.ClientExternalSigner:     {"server-certificates/external_signer/client/.*failure", "server-certificates/external_signer/client/.*cancellation"},
 	tlsapi.ClientALPN:               {"alpn/client", "self/alpn"},
 	tlsapi.ClientCurves:             {"curves/client"},

@@ -179,6 +179,10 @@ func (s *suite) requireCommonInformation(t *testing.T, d *duo, version uint16) {
 	assert.Equal(t, info.ALPN, state.NegotiatedProtocol)
 	assert.Equal(t, info.ServerName, state.ServerName)
 	assert.False(t, state.DidResume)
+	if state.TLSUnique != nil {
+		// Not every library tells of it.
+		assert.Equal(t, peer.TLSUnique, state.TLSUnique)
+	}
 }
 
 func requirePeer(t *testing.T, info tlsapi.ConnectionInfo, cert tls.Certificate, organization string) {

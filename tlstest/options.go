@@ -72,6 +72,9 @@ func (s *suite) clientExamples() map[string][]func(*tlsapi.ClientConfig) {
 		"Certificate": set(
 			func(c *tlsapi.ClientConfig) { c.Certificate = &s.clientCert },
 			func(c *tlsapi.ClientConfig) { c.Certificate = withSigner(s.clientCert) }),
+		"GetClientCertificate": set(func(c *tlsapi.ClientConfig) {
+			c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return nil, nil }
+		}),
 		"SecondKeyShare": set(
 			func(c *tlsapi.ClientConfig) { c.SecondKeyShare = tlsapi.SecondKeyShareOn },
 			func(c *tlsapi.ClientConfig) { c.SecondKeyShare = tlsapi.SecondKeyShareOff }),

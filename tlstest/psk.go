@@ -233,6 +233,7 @@ func (s *pskSuite) testHash(t *testing.T, hash tlsapi.PSKHash) {
 	case tlsapi.PSKImported:
 		// The hash is not on the wire; with another one the secrets differ.
 		t.Run("wrong hash", func(t *testing.T) { s.testBadPSK(t, one, []tlsapi.PSK{wrongHash}) })
+		s.testImportContext(t, one[0])
 	}
 	if s.kind == tlsapi.PSKTLS12 {
 		// In TLS 1.2 the cipher suite is chosen before the identity is known.
@@ -252,6 +253,19 @@ func (s *pskSuite) testHash(t *testing.T, hash tlsapi.PSKHash) {
 	if s.supported(tlsapi.ClientRequirePSK) && s.supported(tlsapi.ServerRequirePSK) {
 		s.testRequired(t, psk, others)
 	}
+}
+
+// testImportContext: a key that is imported for one use is none for another, of
+// which the identity on the wire tells.
+func (s *pskSuite) testImportContext(t *testing.T, psk tlsapi.PSK) {
+	in := func(context string) []tlsapi.PSK {
+		changed := psk
+		changed.Context = []byte(context)
+		return []tlsapi.PSK{changed}
+	}
+	t.Run("context", func(t *testing.T) { s.pair(t, in("backup"), in("backup"), nil, nil).requirePSK(t, psk) })
+	t.Run("fallback, another context", func(t *testing.T) { s.pair(t, in("backup"), in("mail"), nil, nil).requireCertificates(t) })
+	t.Run("fallback, no context", func(t *testing.T) { s.pair(t, in("backup"), in(""), nil, nil).requireCertificates(t) })
 }
 
 // testBadPSK tests two ends with the same identity and different secrets.

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/polytls/polytls/tlsapi"
 	"github.com/stretchr/testify/assert"
@@ -30,6 +31,8 @@ func (s *suite) testResumption(t *testing.T) {
 			t.Run("without a certificate", func(t *testing.T) { s.testServerResumption(t, p, version, clonedConfig, false) })
 			t.Run("virtual hosts", func(t *testing.T) { s.testVirtualHosts(t, p, version) })
 			t.Run("replayed tickets", func(t *testing.T) { s.testReplayedTickets(t, version) })
+			t.Run("ended client", func(t *testing.T) { s.testEndedClient(t, version) })
+			t.Run("long chain", func(t *testing.T) { s.testLongClientChain(t, version) })
 		})
 	})
 	t.Run("client", func(t *testing.T) {
@@ -190,6 +193,54 @@ func (s *suite) testServerResumption(t *testing.T, p *resumptionParties, version
 			})
 		})
 	})
+}
+
+// testEndedClient: a ticket is no way around the end of the client's certificate.
+// A full handshake follows, for which the client may have another one.
+func (s *suite) testEndedClient(t *testing.T, version uint16) {
+	s.need(t, tlsapi.ServerClientAuth, tlsapi.ServerClientCAs)
+	if !s.resumesClients(tls.RequireAndVerifyClientCert) {
+		t.Skipf("declared: %s", s.cells[tlsapi.ServerSessionTickets].Note)
+	}
+	until := time.Now().Add(2 * time.Second).Truncate(time.Second)
+	ending, lasting := s.ca.Leaf(t, Spec{CommonName: "ending", NotAfter: until}), s.ca.Leaf(t, Spec{CommonName: "lasting"})
+	config := s.serverConfig(func(c *tlsapi.ServerConfig) {
+		c.ClientAuth, c.ClientCAs = tls.RequireAndVerifyClientCert, Pool(s.ca)
+	})
+	cache := new(anySession)
+	s.visit(t, config, attacker(version, serverName, cache, &ending), func(d *duo) { d.mustEcho(t) })
+	require.NotNil(t, cache.session)
+	time.Sleep(time.Until(until.Add(time.Second)))
+	s.visit(t, config, attacker(version, serverName, cache, &lasting), func(d *duo) {
+		assert.False(t, d.conn.Info().Resumed)
+		s.requireClientSeen(t, d, config.ClientAuth, &lasting, "a ticket whose client has ended")
+	})
+}
+
+// testLongClientChain: a client whose chain is too long for a ticket does without,
+// however often it comes.
+func (s *suite) testLongClientChain(t *testing.T, version uint16) {
+	s.need(t, tlsapi.ServerClientAuth, tlsapi.ServerClientCAs)
+	if !s.resumesClients(tls.RequireAndVerifyClientCert) {
+		t.Skipf("declared: %s", s.cells[tlsapi.ServerSessionTickets].Note)
+	}
+	long := s.ca.Leaf(t, Spec{CommonName: "long chain"})
+	for range 2 {
+		// A root names its organization twice.
+		other := NewAuthority(t, Spec{CommonName: "Long CA", Organization: strings.Repeat("o", 20000)})
+		long.Certificate = append(long.Certificate, other.Certificate.Raw)
+	}
+	config := s.serverConfig(func(c *tlsapi.ServerConfig) {
+		c.ClientAuth, c.ClientCAs = tls.RequireAndVerifyClientCert, Pool(s.ca)
+	})
+	cache := new(anySession)
+	for range 2 {
+		s.visit(t, config, attacker(version, serverName, cache, &long), func(d *duo) {
+			d.mustEcho(t)
+			assert.False(t, d.conn.Info().Resumed)
+			s.requireClientSeen(t, d, config.ClientAuth, &long, "a chain that is too long for a ticket")
+		})
+	}
 }
 
 // requireClientSeen tests what a server knows of its client.

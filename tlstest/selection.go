@@ -91,14 +91,14 @@ func (s *suite) testCertificateFields(t *testing.T) {
 	timestamps, schemes := s.certs[ECDSA], s.certs[ECDSA]
 	timestamps.SignedCertificateTimestamps = [][]byte{[]byte("a timestamp")}
 	schemes.SupportedSignatureAlgorithms = []tls.SignatureScheme{tls.ECDSAWithP384AndSHA384}
-	connect := func(t *testing.T, cert tls.Certificate) *duo {
+	connect := func(t *testing.T, cert tls.Certificate, field string) *duo {
 		clientWire, serverWire := newWire(t)
 		conn, err := s.p.Server(serverWire, s.serverConfig(func(c *tlsapi.ServerConfig) { c.Certificates = []tls.Certificate{cert} }))
 		if err != nil {
 			e := s.requireKind(t, err, tlsapi.KindUnsupported)
 			assert.Equal(t, "Certificates", e.Option)
 			assert.Empty(t, serverWire.Written())
-			require.True(t, s.declares("server.certificates", "SupportedSignatureAlgorithms"), "the refusal is not declared")
+			require.True(t, s.declares("server.certificates", field), "the refusal is not declared")
 			t.Skipf("refused as declared: %v", err)
 		}
 		peer := tls.Client(clientWire, s.referenceClient(only(tls.VersionTLS13)))
@@ -107,14 +107,30 @@ func (s *suite) testCertificateFields(t *testing.T) {
 		return d
 	}
 	t.Run("timestamps", func(t *testing.T) {
-		d := connect(t, timestamps)
+		d := connect(t, timestamps, "SignedCertificateTimestamps")
 		d.mustHandshake(t)
 		assert.Equal(t, timestamps.SignedCertificateTimestamps, d.peer.ConnectionState().SignedCertificateTimestamps)
 	})
 	t.Run("schemes", func(t *testing.T) {
 		// In TLS 1.3 the key, on P-256, has no other scheme.
-		err, _ := connect(t, schemes).handshakes()
+		err, _ := connect(t, schemes, "SupportedSignatureAlgorithms").handshakes()
 		require.Error(t, err)
+		rsa := s.certs[RSA]
+		rsa.SupportedSignatureAlgorithms = []tls.SignatureScheme{tls.PSSWithSHA512}
+		d := connect(t, rsa, "SupportedSignatureAlgorithms")
+		d.mustHandshake(t)
+		d.mustEcho(t)
+	})
+	t.Run("timestamps of the peer", func(t *testing.T) {
+		// Only what the library asks for can come.
+		d := s.clientDuo(t, s.clientConfig(), s.referenceServer(func(c *tls.Config) { c.Certificates = []tls.Certificate{timestamps} }))
+		d.mustHandshake(t)
+		d.mustEcho(t)
+		if got := d.conn.ConnectionState().SignedCertificateTimestamps; got != nil {
+			assert.Equal(t, timestamps.SignedCertificateTimestamps, got)
+		} else {
+			assert.Contains(t, s.cells[tlsapi.ClientCertificate].Note, "SignedCertificateTimestamps", "the provider sends none and asks for none")
+		}
 	})
 }
 
@@ -374,28 +390,8 @@ func (s *suite) testBlockedHook(t *testing.T) {
 				go d.peer.Handshake()
 				return d, entered
 			}
-			t.Run("close", func(t *testing.T) {
-				d, entered := blocked(t)
-				done := make(chan error, 1)
-				go func() { done <- d.conn.Handshake() }()
-				<-entered
-				require.NoError(t, within(t, "Close", d.conn.Close))
-				s.requireKind(t, result(t, "Handshake", done), tlsapi.KindClosed)
-			})
-			t.Run("context", func(t *testing.T) {
-				d, entered := blocked(t)
-				ctx, cancel := context.WithCancel(t.Context())
-				done := make(chan error, 1)
-				go func() { done <- d.conn.HandshakeContext(ctx) }()
-				<-entered
-				cancel()
-				s.requireKind(t, result(t, "HandshakeContext", done), tlsapi.KindCanceled)
-				assert.True(t, isClosed(d.connWire.Closed()), "the transport is closed")
-			})
-			t.Run("timeout", func(t *testing.T) {
-				s.need(t, tlsapi.ServerHandshakeTimeout)
-				d, _ := blocked(t, func(c *tlsapi.ServerConfig) { c.HandshakeTimeout = shortly })
-				s.requireKind(t, within(t, "Handshake", d.conn.Handshake), tlsapi.KindTimeout)
+			s.testWaiting(t, tlsapi.ServerHandshakeTimeout, func(t *testing.T, timeout time.Duration) (*duo, chan struct{}) {
+				return blocked(t, func(c *tlsapi.ServerConfig) { c.HandshakeTimeout = timeout })
 			})
 			t.Run("timeout of the chosen configuration", func(t *testing.T) {
 				s.need(t, tlsapi.ServerHandshakeTimeout, tlsapi.ServerGetConfig)
@@ -418,6 +414,34 @@ func (s *suite) testBlockedHook(t *testing.T) {
 		d := s.serverDuo(t, config, s.referenceClient())
 		d.mustHandshake(t)
 		d.mustEcho(t)
+	})
+}
+
+// testWaiting ends handshakes that wait for a hook. blocked begins one with that
+// HandshakeTimeout; the channel is closed when the hook is called.
+func (s *suite) testWaiting(t *testing.T, timeouts tlsapi.Feature, blocked func(*testing.T, time.Duration) (*duo, chan struct{})) {
+	t.Run("close", func(t *testing.T) {
+		d, entered := blocked(t, 0)
+		done := make(chan error, 1)
+		go func() { done <- d.conn.Handshake() }()
+		<-entered
+		require.NoError(t, within(t, "Close", d.conn.Close))
+		s.requireKind(t, result(t, "Handshake", done), tlsapi.KindClosed)
+	})
+	t.Run("context", func(t *testing.T) {
+		d, entered := blocked(t, 0)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- d.conn.HandshakeContext(ctx) }()
+		<-entered
+		cancel()
+		s.requireKind(t, result(t, "HandshakeContext", done), tlsapi.KindCanceled)
+		assert.True(t, isClosed(d.connWire.Closed()), "the transport is closed")
+	})
+	t.Run("timeout", func(t *testing.T) {
+		s.need(t, timeouts)
+		d, _ := blocked(t, shortly)
+		s.requireKind(t, within(t, "Handshake", d.conn.Handshake), tlsapi.KindTimeout)
 	})
 }
 

@@ -85,9 +85,14 @@
 #else
 #define LIBSSL_ABILITY_VERDICT 0
 #endif
+#ifdef HAVE_SSL_CREDENTIAL
+#define LIBSSL_ABILITY_TIMESTAMPS POLYTLS_ABILITY_TIMESTAMPS
+#else
+#define LIBSSL_ABILITY_TIMESTAMPS 0
+#endif
 #define LIBSSL_ABILITIES                                                                             \
   (LIBSSL_ABILITY_MLKEM | LIBSSL_ABILITY_KEY_SHARES | LIBSSL_ABILITY_IMPORTED_PSKS | POLYTLS_ABILITY_EXPORTER | \
-   POLYTLS_ABILITY_HALF_CLOSE | LIBSSL_ABILITY_VERDICT)
+   POLYTLS_ABILITY_HALF_CLOSE | LIBSSL_ABILITY_VERDICT | LIBSSL_ABILITY_TIMESTAMPS)
 
 /* What a record adds to its plaintext at most (5 header, 16 explicit IV, 48
  * MAC, 256 padding), and a KeyUpdate in front of it. */
@@ -163,6 +168,7 @@ struct libssl_ctx {
   struct libssl_ids groups;
   struct libssl_ids key_shares;
   struct libssl_ids schemes;
+  struct libssl_ids certificate_schemes; /* of the only certificate */
   uint8_t *alpn; /* wire form, malloc memory */
   size_t alpn_len;
   int alpn_strict;
@@ -208,12 +214,23 @@ struct libssl_signer {
 enum libssl_verdict { LIBSSL_VERDICT_UNASKED, LIBSSL_VERDICT_ASKED, LIBSSL_VERDICT_WANTED, LIBSSL_VERDICT_GIVEN };
 #endif
 
+/* The stages of POLYTLS_SET_ASK_CERTIFICATE. */
+enum libssl_choice { LIBSSL_CHOICE_UNASKED, LIBSSL_CHOICE_ASKED, LIBSSL_CHOICE_WANTED, LIBSSL_CHOICE_MADE, LIBSSL_CHOICE_FAILED };
+
 struct libssl_conn {
   struct polytls_conn head; /* must be first: the caller sees only this */
   struct libssl_ctx *ctx;
   SSL *ssl;
   struct polytls_names names;
   struct polytls_outcome outcome;
+  /* What became of the chain in a ticket that a server has decrypted; the
+   * connection's outcome once the session is resumed. */
+  struct polytls_outcome ticket;
+  int ticket_good;
+  int ticket_adopted;
+#ifndef OPENSSL_IS_BORINGSSL
+  uint64_t ticket_since; /* when the ticket's client has shown its key */
+#endif
   SSL_SESSION *offered; /* what a client offers to resume, or NULL */
   int started;        /* the first step has run */
   int reading;        /* the step may consume `in` */
@@ -229,6 +246,7 @@ struct libssl_conn {
   /* The context's PSK that was offered, or that is acceptable to the server;
    * libssl_uses_psk says whether it is in use. */
   const struct libssl_psk *psk;
+  enum libssl_choice choice;
   int psk_missing;         /* a PSK is required, and there is none */
   int certificate_message; /* a Certificate message was sent or received */
 #ifndef OPENSSL_IS_BORINGSSL
@@ -335,16 +353,24 @@ static struct libssl_error libssl_take_error(void) {
   return error;
 }
 
-static struct polytls_result libssl_ctx_out_of_memory(struct libssl_ctx *ctx) {
+static struct polytls_result libssl_out_of_memory(char *text) {
   ERR_clear_error();
-  return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_INTERNAL, 0, "out of memory");
+  return libssl_fail(text, POLYTLS_FAIL_INTERNAL, 0, "out of memory");
+}
+
+static struct polytls_result libssl_ctx_out_of_memory(struct libssl_ctx *ctx) {
+  return libssl_out_of_memory(ctx->head.error_text);
 }
 
 /* A failure of the library that says what went wrong. */
+static struct polytls_result libssl_library_failure(char *text, enum polytls_failure failure, const char *what) {
+  struct libssl_error error = libssl_take_error();
+  return libssl_fail(text, failure, error.code, "%s: %s", what, error.text);
+}
+
 static struct polytls_result libssl_ctx_library_failure(struct libssl_ctx *ctx, enum polytls_failure failure,
                                                         const char *what) {
-  struct libssl_error error = libssl_take_error();
-  return libssl_fail(ctx->head.error_text, failure, error.code, "%s: %s", what, error.text);
+  return libssl_library_failure(ctx->head.error_text, failure, what);
 }
 
 /* ---- the transport ---- */
@@ -915,6 +941,7 @@ static void libssl_ctx_release(struct libssl_ctx *ctx) {
   free(ctx->groups.values);
   free(ctx->key_shares.values);
   free(ctx->schemes.values);
+  free(ctx->certificate_schemes.values);
   free(ctx->alpn);
   free(ctx);
 }
@@ -936,6 +963,7 @@ static void libssl_ctx_defaults(struct libssl_ctx *ctx) {
   SSL_CTX_set_early_data_enabled(ssl_ctx, 0);
   if (ctx->role == POLYTLS_CLIENT) {
     SSL_CTX_enable_ocsp_stapling(ssl_ctx);
+    SSL_CTX_enable_signed_cert_timestamps(ssl_ctx);
   }
 #else
   if (SSL_CTX_get_security_level(ssl_ctx) < 2) {
@@ -1127,17 +1155,17 @@ static EVP_PKEY *libssl_parse_key(const uint8_t *data, size_t len) {
 #include "polytls_libssl_signer.h"
 
 /* Reads the value of POLYTLS_SET_CERTIFICATE into identity, which the caller
- * frees in any case. */
-static struct polytls_result libssl_read_identity(struct libssl_ctx *ctx, const uint8_t *data, size_t len,
+ * frees in any case. The text of a failure goes to text. */
+static struct polytls_result libssl_read_identity(char *text, const uint8_t *data, size_t len,
                                                   struct libssl_identity *identity) {
   if (len < 4 || libssl_uint32(data) > len - 4) {
-    return libssl_malformed(ctx, "certificate");
+    return libssl_fail(text, POLYTLS_FAIL_CONFIG, 0, "certificate: the value is malformed");
   }
   size_t key_len = libssl_uint32(data);
   identity->external = key_len == 0;
 #ifndef OPENSSL_IS_BORINGSSL
   if (identity->external) {
-    return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_UNSUPPORTED, 0,
+    return libssl_fail(text, POLYTLS_FAIL_UNSUPPORTED, 0,
                        "OpenSSL cannot wait for an external signer: the private key must be in memory");
   }
 #endif
@@ -1145,58 +1173,83 @@ static struct polytls_result libssl_read_identity(struct libssl_ctx *ctx, const 
   if (identity->key == NULL && !identity->external) {
     /* The library's reason is left out: nothing of a key may get into texts. */
     ERR_clear_error();
-    return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_CONFIG, 0,
+    return libssl_fail(text, POLYTLS_FAIL_CONFIG, 0,
                        "the private key does not parse, or is of a type that %s does not have", POLYTLS_LIBSSL_NAME);
   }
   identity->issuers = sk_X509_new_null();
   if (identity->issuers == NULL) {
-    return libssl_ctx_out_of_memory(ctx);
+    return libssl_out_of_memory(text);
   }
   for (size_t at = 4 + key_len; at < len;) {
     if (len - at < 4 || libssl_uint32(data + at) > len - at - 4) {
-      return libssl_malformed(ctx, "certificate");
+      return libssl_fail(text, POLYTLS_FAIL_CONFIG, 0, "certificate: the value is malformed");
     }
     const uint8_t *der = data + at + 4;
     size_t der_len = libssl_uint32(data + at);
     at += 4 + der_len;
     X509 *certificate = libssl_parse_certificate(der, der_len);
     if (certificate == NULL) {
-      return libssl_ctx_library_failure(ctx, POLYTLS_FAIL_CONFIG, "a certificate of the chain does not parse");
+      return libssl_library_failure(text, POLYTLS_FAIL_CONFIG, "a certificate of the chain does not parse");
     }
     if (identity->leaf == NULL) {
       identity->leaf = certificate;
     } else if (!sk_X509_push(identity->issuers, certificate)) {
       X509_free(certificate);
-      return libssl_ctx_out_of_memory(ctx);
+      return libssl_out_of_memory(text);
     }
 #ifdef HAVE_SSL_CREDENTIAL
     CRYPTO_BUFFER **buffers = realloc(identity->buffers, (identity->count + 1) * sizeof(*buffers));
     if (buffers == NULL) {
-      return libssl_ctx_out_of_memory(ctx);
+      return libssl_out_of_memory(text);
     }
     identity->buffers = buffers;
     buffers[identity->count] = CRYPTO_BUFFER_new(der, der_len, NULL);
     if (buffers[identity->count] == NULL) {
-      return libssl_ctx_out_of_memory(ctx);
+      return libssl_out_of_memory(text);
     }
     identity->count++;
 #endif
   }
   if (identity->leaf == NULL) {
-    return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_CONFIG, 0, "there is a private key but no certificate");
+    return libssl_fail(text, POLYTLS_FAIL_CONFIG, 0, "there is a private key but no certificate");
   }
   if (identity->external) {
     identity->key = X509_get_pubkey(identity->leaf);
     if (identity->key == NULL) {
-      return libssl_ctx_library_failure(ctx, POLYTLS_FAIL_CONFIG, "the public key of the certificate cannot be read");
+      return libssl_library_failure(text, POLYTLS_FAIL_CONFIG, "the public key of the certificate cannot be read");
     }
   } else if (X509_check_private_key(identity->leaf, identity->key) != 1) {
     ERR_clear_error();
-    return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_CONFIG, 0,
+    return libssl_fail(text, POLYTLS_FAIL_CONFIG, 0,
                        "the private key does not belong to the certificate");
   }
+  if (polytls_key_strength(identity->leaf) != POLYTLS_VERIFY_OK) {
+    ERR_clear_error();
+    return libssl_fail(text, POLYTLS_FAIL_CONFIG, 0,
+                       "the key of the certificate is too weak: RSA keys need %d bits, elliptic curves %d",
+                       POLYTLS_MIN_RSA_BITS, POLYTLS_MIN_EC_BITS);
+  }
+  return libssl_result(POLYTLS_OK);
+}
+
+#ifdef HAVE_SSL_CREDENTIAL
+/* Makes the credential, which the caller frees; NULL when it cannot be used. */
+static SSL_CREDENTIAL *libssl_credential(const struct libssl_identity *identity) {
+  SSL_CREDENTIAL *credential = SSL_CREDENTIAL_new_x509();
+  if (credential == NULL || !SSL_CREDENTIAL_set1_cert_chain(credential, identity->buffers, identity->count) ||
+      !(identity->external ? SSL_CREDENTIAL_set_private_key_method(credential, &libssl_signer_method)
+                           : SSL_CREDENTIAL_set1_private_key(credential, identity->key))) {
+    SSL_CREDENTIAL_free(credential);
+    return NULL;
+  }
+  return credential;
+}
+#endif
+
+/* Reports whether the context takes another certificate with this type of key. */
+static struct polytls_result libssl_has_room(struct libssl_ctx *ctx, int key_type) {
   for (size_t i = 0; i < ctx->certificates; i++) {
-    if (ctx->key_types[i] == EVP_PKEY_id(identity->key)) {
+    if (ctx->key_types[i] == key_type) {
       return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_CONFIG, 0, "there are two certificates for one type of key");
     }
   }
@@ -1204,33 +1257,27 @@ static struct polytls_result libssl_read_identity(struct libssl_ctx *ctx, const 
     return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_UNSUPPORTED, 0, "there are more than %d certificates",
                        LIBSSL_MAX_CERTIFICATES);
   }
-  if (polytls_key_strength(identity->leaf) != POLYTLS_VERIFY_OK) {
-    ERR_clear_error();
-    return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_CONFIG, 0,
-                       "the key of the certificate is too weak: RSA keys need %d bits, elliptic curves %d",
-                       POLYTLS_MIN_RSA_BITS, POLYTLS_MIN_EC_BITS);
-  }
   return libssl_result(POLYTLS_OK);
 }
 
 static struct polytls_result libssl_add_certificate(struct libssl_ctx *ctx, const uint8_t *data, size_t len) {
   struct libssl_identity identity;
   memset(&identity, 0, sizeof(identity));
-  struct polytls_result result = libssl_read_identity(ctx, data, len, &identity);
+  struct polytls_result result = libssl_read_identity(ctx->head.error_text, data, len, &identity);
+  if (result.status == POLYTLS_OK) {
+    result = libssl_has_room(ctx, EVP_PKEY_id(identity.key));
+  }
   if (result.status != POLYTLS_OK) {
     libssl_identity_free(&identity);
     return result;
   }
 #if defined(HAVE_SSL_CREDENTIAL)
-  SSL_CREDENTIAL *credential = SSL_CREDENTIAL_new_x509();
+  SSL_CREDENTIAL *credential = libssl_credential(&identity);
   SSL_CREDENTIAL **credentials = realloc(ctx->credentials, (ctx->certificates + 1) * sizeof(*credentials));
   if (credentials != NULL) {
     ctx->credentials = credentials;
   }
-  if (credential == NULL || credentials == NULL ||
-      !SSL_CREDENTIAL_set1_cert_chain(credential, identity.buffers, identity.count) ||
-      !(identity.external ? SSL_CREDENTIAL_set_private_key_method(credential, &libssl_signer_method)
-                          : SSL_CREDENTIAL_set1_private_key(credential, identity.key))) {
+  if (credential == NULL || credentials == NULL) {
     SSL_CREDENTIAL_free(credential);
     result = libssl_ctx_library_failure(ctx, POLYTLS_FAIL_CONFIG, "the certificate cannot be used");
   } else {
@@ -1311,6 +1358,25 @@ static struct polytls_result libssl_staple(struct libssl_ctx *ctx, const uint8_t
             : libssl_ctx_library_failure(ctx, POLYTLS_FAIL_CONFIG, "the OCSP response cannot be stapled");
 }
 
+/* Copies the signed certificate timestamps for the certificate that was added last. */
+static struct polytls_result libssl_set_timestamps(struct libssl_ctx *ctx, const uint8_t *data, size_t len) {
+  if (ctx->certificates == 0 || len == 0) {
+    return libssl_malformed(ctx, "signed certificate timestamps");
+  }
+#ifdef HAVE_SSL_CREDENTIAL
+  CRYPTO_BUFFER *list = CRYPTO_BUFFER_new(data, len, NULL);
+  int ok = list != NULL &&
+           SSL_CREDENTIAL_set1_signed_cert_timestamp_list(ctx->credentials[ctx->certificates - 1], list) == 1;
+  CRYPTO_BUFFER_free(list);
+  return ok ? libssl_result(POLYTLS_OK)
+            : libssl_ctx_library_failure(ctx, POLYTLS_FAIL_CONFIG, "the signed certificate timestamps cannot be sent");
+#else
+  (void)data;
+  return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_UNSUPPORTED, 0,
+                     "%s does not send signed certificate timestamps beside a certificate", POLYTLS_LIBSSL_NAME);
+#endif
+}
+
 static struct polytls_result libssl_set_version(struct libssl_ctx *ctx, uint16_t *version, const uint8_t *data,
                                                 size_t len) {
   if (len != 2 || (libssl_uint16(data) != TLS1_2_VERSION && libssl_uint16(data) != TLS1_3_VERSION)) {
@@ -1376,6 +1442,8 @@ static struct polytls_result libssl_ctx_set_option(struct libssl_ctx *ctx, int o
       return libssl_set_ids(ctx, "key shares", &ctx->key_shares, data, len);
     case POLYTLS_SET_SIGNATURE_SCHEMES:
       return libssl_set_ids(ctx, "signature schemes", &ctx->schemes, data, len);
+    case POLYTLS_SET_CERTIFICATE_SCHEMES:
+      return libssl_set_ids(ctx, "signature schemes of the certificate", &ctx->certificate_schemes, data, len);
     case POLYTLS_SET_SECURITY_POLICY:
       return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_UNSUPPORTED, 0, "%s has no named security policies",
                          POLYTLS_LIBSSL_NAME);
@@ -1406,6 +1474,8 @@ static struct polytls_result libssl_ctx_set_option(struct libssl_ctx *ctx, int o
       return libssl_add_revocation_list(ctx, data, len);
     case POLYTLS_SET_OCSP_RESPONSE:
       return libssl_staple(ctx, data, len);
+    case POLYTLS_SET_TIMESTAMPS:
+      return libssl_set_timestamps(ctx, data, len);
     case POLYTLS_SET_PSK:
       return libssl_add_psk(ctx, data, len);
     case POLYTLS_SET_REQUIRE_PSK:
@@ -1423,7 +1493,7 @@ static struct polytls_result libssl_ctx_set(struct polytls_ctx *head, int option
   struct polytls_result result;
   int repeats = option == POLYTLS_SET_TRUST_ANCHOR || option == POLYTLS_SET_CERTIFICATE || option == POLYTLS_SET_CA_NAME ||
                 option == POLYTLS_SET_PSK || option == POLYTLS_SET_TICKET_KEY ||
-                option == POLYTLS_SET_OCSP_RESPONSE || option == POLYTLS_SET_REVOCATION_LIST;
+                option == POLYTLS_SET_OCSP_RESPONSE || option == POLYTLS_SET_TIMESTAMPS || option == POLYTLS_SET_REVOCATION_LIST;
   if (ctx->ready) {
     return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_CONFIG, 0, "the context is finished and in use");
   }
@@ -2007,26 +2077,50 @@ static struct polytls_result libssl_no_scheme(struct libssl_ctx *ctx, uint16_t i
                      POLYTLS_LIBSSL_NAME, libssl_version(), libssl_label(label, libssl_scheme_name(id), id));
 }
 
+static struct polytls_result libssl_no_signing_scheme(struct libssl_ctx *ctx) {
+  return libssl_fail(ctx->head.error_text, POLYTLS_FAIL_CONFIG, 0,
+                     "the certificate's SupportedSignatureAlgorithms have none of the signature schemes");
+}
+
 #ifdef OPENSSL_IS_BORINGSSL
 
 /* BoringSSL's defaults leave Ed25519 out when verifying and SHA-1 in. */
 static const uint16_t libssl_default_schemes[] = {0x0403, 0x0807, 0x0804, 0x0401, 0x0503, 0x0805,
                                                   0x0501, 0x0603, 0x0806, 0x0601};
 
-static struct polytls_result libssl_finish_schemes(struct libssl_ctx *ctx) {
-  const uint16_t *schemes = libssl_default_schemes;
-  size_t count = sizeof(libssl_default_schemes) / sizeof(libssl_default_schemes[0]);
-  if (ctx->schemes.count > 0) {
-    schemes = ctx->schemes.values;
-    count = ctx->schemes.count;
+/* Writes what a certificate signs with into schemes, LIBSSL_MAX_IDS of them, and
+ * returns how many there are: its own list as far as the context's has it, or all
+ * of the context's where it has none. */
+static size_t libssl_signing_schemes(const struct libssl_ctx *ctx, const struct libssl_ids *own, uint16_t *schemes) {
+  struct libssl_ids all = ctx->schemes;
+  if (all.count == 0) {
+    all.values = (uint16_t *)libssl_default_schemes; /* not written to */
+    all.count = sizeof(libssl_default_schemes) / sizeof(libssl_default_schemes[0]);
   }
+  const struct libssl_ids *from = own->count > 0 ? own : &all;
+  size_t count = 0;
+  for (size_t i = 0; i < from->count; i++) {
+    if (libssl_ids_contain(&all, from->values[i])) {
+      schemes[count++] = from->values[i];
+    }
+  }
+  return count;
+}
+
+static struct polytls_result libssl_finish_schemes(struct libssl_ctx *ctx) {
+  const struct libssl_ids none = {NULL, 0};
+  uint16_t schemes[LIBSSL_MAX_IDS];
+  size_t count = libssl_signing_schemes(ctx, &none, schemes);
   for (size_t i = 0; i < count; i++) {
-    const char *name = libssl_scheme_name(schemes[i]);
-    if (name == NULL || SSL_get_signature_algorithm_key_type(schemes[i]) == EVP_PKEY_NONE) {
+    if (libssl_scheme_name(schemes[i]) == NULL || SSL_get_signature_algorithm_key_type(schemes[i]) == EVP_PKEY_NONE) {
       return libssl_no_scheme(ctx, schemes[i]);
     }
   }
   int ok = SSL_CTX_set_verify_algorithm_prefs(ctx->ssl_ctx, schemes, count) == 1;
+  count = libssl_signing_schemes(ctx, &ctx->certificate_schemes, schemes);
+  if (count == 0) {
+    return libssl_no_signing_scheme(ctx);
+  }
 #ifdef HAVE_SSL_CREDENTIAL
   for (size_t i = 0; ok && i < ctx->certificates; i++) {
     ok = SSL_CREDENTIAL_set1_signing_algorithm_prefs(ctx->credentials[i], schemes, count) == 1 &&
@@ -2043,28 +2137,71 @@ static struct polytls_result libssl_finish_schemes(struct libssl_ctx *ctx) {
 
 #else /* OpenSSL */
 
-/* OpenSSL's defaults, or the system's: SHA-1 is below security level 2. */
-static struct polytls_result libssl_finish_schemes(struct libssl_ctx *ctx) {
-  struct libssl_list list = {NULL, 0};
-  for (size_t i = 0; i < ctx->schemes.count; i++) {
-    const char *name = libssl_scheme_name(ctx->schemes.values[i]);
+/* Makes a list of the schemes in the library's notation; the caller frees it. */
+static struct polytls_result libssl_scheme_list(struct libssl_ctx *ctx, const struct libssl_ids *schemes,
+                                                struct libssl_list *list) {
+  for (size_t i = 0; i < schemes->count; i++) {
+    const char *name = libssl_scheme_name(schemes->values[i]);
     /* One by one first, to name the one that is missing. */
-    if (name == NULL || SSL_CTX_set1_sigalgs_list(ctx->ssl_ctx, name) != 1) {
-      free(list.text);
-      return libssl_no_scheme(ctx, ctx->schemes.values[i]);
+    if (name == NULL || SSL_CTX_set1_client_sigalgs_list(ctx->ssl_ctx, name) != 1) {
+      return libssl_no_scheme(ctx, schemes->values[i]);
     }
-    if (!libssl_list_append(&list, ':', "", name)) {
-      free(list.text);
+    if (!libssl_list_append(list, ':', "", name)) {
       return libssl_ctx_out_of_memory(ctx);
     }
   }
-  int ok = list.text == NULL || (SSL_CTX_set1_sigalgs_list(ctx->ssl_ctx, list.text) == 1 &&
-                                 SSL_CTX_set1_client_sigalgs_list(ctx->ssl_ctx, list.text) == 1);
-  free(list.text);
-  if (!ok) {
-    return libssl_ctx_library_failure(ctx, POLYTLS_FAIL_UNSUPPORTED, "the signature schemes cannot be set");
-  }
   return libssl_result(POLYTLS_OK);
+}
+
+/* Sets what the library verifies with, which it says in its ClientHello or
+ * CertificateRequest, and what it signs with; NULL for its defaults, or the
+ * system's: SHA-1 is below security level 2. Returns 1 or 0. */
+static int libssl_give_schemes(struct libssl_ctx *ctx, const char *verifying, const char *signing) {
+  int client = ctx->role == POLYTLS_CLIENT;
+  /* A client's "client sigalgs" are those that it signs with, a server's those
+   * that it verifies with. */
+  const char *sigalgs = client ? verifying : signing;
+  const char *client_sigalgs = client ? signing : verifying;
+  return (sigalgs == NULL || SSL_CTX_set1_sigalgs_list(ctx->ssl_ctx, sigalgs) == 1) &&
+         (client_sigalgs == NULL || SSL_CTX_set1_client_sigalgs_list(ctx->ssl_ctx, client_sigalgs) == 1);
+}
+
+static struct polytls_result libssl_finish_schemes(struct libssl_ctx *ctx) {
+  struct libssl_list verifying = {NULL, 0};
+  struct libssl_list signing = {NULL, 0};
+  uint16_t values[LIBSSL_MAX_IDS];
+  struct libssl_ids own = {values, 0};
+  for (size_t i = 0; i < ctx->certificate_schemes.count; i++) {
+    uint16_t scheme = ctx->certificate_schemes.values[i];
+    if (ctx->schemes.count == 0 || libssl_ids_contain(&ctx->schemes, scheme)) {
+      values[own.count++] = scheme;
+    }
+  }
+  if (own.count == 0 && ctx->certificate_schemes.count > 0) {
+    return libssl_no_signing_scheme(ctx);
+  }
+  struct libssl_ids all = ctx->schemes;
+  uint16_t known[sizeof(libssl_schemes) / sizeof(libssl_schemes[0])];
+  if (all.count == 0 && own.count > 0 && ctx->role == POLYTLS_SERVER) {
+    /* Otherwise the server would verify with the certificate's only. */
+    all.values = known;
+    for (; all.count < sizeof(known) / sizeof(known[0]); all.count++) {
+      known[all.count] = libssl_schemes[all.count].id;
+    }
+  }
+  /* Schemes are tried as the context's client sigalgs, which the lists then
+   * replace. */
+  struct polytls_result result = libssl_scheme_list(ctx, &own, &signing);
+  if (result.status == POLYTLS_OK) {
+    result = libssl_scheme_list(ctx, &all, &verifying);
+  }
+  if (result.status == POLYTLS_OK &&
+      !libssl_give_schemes(ctx, verifying.text, signing.text != NULL ? signing.text : verifying.text)) {
+    result = libssl_ctx_library_failure(ctx, POLYTLS_FAIL_UNSUPPORTED, "the signature schemes cannot be set");
+  }
+  free(verifying.text);
+  free(signing.text);
+  return result;
 }
 
 #endif
@@ -2251,9 +2388,11 @@ static int libssl_ticket_key_callback(SSL *ssl, unsigned char *name, unsigned ch
 }
 
 /* The tags of the peer's certificates in an encoded session: the leaf and, of
- * BoringSSL, what came behind it. */
+ * BoringSSL, what came behind it. OpenSSL has the group of the key exchange there. */
 #define LIBSSL_SESSION_PEER 0xa3
+#ifdef OPENSSL_IS_BORINGSSL
 #define LIBSSL_SESSION_CHAIN 0xb3
+#endif
 
 /* Reads the tag and the length of a DER value of len bytes. Returns the size of
  * both, and the value's in *content; 0 for anything else. */
@@ -2285,7 +2424,14 @@ static size_t libssl_der_header(const uint8_t *der, size_t len, size_t *content)
   return n;
 }
 
-static int libssl_is_peer(uint8_t tag) { return tag == LIBSSL_SESSION_PEER || tag == LIBSSL_SESSION_CHAIN; }
+static int libssl_is_peer(uint8_t tag) {
+#ifdef OPENSSL_IS_BORINGSSL
+  if (tag == LIBSSL_SESSION_CHAIN) {
+    return 1;
+  }
+#endif
+  return tag == LIBSSL_SESSION_PEER;
+}
 
 /* Takes the peer's certificates out of an encoded session, in place: who keeps the
  * session has them, and to parse them again is most of the work of offering it.
@@ -2361,13 +2507,12 @@ static int libssl_new_session(SSL *ssl, SSL_SESSION *session) {
   return 0;
 }
 
+#include "polytls_libssl_resume.h"
+
 static struct polytls_result libssl_finish_tickets(struct libssl_ctx *ctx) {
-  /* A resumed session is not verified again, and OpenSSL's tickets hold the leaf
-   * only: with client authentication every handshake is a full one. */
-  int without = !ctx->tickets || (ctx->role == POLYTLS_SERVER && ctx->verify_mode != POLYTLS_VERIFY_NONE);
   /* With PSKs, what OpenSSL calls a reused session is an external PSK and
    * nothing else. */
-  without = without || ctx->psk_count > 0;
+  int without = !ctx->tickets || ctx->psk_count > 0;
   /* A session of another trust or another mode is not one of this context. */
   const uint8_t mode = (uint8_t)ctx->verify_mode;
   uint8_t digest[EVP_MAX_MD_SIZE];
@@ -2404,6 +2549,7 @@ static struct polytls_result libssl_finish_tickets(struct libssl_ctx *ctx) {
 #else
   int ok = SSL_CTX_set_tlsext_ticket_key_evp_cb(ctx->ssl_ctx, libssl_ticket_key_callback) == 1;
 #endif
+  ok = ok && (!libssl_server_asks(ctx) || libssl_verify_tickets(ctx));
   if (!ok) {
     return libssl_ctx_library_failure(ctx, POLYTLS_FAIL_INTERNAL, "the ticket keys cannot be set");
   }
@@ -2475,6 +2621,7 @@ static void libssl_conn_free(struct polytls_conn *head) {
   SSL_free(conn->ssl);
   polytls_names_free(&conn->names);
   polytls_outcome_free(&conn->outcome);
+  polytls_outcome_free(&conn->ticket);
   libssl_ctx_release(conn->ctx);
 #ifdef OPENSSL_IS_BORINGSSL
   libssl_forget_certificates(conn);
@@ -2617,6 +2764,11 @@ static struct polytls_result libssl_added_name(struct libssl_conn *conn, int add
                      "a name to verify is neither a DNS name nor an address of 4 or 16 bytes");
 }
 
+static struct polytls_result libssl_set_failure(struct libssl_conn *conn, enum polytls_failure failure, uint64_t code,
+                                                const char *text);
+
+#include "polytls_libssl_choice.h"
+
 /* data stays the caller's. */
 static struct polytls_result libssl_conn_set(struct polytls_conn *head, int option, const uint8_t *data, size_t len) {
   struct libssl_conn *conn = (struct libssl_conn *)head;
@@ -2635,6 +2787,9 @@ static struct polytls_result libssl_conn_set(struct polytls_conn *head, int opti
     return libssl_result(POLYTLS_OK);
   }
 #endif
+  if (option == POLYTLS_SET_CHOSEN_CERTIFICATE) {
+    return libssl_set_choice(conn, data, len);
+  }
   if (conn->started || conn->ctx->role != POLYTLS_CLIENT) {
     return libssl_fail(conn->head.error_text, POLYTLS_FAIL_CONFIG, 0,
                        "option %d belongs to clients, before the handshake", option);
@@ -2654,6 +2809,8 @@ static struct polytls_result libssl_conn_set(struct polytls_conn *head, int opti
       return libssl_result(POLYTLS_OK);
     case POLYTLS_SET_SESSION:
       return libssl_offer_session(conn, data, len);
+    case POLYTLS_SET_ASK_CERTIFICATE:
+      return libssl_ask_certificate(conn, data, len);
     default:
       return libssl_fail(conn->head.error_text, POLYTLS_FAIL_CONFIG, 0, "unknown option %d of a connection", option);
   }
@@ -2796,6 +2953,10 @@ static struct polytls_result libssl_failed(struct libssl_conn *conn, int ssl_err
                               "the client asks for another name in its second ClientHello");
   }
 #endif
+  if (conn->choice == LIBSSL_CHOICE_FAILED) {
+    return libssl_set_failure(conn, POLYTLS_FAIL_INTERNAL, error.code,
+                              conn->failure_text[0] != 0 ? conn->failure_text : "no certificate was chosen");
+  }
   if (conn->psk_missing) {
     const char *text = conn->failure_text[0] != 0 ? conn->failure_text : "the server answers with a certificate";
     return libssl_set_failure(conn, POLYTLS_FAIL_NO_PSK, error.code, text);
@@ -2844,12 +3005,12 @@ static struct polytls_result libssl_failed(struct libssl_conn *conn, int ssl_err
 }
 
 /* Reports whether a session that was resumed may have been: a client has offered
- * it, a server has keys for tickets and asks for no certificate. */
+ * it, a server has keys for tickets, and its client's chain was verified again. */
 static int libssl_may_resume(const struct libssl_conn *conn) {
   if (conn->ctx->role == POLYTLS_CLIENT) {
     return conn->offered != NULL;
   }
-  return conn->ctx->tickets && conn->ctx->verify_mode == POLYTLS_VERIFY_NONE;
+  return conn->ctx->tickets && (!libssl_server_asks(conn->ctx) || conn->ticket_adopted);
 }
 
 #ifndef OPENSSL_IS_BORINGSSL
@@ -2881,6 +3042,9 @@ static struct polytls_result libssl_handshake_complete(struct libssl_conn *conn)
     return libssl_set_failure(conn, POLYTLS_FAIL_NO_PSK, 0, "the handshake used no PSK");
   }
   int reused = SSL_session_reused(conn->ssl) && !libssl_uses_psk(conn);
+  if (reused && conn->ctx->role == POLYTLS_SERVER && !libssl_adopt_ticket(conn)) {
+    return libssl_set_failure(conn, POLYTLS_FAIL_PROTOCOL, 0, "a session was resumed whose client was not verified");
+  }
   if (reused && !libssl_may_resume(conn)) {
     return libssl_set_failure(conn, POLYTLS_FAIL_PROTOCOL, 0, "a session was resumed that was not offered");
   }
@@ -2940,6 +3104,12 @@ static struct polytls_result libssl_handshake(struct polytls_conn *head) {
   int ret = SSL_do_handshake(conn->ssl);
   conn->reading = 0;
   struct polytls_result result;
+  if (conn->ctx->role == POLYTLS_SERVER && libssl_resumed(conn) && !libssl_adopt_ticket(conn)) {
+    conn->head.out_end = before;
+    result = libssl_set_failure(conn, POLYTLS_FAIL_PROTOCOL, 0, "a session was resumed whose client was not verified");
+    libssl_clear_errors();
+    return result;
+  }
   /* The net under the checks that come before a Certificate message: none
    * leaves, and nothing is answered, where a PSK is required. */
   if (conn->ctx->require_psk && conn->certificate_message && !conn->psk_missing) {
@@ -2962,6 +3132,9 @@ static struct polytls_result libssl_handshake(struct polytls_conn *head) {
       case SSL_ERROR_ZERO_RETURN:
         conn->closed = 1;
         result = libssl_input_result(conn, POLYTLS_CLOSED, 0);
+        break;
+      case SSL_ERROR_WANT_X509_LOOKUP:
+        result = libssl_input_result(conn, POLYTLS_WANT_CERTIFICATE, 0);
         break;
 #ifdef OPENSSL_IS_BORINGSSL
       case SSL_ERROR_WANT_CERTIFICATE_VERIFY:
@@ -3363,6 +3536,49 @@ static struct polytls_result libssl_query_negotiated(struct libssl_conn *conn, i
   }
 }
 
+/* Answers POLYTLS_GET_TLS_UNIQUE: the first Finished of the handshake, a client's
+ * unless the session was resumed. */
+static struct polytls_result libssl_tls_unique(struct libssl_conn *conn, uint8_t *buf, size_t len) {
+  SSL *ssl = conn->ssl;
+  uint8_t unique[EVP_MAX_MD_SIZE];
+  if (!conn->handshake_done || SSL_version(ssl) != TLS1_2_VERSION) {
+    return libssl_absent();
+  }
+#ifdef OPENSSL_IS_BORINGSSL
+  size_t size = 0;
+  if (SSL_get_tls_unique(ssl, unique, &size, sizeof(unique)) != 1) {
+    return libssl_absent();
+  }
+#else
+  int resumed = SSL_session_reused(ssl);
+  if (resumed && SSL_get_extms_support(ssl) != 1) {
+    return libssl_absent();
+  }
+  int own = (conn->ctx->role == POLYTLS_CLIENT) != (resumed != 0);
+  size_t size = own ? SSL_get_finished(ssl, unique, sizeof(unique)) : SSL_get_peer_finished(ssl, unique, sizeof(unique));
+  if (size > sizeof(unique)) {
+    return libssl_absent();
+  }
+#endif
+  return libssl_answer(unique, size, buf, len);
+}
+
+static struct polytls_result libssl_timestamps(struct libssl_conn *conn, uint8_t *buf, size_t len) {
+#ifdef HAVE_SSL_CREDENTIAL
+  const uint8_t *list = NULL;
+  size_t size = 0;
+  if (conn->ctx->role == POLYTLS_CLIENT) {
+    SSL_get0_signed_cert_timestamp_list(conn->ssl, &list, &size);
+  }
+  return libssl_answer(list, size, buf, len);
+#else
+  (void)conn;
+  (void)buf;
+  (void)len;
+  return libssl_absent();
+#endif
+}
+
 /* Writes the answer to buf; nothing of the connection changes hands. */
 static struct polytls_result libssl_query(struct polytls_conn *head, int what, uint8_t *buf, size_t len) {
   struct libssl_conn *conn = (struct libssl_conn *)head;
@@ -3411,6 +3627,15 @@ static struct polytls_result libssl_query(struct polytls_conn *head, int what, u
       if (conn->handshake_done && libssl_uses_psk(conn)) {
         result = libssl_answer(conn->psk->identity, conn->psk->identity_len, buf, len);
       }
+      break;
+    case POLYTLS_GET_TLS_UNIQUE:
+      result = libssl_tls_unique(conn, buf, len);
+      break;
+    case POLYTLS_GET_TIMESTAMPS:
+      result = libssl_timestamps(conn, buf, len);
+      break;
+    case POLYTLS_GET_CERTIFICATE_REQUEST:
+      result = libssl_certificate_request(conn, buf, len);
       break;
     case POLYTLS_GET_SIGNATURE_REQUEST:
       result = libssl_signature_request(conn, buf, len);

@@ -91,18 +91,21 @@ static struct polytls_result libssl_check_psk(struct libssl_ctx *ctx, const stru
 
 /* Copies the PSK. */
 static struct polytls_result libssl_add_psk(struct libssl_ctx *ctx, const uint8_t *data, size_t len) {
-  if (len < 4 || data[0] > POLYTLS_PSK_TLS12 || data[1] > POLYTLS_PSK_SHA384 || libssl_uint16(data + 2) == 0 ||
-      libssl_uint16(data + 2) >= len - 4) {
+  size_t identity_len = len < 6 ? 0 : libssl_uint16(data + 2);
+  if (identity_len == 0 || data[0] > POLYTLS_PSK_TLS12 || data[1] > POLYTLS_PSK_SHA384 || identity_len > len - 6 ||
+      libssl_uint16(data + 4 + identity_len) >= len - 6 - identity_len) {
     return libssl_malformed(ctx, "PSK");
   }
   struct libssl_psk psk;
   memset(&psk, 0, sizeof(psk));
   psk.kind = (enum polytls_psk_kind)data[0];
   psk.hash = (enum polytls_psk_hash)data[1];
-  psk.identity_len = libssl_uint16(data + 2);
-  psk.secret_len = len - 4 - psk.identity_len;
+  psk.identity_len = identity_len;
   const uint8_t *identity = data + 4;
-  const uint8_t *secret = identity + psk.identity_len;
+  const uint8_t *context = identity + identity_len + 2;
+  size_t context_len = libssl_uint16(context - 2);
+  const uint8_t *secret = context + context_len;
+  psk.secret_len = len - (size_t)(secret - data);
   struct polytls_result result = libssl_check_psk(ctx, &psk, identity);
   if (result.status != POLYTLS_OK) {
     return result;
@@ -127,7 +130,7 @@ static struct polytls_result libssl_add_psk(struct libssl_ctx *ctx, const uint8_
     const EVP_MD *md = psk.hash == POLYTLS_PSK_SHA384 ? EVP_sha384() : EVP_sha256();
     /* The credential holds what is derived from the secret. */
     added->credential =
-        SSL_CREDENTIAL_new_pre_shared_key(secret, psk.secret_len, identity, psk.identity_len, md, NULL, 0);
+        SSL_CREDENTIAL_new_pre_shared_key(secret, psk.secret_len, identity, psk.identity_len, md, context, context_len);
     return added->credential != NULL
                ? libssl_result(POLYTLS_OK)
                : libssl_ctx_library_failure(ctx, POLYTLS_FAIL_UNSUPPORTED, "an imported PSK cannot be used");

@@ -46,7 +46,12 @@ enum polytls_status {
   /* Handshake only: the peer's certificates are accepted, and whoever asked for
    * it (POLYTLS_SET_ASK_VERDICT) has the last word; the answer is
    * POLYTLS_SET_VERDICT; then call again. */
-  POLYTLS_WANT_VERDICT = 6
+  POLYTLS_WANT_VERDICT = 6,
+  /* Handshake only: the server asks for a certificate, and whoever asked for it
+   * (POLYTLS_SET_ASK_CERTIFICATE) chooses one. The request is
+   * POLYTLS_GET_CERTIFICATE_REQUEST, the answer POLYTLS_SET_CHOSEN_CERTIFICATE;
+   * then call again. */
+  POLYTLS_WANT_CERTIFICATE = 7
 };
 
 /* Why a step failed. */
@@ -231,7 +236,8 @@ enum polytls_ctx_option {
   POLYTLS_SET_PSK = 15,              /* repeats, in order of preference: uint8
                                         enum polytls_psk_kind, uint8 enum
                                         polytls_psk_hash, uint16 length,
-                                        identity, secret */
+                                        identity, uint16 length, context (of
+                                        POLYTLS_PSK_IMPORTED), secret */
   POLYTLS_SET_REQUIRE_PSK = 16,      /* uint8: 1: a handshake without one of the
                                         PSKs is POLYTLS_FAIL_NO_PSK, before
                                         this end's last flight */
@@ -244,9 +250,16 @@ enum polytls_ctx_option {
                                         certificates) */
   POLYTLS_SET_OCSP_RESPONSE = 19,    /* repeats; server: the DER response to
                                         staple to the last POLYTLS_SET_CERTIFICATE */
-  POLYTLS_SET_REVOCATION_LIST = 20   /* repeats; one DER CRL. With any, every
+  POLYTLS_SET_REVOCATION_LIST = 20,  /* repeats; one DER CRL. With any, every
                                         certificate of a chain but the anchor
                                         needs a current list of its issuer */
+  POLYTLS_SET_CERTIFICATE_SCHEMES = 21, /* uint16…: the schemes that the only
+                                        POLYTLS_SET_CERTIFICATE signs with, in
+                                        order; before ctx_finish */
+  POLYTLS_SET_TIMESTAMPS = 22        /* repeats; the SignedCertificateTimestampList
+                                        (RFC 6962) to send beside the last
+                                        POLYTLS_SET_CERTIFICATE, for libraries
+                                        with POLYTLS_ABILITY_TIMESTAMPS */
 };
 
 #define POLYTLS_TICKET_KEY_SIZE 80
@@ -273,9 +286,27 @@ enum polytls_conn_option {
   POLYTLS_SET_VERDICT = 8,       /* in the handshake, after POLYTLS_WANT_VERDICT:
                                     uint8 0 to go on, else the alert to fail
                                     with */
-  POLYTLS_SET_SIGNATURE = 6      /* in the handshake, after
+  POLYTLS_SET_SIGNATURE = 6,     /* in the handshake, after
                                     POLYTLS_WANT_SIGNATURE: the signature; empty
                                     when the signer has failed */
+  POLYTLS_SET_ASK_CERTIFICATE = 9, /* uint8, client: 1: the handshake step stops
+                                    with POLYTLS_WANT_CERTIFICATE when the
+                                    server asks for a certificate */
+  POLYTLS_SET_CHOSEN_CERTIFICATE = 10 /* in the handshake, after
+                                    POLYTLS_WANT_CERTIFICATE: uint8 enum
+                                    polytls_choice; for POLYTLS_CHOICE_SEND
+                                    behind it uint16 length, uint16 scheme… (that
+                                    it signs with; none: all), and the value of
+                                    POLYTLS_SET_CERTIFICATE */
+};
+
+/* The answers to POLYTLS_WANT_CERTIFICATE. */
+enum polytls_choice {
+  POLYTLS_CHOICE_FAIL = 0, /* the handshake fails, with the alert of the next byte
+                              where the library can, else internal_error */
+  POLYTLS_CHOICE_NONE = 1, /* the client has no certificate to send */
+  POLYTLS_CHOICE_SEND = 2,
+  POLYTLS_CHOICE_KEEP = 3  /* the context's certificate, if there is one */
 };
 
 /* Queries of a connection. The answer is written to buf when it fits; result.n
@@ -304,6 +335,16 @@ enum polytls_query {
                                        what follows is a digest, 0 when it is
                                        the message; the bytes to sign; absent
                                        when no signature is wanted */
+  POLYTLS_GET_CERTIFICATE_REQUEST = 15, /* what the server asks for, in the
+                                       handshake: uint16 version, uint16 length
+                                       and uint16 signature scheme…, uint8
+                                       length and uint8 certificate type… (TLS
+                                       1.2), (uint32 length, DER name)… */
+  POLYTLS_GET_TLS_UNIQUE = 16,      /* the channel binding of RFC 5929; absent in
+                                       TLS 1.3, and in resumed sessions without
+                                       extended master secret */
+  POLYTLS_GET_TIMESTAMPS = 17,      /* client: the server's
+                                       SignedCertificateTimestampList */
   POLYTLS_GET_EXPORTER = 12         /* in: buf holds uint16 label length,
                                        label, uint8 has-context, uint16
                                        context length, context, uint16 wanted
@@ -318,7 +359,9 @@ enum polytls_ability {
   POLYTLS_ABILITY_IMPORTED_PSKS = 4, /* PSKs of RFC 9258 */
   POLYTLS_ABILITY_EXPORTER = 8,
   POLYTLS_ABILITY_HALF_CLOSE = 16,   /* reading goes on after close_notify */
-  POLYTLS_ABILITY_VERDICT = 32       /* POLYTLS_SET_ASK_VERDICT */
+  POLYTLS_ABILITY_VERDICT = 32,      /* POLYTLS_SET_ASK_VERDICT */
+  POLYTLS_ABILITY_TIMESTAMPS = 64    /* POLYTLS_SET_TIMESTAMPS; a client asks for
+                                        those of the server */
 };
 
 /* What a provider's one exported function returns. Everything is constant and

@@ -2,6 +2,7 @@ package main
 
 import (
 	"crypto/tls"
+	"slices"
 
 	"github.com/polytls/polytls/tlsapi"
 )
@@ -69,7 +70,20 @@ var compliances = map[string]compliance{
 	},
 }
 
-// comply puts a policy into the settings.
-func (c *compliance) comply(s *tlsapi.Settings) {
+// comply puts a policy into the settings. A part of it is what crypto/tls has
+// settings for: versions, groups and the suites of TLS 1.2.
+func (c *compliance) comply(s *tlsapi.Settings, part bool) {
 	s.MinVersion, s.CipherSuites, s.Curves, s.SignatureSchemes = c.minVersion, c.suites, c.curves, c.schemes
+	if part {
+		s.SignatureSchemes = nil
+		if curves := slices.DeleteFunc(slices.Clone(c.curves), func(id tlsapi.CurveID) bool { return id == tlsapi.MLKEM1024 }); len(curves) > 0 {
+			s.Curves = curves
+		}
+		s.CipherSuites = []uint16{tls.TLS_AES_128_GCM_SHA256, tls.TLS_AES_256_GCM_SHA384, tls.TLS_CHACHA20_POLY1305_SHA256}
+		for _, id := range c.suites {
+			if !tlsapi.CipherSuiteTLS13(id) {
+				s.CipherSuites = append(s.CipherSuites, id)
+			}
+		}
+	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/binary"
 	"encoding/pem"
 	"errors"
@@ -40,11 +41,14 @@ func (c *connection) settings(server bool) (tlsapi.Settings, error) {
 	for _, cred := range c.credentials {
 		if cred.psk != nil {
 			s.PSKs = append(s.PSKs, *cred.psk)
+			// A client of BoringSSL that verifies nothing takes no certificate in
+			// place of its PSK.
+			s.RequirePSK = !server && !c.verifyPeer
 		}
 	}
 	s.VerifyConnection = c.verify
 	if c.compliance != nil {
-		c.compliance.comply(&s)
+		c.compliance.comply(&s, c.partlyCompliant)
 	}
 	return s, nil
 }
@@ -168,6 +172,15 @@ func (c *connection) certificates() ([]tls.Certificate, error) {
 		if c.useOCSPCallback && c.declineOCSP {
 			cert.OCSPStaple = nil
 		}
+		if cred.mustMatchIssuer {
+			if c.server {
+				return nil, missing{"-must-match-issuer of a server"}
+			}
+			if cert.Leaf, err = x509.ParseCertificate(cert.Certificate[0]); err != nil {
+				return nil, err
+			}
+			c.matchIssuers = append(c.matchIssuers, cert.Leaf)
+		}
 		certs = append(certs, cert)
 	}
 	return certs, nil
@@ -177,9 +190,6 @@ func (c *connection) clientConfig(sessions tlsapi.SessionCache) (*tlsapi.ClientC
 	settings, err := c.settings(false)
 	if err != nil {
 		return nil, err
-	}
-	if c.expectVerifyPrefs != nil {
-		return nil, missing{"-expect-peer-verify-pref of a client"}
 	}
 	config := &tlsapi.ClientConfig{
 		Settings:                 settings,
@@ -199,15 +209,15 @@ func (c *connection) clientConfig(sessions tlsapi.SessionCache) (*tlsapi.ClientC
 	if err != nil {
 		return nil, err
 	}
-	switch len(certs) {
-	case 0:
-	case 1:
+	switch {
+	case c.failCertCallback:
+		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			return nil, errors.New("the test wants the hook to fail")
+		}
+	case len(certs) > 1 || len(certs) > 0 && c.expectVerifyPrefs != nil || c.presentsCredentials():
+		config.GetClientCertificate = c.chooseCertificate(certs)
+	case len(certs) == 1:
 		config.Certificate = &certs[0]
-	default:
-		return nil, missing{"several certificates of a client"}
-	}
-	if len(certs) > 0 && c.failCertCallback {
-		return nil, missing{"-fail-cert-callback of a client"}
 	}
 	return config, nil
 }
@@ -259,6 +269,45 @@ func (c *connection) serverConfig() (*tlsapi.ServerConfig, error) {
 		}
 	}
 	return config, nil
+}
+
+// presentsCredentials reports whether certificates come from -new-x509-credential:
+// BoringSSL then ends the handshake when none suits.
+func (c *connection) presentsCredentials() bool {
+	return slices.ContainsFunc(c.credentials, func(cred credential) bool { return cred.psk == nil })
+}
+
+// chooseCertificate is the hook that chooses the first certificate that suits the
+// server, as BoringSSL does by itself.
+func (c *connection) chooseCertificate(certs []tls.Certificate) func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+	return func(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		if c.expectVerifyPrefs != nil && !slices.Equal(request.SignatureSchemes, c.expectVerifyPrefs) {
+			return nil, fmt.Errorf("the server asks for signature schemes %v, expected %v", request.SignatureSchemes, c.expectVerifyPrefs)
+		}
+		for _, cert := range certs {
+			// Only -must-match-issuer heeds the names of CAs.
+			asked := *request
+			if !slices.Contains(c.matchIssuers, cert.Leaf) {
+				asked.AcceptableCAs = nil
+			}
+			if asked.SupportsCertificate(&cert) != nil {
+				continue
+			}
+			if c.hookSchemesSettled {
+				cert.SupportedSignatureAlgorithms = nil
+			}
+			return &cert, nil
+		}
+		// BoringSSL ends the handshake then. So does a library that is given a
+		// certificate with which it cannot sign.
+		if c.presentsCredentials() && len(c.matchIssuers) == 0 {
+			return &certs[0], nil
+		}
+		if c.presentsCredentials() {
+			return nil, fmt.Errorf("no certificate suits the server: %w", tls.AlertError(alertHandshakeFailure))
+		}
+		return &tls.Certificate{}, nil
+	}
 }
 
 // trust is the pool of -trust-cert, nil without one.

@@ -2,10 +2,13 @@ package main
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/base64"
 	"fmt"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/cpu"
 
 	"github.com/polytls/polytls/tlsapi"
 )
@@ -27,8 +30,18 @@ type test struct {
 type connection struct {
 	server bool
 	async  bool
-	// schemesPerCertificate is set where the provider has no SignatureSchemes.
+	// schemesPerCertificate is set where a certificate can have its own signature
+	// schemes.
 	schemesPerCertificate bool
+	// hookSchemesSettled is set where that of GetClientCertificate cannot.
+	hookSchemesSettled bool
+	// matchIssuers are the leaves with -must-match-issuer.
+	matchIssuers []*x509.Certificate
+	// noTLSUnique is set where the library does not tell of it.
+	noTLSUnique bool
+	// partlyCompliant is set where the provider has a part of what a compliance
+	// policy says.
+	partlyCompliant bool
 
 	// certificate is what -cert-file and its companions say before the first
 	// -new-x509-credential; credentials are those after it, which come first.
@@ -98,6 +111,7 @@ type connection struct {
 	expectOCSP           []byte
 	expectSessionMiss    bool
 	expectNoSession      bool
+	expectTicketRenewal  bool
 	expectPeerCert       string
 	expectNoPeerCert     bool
 	expectSCTs           []byte
@@ -111,6 +125,7 @@ type credential struct {
 	ocspResponse      []byte
 	scts              []byte
 	psk               *tlsapi.PSK
+	mustMatchIssuer   bool
 }
 
 // last is what flags about a credential speak of.
@@ -132,16 +147,18 @@ func parse(args []string) (*test, error) {
 	for len(args) > 0 {
 		name := args[0]
 		args = args[1:]
-		// A flag of two processes' handshakes, which this program is not:
-		// "-on-shim" means this one.
-		if strings.HasPrefix(name, "-on-shim-") || strings.HasPrefix(name, "-on-handshaker-") {
-			return nil, missing{name}
-		}
 		into := []*connection{&t.initial, &t.resumed}
+		// Flags of two processes' handshakes: this end does without the handshaker,
+		// whose flags do not matter then.
+		if rest, ok := strings.CutPrefix(name, "-on-shim"); ok {
+			name = rest
+		} else if rest, ok := strings.CutPrefix(name, "-on-handshaker"); ok {
+			name, into = rest, nil
+		}
 		if rest, ok := strings.CutPrefix(name, "-on-initial"); ok {
-			name, into = rest, into[:1]
+			name, into = rest, into[:min(1, len(into))]
 		} else if rest, ok := strings.CutPrefix(name, "-on-resume"); ok {
-			name, into = rest, into[1:]
+			name, into = rest, into[min(1, len(into)):]
 		} else if strings.HasPrefix(name, "-on-retry") {
 			return nil, missing{"early data (" + name + ")"}
 		}
@@ -240,8 +257,10 @@ var switches = map[string]func(*connection){
 	"expect-no-hrr":                  func(c *connection) { c.expectNoHRR = true },
 	"expect-session-miss":            func(c *connection) { c.expectSessionMiss = true },
 	"expect-no-session":              func(c *connection) { c.expectNoSession = true },
+	"expect-ticket-renewal":          func(c *connection) { c.expectTicketRenewal = true },
 	"expect-no-peer-cert":            func(c *connection) { c.expectNoPeerCert = true },
 	"enable-signed-cert-timestamps":  func(c *connection) { c.enableSCTs = true },
+	"must-match-issuer":              func(c *connection) { c.last().mustMatchIssuer = true },
 	"new-x509-credential":            func(c *connection) { c.credentials = append(c.credentials, credential{}) },
 	"new-psk-credential": func(c *connection) {
 		c.credentials = append(c.credentials, credential{psk: &tlsapi.PSK{Kind: tlsapi.PSKImported}})
@@ -267,6 +286,10 @@ var switches = map[string]func(*connection){
 	"use-ticket-callback": func(*connection) {},
 	// For two processes.
 	"allow-hint-mismatch": func(*connection) {},
+	// What these allow, Polytls never does: a test that wants nothing else applies.
+	"false-start":                    func(*connection) {},
+	"allow-false-start-without-alpn": func(*connection) {},
+	"jdk11-workaround":               func(*connection) {},
 	// Every Write is whole.
 	"partial-write": func(*connection) {},
 }
@@ -309,10 +332,11 @@ var options = map[string]func(*connection, string) error{
 		return decode(&p.Identity, v)
 	},
 	"psk-importer-context": func(c *connection, v string) error {
-		if v != "" {
-			return missing{"a context for an imported PSK"}
+		p := c.last().psk
+		if p == nil {
+			return missing{"-psk-importer-context without a credential"}
 		}
-		return nil
+		return decode(&p.Context, v)
 	},
 	"signed-cert-timestamps":        func(c *connection, v string) error { return decode(&c.last().scts, v) },
 	"shim-initial-write":            func(c *connection, v string) error { c.initialWrite = v; return nil },
@@ -337,9 +361,22 @@ var options = map[string]func(*connection, string) error{
 		c.expectAdvertisedALPN, err = protocols(v)
 		return err
 	},
+	// The messages in the order in which a callback sees them: the runner sees
+	// them, too.
+	"expect-msg-callback": func(*connection, string) error { return nil },
+	// Which of the two depends on the processor.
+	"expect-cipher-aes":    func(c *connection, v string) error { return expectCipherOn(c, v, cpu.X86.HasAES || cpu.ARM64.HasAES) },
+	"expect-cipher-no-aes": func(c *connection, v string) error { return expectCipherOn(c, v, !cpu.X86.HasAES && !cpu.ARM64.HasAES) },
 	// The runner compares the certificate that it was sent with the one that it
 	// expects; tlsapi does not tell which of its own a connection has used.
 	"expect-selected-credential": func(*connection, string) error { return nil },
+}
+
+func expectCipherOn(c *connection, text string, here bool) error {
+	if !here {
+		return nil
+	}
+	return number(&c.expectCipher, text)
 }
 
 func number[T ~int | ~uint16](into *T, text string) error {

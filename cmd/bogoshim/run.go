@@ -14,11 +14,11 @@ import (
 
 // run makes the connections of a test one after the other.
 func (t *test) run(provider tlsapi.Provider) error {
-	for _, f := range provider.Features() {
-		if (f.Feature == tlsapi.ClientSignatureSchemes && !t.server || f.Feature == tlsapi.ServerSignatureSchemes && t.server) &&
-			f.Support == tlsapi.Unsupported {
-			t.initial.schemesPerCertificate, t.resumed.schemesPerCertificate = true, true
-		}
+	for _, c := range []*connection{&t.initial, &t.resumed} {
+		c.schemesPerCertificate = provider.Name() != "s2n"
+		c.hookSchemesSettled = provider.Name() == "openssl"
+		c.partlyCompliant = provider.Name() == "std"
+		c.noTLSUnique = provider.Name() == "s2n"
 	}
 	sessions := &countingCache{SessionCache: tlsapi.NewLRUSessionCache(0)}
 	for i := range t.resumeCount + 1 {
@@ -54,7 +54,7 @@ func (t *test) connect(provider tlsapi.Provider, c *connection, resumption bool,
 	// Closed by the connection once there is one; a second Close is harmless.
 	defer transport.Close()
 	if c.async {
-		transport = byteAtATime{transport}
+		transport = newByteAtATime(transport)
 	}
 
 	var conn tlsapi.Conn
@@ -81,6 +81,9 @@ func (t *test) connect(provider tlsapi.Provider, c *connection, resumption bool,
 
 	if err := c.exchange(conn, func() error { return c.check(t, conn, resumption) }); err != nil {
 		return err
+	}
+	if c.expectTicketRenewal && resumption && sessions.stored.Load() == 0 {
+		return errors.New("no session was stored, expected a renewed one")
 	}
 	if c.expectNoSession && sessions.stored.Load() > 0 {
 		return errors.New("a session was stored")
@@ -133,8 +136,11 @@ func (c *connection) exchange(conn tlsapi.Conn, check func() error) error {
 	}
 	if c.tlsUnique {
 		unique := conn.ConnectionState().TLSUnique
-		if unique == nil {
+		if unique == nil && c.noTLSUnique {
 			return missing{"tls-unique"}
+		}
+		if unique == nil {
+			return errors.New("there is no tls-unique")
 		}
 		if _, err := conn.Write(unique); err != nil {
 			return err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"encoding/binary"
 	"net"
 	"time"
@@ -55,12 +56,18 @@ func settle(socket *net.TCPConn) {
 	}
 }
 
-// byteAtATime is a transport that gives one byte per Read.
-type byteAtATime struct{ net.Conn }
+// byteAtATime is a transport that gives one byte per Read. It reads more from the
+// socket at once: the tests that split records make thousands of them.
+type byteAtATime struct {
+	net.Conn
+	received *bufio.Reader
+}
+
+func newByteAtATime(conn net.Conn) byteAtATime { return byteAtATime{conn, bufio.NewReader(conn)} }
 
 func (b byteAtATime) Read(p []byte) (int, error) {
 	if len(p) > 1 {
 		p = p[:1]
 	}
-	return b.Conn.Read(p)
+	return b.received.Read(p)
 }

@@ -28,6 +28,7 @@ type settingsFlags struct {
 	noTickets           bool
 	psks, pskFiles      []string
 	pskKind             tlsapi.PSKKind
+	pskContext          string
 	crlFiles            []string
 	keyLogFile          string
 	keyLog              *os.File // once it is open
@@ -79,6 +80,7 @@ func (f *settingsFlags) register(cmd *cobra.Command) {
 	parsedVar(flags, &f.pskKind, "psk-kind", "kind", "external", parsePSKKind,
 		"kind of the pre-shared keys: external (RFC 8446), imported (RFC 9258) or tls12")
 	complete(cmd, "psk-kind", []string{"external", "imported", "tls12"})
+	flags.StringVar(&f.pskContext, "psk-context", "", "`context` of pre-shared keys of kind imported: both ends need the same")
 	flags.BoolVar(&f.noTickets, "no-tickets", false, "no session tickets, no resumption")
 	flags.StringVar(&f.keyLogFile, "key-log", "",
 		"append the TLS secrets to this `file` in NSS key log format, for debugging: it breaks the security of the connections")
@@ -94,6 +96,14 @@ func (f *settingsFlags) resolve(cmd *cobra.Command) (tlsapi.Settings, error) {
 	}
 	if len(settings.PSKs) == 0 && cmd.Flags().Changed("psk-kind") {
 		return settings, &usageError{optionErrorf("psk-kind", "it says nothing without --psk or --psk-file")}
+	}
+	if f.pskContext != "" {
+		if len(settings.PSKs) == 0 || f.pskKind != tlsapi.PSKImported {
+			return settings, &usageError{optionErrorf("psk-context", "only keys of --psk-kind imported have a context")}
+		}
+		for i := range settings.PSKs {
+			settings.PSKs[i].Context = []byte(f.pskContext)
+		}
 	}
 	if settings.RevocationLists, err = readRevocationLists(f.crlFiles); err != nil {
 		return settings, &optionError{"crl", err}

@@ -111,6 +111,7 @@ func TestContradictionsAreWrongUsage(t *testing.T) {
 		{connect("--ciphers", "TLS_AES_128_GCM_SHA256"), "--ciphers"},
 		{connect("--require-psk"), "--require-psk"},
 		{connect("--psk-kind", "tls12"), "--psk-kind"},
+		{connect("--psk-context", "backup"), "--psk-context"},
 		{connect("--key", f.clientKey), "--cert"},
 		{connect("--cert", f.client, "--cert", f.client), "one certificate"},
 		{connect("--second-key-share", "on", "--curves", "X25519"), "--second-key-share"},

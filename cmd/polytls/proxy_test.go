@@ -72,6 +72,7 @@ func TestEveryOptionOfTheProxyHasAFlagAndAKey(t *testing.T) {
 var notSettable = map[tlsapi.Feature]string{
 	tlsapi.ClientExternalSigner:   "a signer is a Go object",
 	tlsapi.ServerExternalSigner:   "a signer is a Go object",
+	tlsapi.ClientGetCertificate:   "a hook; files are reloaded",
 	tlsapi.ServerGetCertificate:   "a hook; files are reloaded",
 	tlsapi.ServerGetConfig:        "a hook; the configuration is reloaded",
 	tlsapi.ClientVerifyConnection: "a hook",

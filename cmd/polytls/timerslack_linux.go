@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"os/exec"
 	"runtime"
 	"slices"
 	"strings"
@@ -38,7 +39,7 @@ func setTimerSlack(args []string) {
 	}
 	// Not /proc/self/exe, which would become the process's name.
 	program, err := os.Executable()
-	if err != nil {
+	if err != nil || !names(os.Args[0], program) {
 		return
 	}
 	runtime.LockOSThread()
@@ -52,4 +53,20 @@ func setTimerSlack(args []string) {
 	_ = syscall.Exec(program, os.Args, append(os.Environ(), timerSlackSet+"=1"))
 	// Zero is what it was when the thread began.
 	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 0, 0, 0, 0)
+}
+
+// names reports whether a command is that of the program. The one that the system
+// knows is the loader where a program was started by it, with the program's path as
+// an argument that is gone: the loader would take the next for the program.
+func names(command, program string) bool {
+	path, err := exec.LookPath(command)
+	if err != nil {
+		return false
+	}
+	one, err := os.Stat(path)
+	if err != nil {
+		return false
+	}
+	two, err := os.Stat(program)
+	return err == nil && os.SameFile(one, two)
 }

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"debug/elf"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -59,4 +61,39 @@ func TestTimerSlackOfServers(t *testing.T) {
 			assert.Equal(t, fmt.Sprintln(c.want, nil, false, cmd.Process.Pid, strings.Fields(c.args), name[:min(15, len(name))]), string(output))
 		})
 	}
+}
+
+// interpreter returns the loader that a program asks for, empty for none.
+func interpreter(t *testing.T, program string) string {
+	file, err := elf.Open(program)
+	require.NoError(t, err)
+	defer file.Close()
+	for _, p := range file.Progs {
+		if p.Type == elf.PT_INTERP {
+			path, err := io.ReadAll(p.Open())
+			require.NoError(t, err)
+			return strings.TrimRight(string(path), "\x00")
+		}
+	}
+	return ""
+}
+
+// Bundles start programs by their loader, which the system takes for the program.
+func TestTimerSlackIsLeftAloneUnderALoader(t *testing.T) {
+	before, err := unix.PrctlRetInt(unix.PR_GET_TIMERSLACK, 0, 0, 0, 0)
+	require.NoError(t, err)
+	self, err := os.Executable()
+	require.NoError(t, err)
+	loader := interpreter(t, self)
+	if loader == "" {
+		t.Skip("the program is linked statically: it needs no loader")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), commandTime)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, loader, self, "serve")
+	cmd.Env = append(os.Environ(), showsTimerSlack+"=1")
+	output, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", output)
+	name := filepath.Base(loader)
+	assert.Equal(t, fmt.Sprintln(before, nil, false, cmd.Process.Pid, []string{"serve"}, name[:min(15, len(name))]), string(output))
 }

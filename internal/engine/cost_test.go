@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/polytls/polytls/openssl"
 	"github.com/polytls/polytls/tlsapi"
 	"github.com/polytls/polytls/tlstest"
 )
@@ -185,6 +186,32 @@ func TestSessionsWithoutCertificatesInside(t *testing.T) {
 				server.Close()
 			}
 		}
+	})
+}
+
+// The tag of BoringSSL's chain is that of the group of the key exchange in OpenSSL's
+// sessions. Without it OpenSSL copies every session of TLS 1.3 that it resumes.
+func TestSessionsKeepTheGroup(t *testing.T) {
+	eachProvider(t, func(t *testing.T, f *fixture) {
+		if f.provider.Name() != openssl.Provider.Name() {
+			t.Skip("the encoding is OpenSSL's")
+		}
+		cache := &recordedSessions{}
+		f.client.SessionCache = cache
+		f.client.Curves = []tlsapi.CurveID{tls.X25519}
+		one, two := loopback(t)
+		client, server := f.over(t, one, two)
+		go func() {
+			if server.Handshake() == nil {
+				server.Write([]byte{1})
+			}
+		}()
+		_, err := io.ReadFull(client, make([]byte, 1))
+		require.NoError(t, err)
+		require.Equal(t, tls.X25519, client.ConnectionState().CurveID)
+		client.Close()
+		server.Close()
+		assert.True(t, bytes.Contains(cache.Get(""), []byte{0xb3, 3, 2, 1, byte(tls.X25519)}))
 	})
 }
 

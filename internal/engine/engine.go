@@ -190,6 +190,8 @@ type Facts struct {
 	HelloRetry      bool
 	OCSPResponse    []byte
 	PSKIdentity     []byte
+	TLSUnique       []byte
+	Timestamps      [][]byte // SCTs
 	// Incomplete says that the library could not tell for want of memory: what
 	// is zero may not be absent.
 	Incomplete bool

@@ -74,6 +74,9 @@ func (c *Conn) connectionState(complete bool) tls.ConnectionState {
 		OCSPResponse:       f.OCSPResponse,
 		HelloRetryRequest:  f.HelloRetry || c.helloRetry,
 		PeerCertificates:   c.peerCertificates,
+
+		SignedCertificateTimestamps: f.Timestamps,
+		TLSUnique:                   f.TLSUnique,
 	}
 	//lint:ignore SA1019 HTTP/2 clients still look at it, and crypto/tls sets it always
 	state.NegotiatedProtocolIsMutual = true

@@ -18,11 +18,13 @@ const (
 	// AbilityVerdict is to stop the handshake for a hook's verdict before this
 	// end's last flight, and to refuse with an alert.
 	AbilityVerdict
+	// AbilityTimestamps is signed certificate timestamps beside a certificate.
+	AbilityTimestamps
 
 	// AllAbilities are those of the libraries that third_party/native.lock
 	// prefers. A provider that is not available says what it could do with
 	// one of these.
-	AllAbilities = AbilityVerdict<<1 - 1
+	AllAbilities = AbilityTimestamps<<1 - 1
 )
 
 // Has reports whether all of the bits are set.

@@ -33,7 +33,7 @@ func (m Matrix) Cells() []tlsapi.FeatureSupport {
 }
 
 // CertificateNote is about the fields of a tls.Certificate.
-const CertificateNote = "certificates with SignedCertificateTimestamps or SupportedSignatureAlgorithms are refused"
+const CertificateNote = "certificates with SignedCertificateTimestamps are refused"
 
 // Notes on policy presets: what a library's preset has less or otherwise than
 // tlsapi.LookupPolicy.
@@ -49,7 +49,7 @@ func LibsslMatrix() Matrix {
 	const (
 		stateMachine = "done by the state machine around the library"
 		noSessions   = "neither kept nor resumed by configurations with PSKs"
-		noTickets    = "a ticket is for one server name; none is issued or accepted by configurations that ask clients for certificates or have PSKs: their handshakes are always full"
+		noTickets    = "a ticket is for one server name; a client's chain is in it and verified again; none is issued or accepted by configurations with PSKs: their handshakes are always full"
 		named        = "only s2n has named policies; others take intermediate and modern"
 		cacheSize    = "the cache around the library; a place for each context, not for each configuration"
 		memory       = "a private key must be in memory: the library's handshake cannot wait for an external signer"
@@ -64,6 +64,7 @@ func LibsslMatrix() Matrix {
 		tlsapi.ServerALPNStrict, tlsapi.ServerCurves, tlsapi.ServerVersions, tlsapi.ServerCipherSuites,
 		tlsapi.ServerSignatureSchemes, tlsapi.ServerSessionTicketsOff, tlsapi.ServerKeyLog, tlsapi.ServerCloseWrite,
 		tlsapi.ServerExporter, tlsapi.ServerAlerts)
+	m.Set(tlsapi.Native, "the library waits for the hook; the alert for an error is always internal_error", tlsapi.ClientGetCertificate)
 	m.Set(tlsapi.Native, CertificateNote, tlsapi.ClientCertificate, tlsapi.ServerCertificates)
 	m.Set(tlsapi.Emulated, PresetNote, tlsapi.ClientPolicyPreset, tlsapi.ServerPolicyPreset)
 	m.Set(tlsapi.Emulated, stateMachine,

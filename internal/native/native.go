@@ -32,6 +32,9 @@ type Provider struct {
 	// NoCANames leaves the names of the accepted CAs out of a server's
 	// CertificateRequest, for libraries that cannot send them.
 	NoCANames bool
+	// NoClientTickets leaves servers that ask for certificates without tickets, for
+	// libraries that would resume without looking at the certificate again.
+	NoClientTickets bool
 	// MaxBlindingDelay is the library's own longest blinding delay: the meaning
 	// of zero in a configuration.
 	MaxBlindingDelay time.Duration
@@ -123,6 +126,9 @@ func (p *Provider) Client(transport net.Conn, config *tlsapi.ClientConfig) (tlsa
 	}
 	if config.Certificate != nil {
 		conn.signer = externalSigner(config.Certificate.PrivateKey)
+	}
+	if config.GetClientCertificate != nil {
+		conn.chooser = &certificateChooser{provider: p, config: config}
 	}
 	o := p.options(&config.Settings)
 	o.Client = true
@@ -448,10 +454,12 @@ func (c *contextBuilder) settings(s *tlsapi.Settings) {
 // psk adds a pre-shared key.
 func (c *contextBuilder) psk(p *tlsapi.PSK) {
 	// One allocation, so that wipe reaches every copy of the secret.
-	data := make([]byte, 0, 4+len(p.Identity)+len(p.Secret))
+	data := make([]byte, 0, 6+len(p.Identity)+len(p.Context)+len(p.Secret))
 	data = append(data, byte(p.Kind), byte(p.Hash))
 	data = binary.BigEndian.AppendUint16(data, uint16(len(p.Identity)))
-	data = append(append(data, p.Identity...), p.Secret...)
+	data = append(data, p.Identity...)
+	data = binary.BigEndian.AppendUint16(data, uint16(len(p.Context)))
+	data = append(append(data, p.Context...), p.Secret...)
 	c.instructions = append(c.instructions, instruction{option: optPSK, name: "PSKs", data: data, secret: true})
 }
 
@@ -519,10 +527,10 @@ func rawOf(certs []*x509.Certificate, raw func(*x509.Certificate) []byte) [][]by
 // context is made.
 func (c *contextBuilder) certificate(name string, cert *tls.Certificate) {
 	switch {
-	case len(cert.SignedCertificateTimestamps) > 0:
+	case len(cert.SignedCertificateTimestamps) > 0 && !c.provider.abilities.Has(AbilityTimestamps):
 		c.fail(tlsapi.UnsupportedError(c.provider.ProviderName, name, "SignedCertificateTimestamps are not sent beside a certificate; have them put into it"))
 		return
-	case cert.SupportedSignatureAlgorithms != nil:
+	case cert.SupportedSignatureAlgorithms != nil && c.provider.Policy != nil:
 		c.fail(tlsapi.UnsupportedError(c.provider.ProviderName, name, "SupportedSignatureAlgorithms cannot be set for one certificate; set SignatureSchemes"))
 		return
 	}
@@ -539,6 +547,16 @@ func (c *contextBuilder) certificate(name string, cert *tls.Certificate) {
 		data, err := keyAndChain(name, cert)
 		return [][]byte{data}, err
 	}})
+	if cert.SupportedSignatureAlgorithms != nil {
+		c.set(optCertificateSchemes, name, uint16s(cert.SupportedSignatureAlgorithms))
+	}
+	if len(cert.SignedCertificateTimestamps) > 0 {
+		list, err := timestampList(cert.SignedCertificateTimestamps)
+		if err != nil {
+			c.fail(tlsapi.ConfigError(name, "SignedCertificateTimestamps: %v", err))
+		}
+		c.set(optTimestamps, name, list)
+	}
 	if c.role == server && len(cert.OCSPStaple) > 0 {
 		c.set(optOCSPResponse, name, cert.OCSPStaple)
 	}
@@ -577,6 +595,20 @@ func (c *contextBuilder) wipe() {
 	}
 }
 
+// chain reads values, each behind its length.
+func chain(b []byte) [][]byte {
+	var chain [][]byte
+	for len(b) >= 4 {
+		size := binary.BigEndian.Uint32(b)
+		if uint64(size) > uint64(len(b)-4) {
+			return nil
+		}
+		chain = append(chain, b[4:4+size:4+size])
+		b = b[4+size:]
+	}
+	return chain
+}
+
 func uint16s[T ~uint16](values []T) []byte {
 	var b []byte
 	for _, v := range values {
@@ -608,6 +640,9 @@ const (
 	optOCSPResponse     = 19
 	optRevocationList   = 20
 
+	optCertificateSchemes = 21
+	optTimestamps         = 22
+
 	connServerName   = 1
 	connVerifyDNS    = 2
 	connVerifyIP     = 3
@@ -615,6 +650,14 @@ const (
 	connSession      = 5
 	connSignature    = 6
 	connAskVerdict   = 7
+
+	connAskCertificate    = 9
+	connChosenCertificate = 10
+
+	choiceFail = 0
+	choiceNone = 1
+	choiceSend = 2
+	choiceKeep = 3
 
 	verifyNone             = 0
 	verifyRequireAndVerify = 4

@@ -88,7 +88,8 @@ static struct polytls_result conn_query(uintptr_t l, uintptr_t c, int what, uint
 static size_t conn_facts(uintptr_t l, uintptr_t c, uint8_t *p, size_t n) {
   static const int all[] = {POLYTLS_GET_VERSION, POLYTLS_GET_CIPHER_SUITE, POLYTLS_GET_GROUP, POLYTLS_GET_ALPN,
     POLYTLS_GET_SERVER_NAME, POLYTLS_GET_PEER_CHAIN, POLYTLS_GET_VERIFIED_CHAIN, POLYTLS_GET_SIGNATURE_SCHEME,
-    POLYTLS_GET_RESUMED, POLYTLS_GET_HELLO_RETRY, POLYTLS_GET_OCSP_RESPONSE, POLYTLS_GET_PSK_IDENTITY};
+    POLYTLS_GET_RESUMED, POLYTLS_GET_HELLO_RETRY, POLYTLS_GET_OCSP_RESPONSE, POLYTLS_GET_PSK_IDENTITY,
+    POLYTLS_GET_TLS_UNIQUE, POLYTLS_GET_TIMESTAMPS};
   size_t used = 0;
   for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
     size_t room = used + 4 < n ? n - used - 4 : 0;
@@ -273,6 +274,12 @@ type conn struct {
 	// nil; signature is the one that the handshake waits for.
 	signer    crypto.Signer
 	signature *signature
+	// chooser chooses a client's certificate when the server asks for one, or is
+	// nil; choice is the one that the handshake waits for.
+	chooser *certificateChooser
+	chosen  *chosenCertificate
+	// wants is what the handshake waits for.
+	wants C.int32_t
 }
 
 // newConn makes a connection and applies its options.
@@ -316,14 +323,50 @@ func (n *conn) Handshake() engine.Result {
 			return result(res)
 		}
 	}
+	refused := n.takeChoice()
 	n.lendOutput(&recordBuffers)
-	res := result(C.conn_handshake(n.library.address(), n.address()))
+	res := C.conn_handshake(n.library.address(), n.address())
 	n.returnInput()
-	return res
+	if refused != nil {
+		return *refused
+	}
+	if n.wants = res.status; n.wants == C.POLYTLS_WANT_CERTIFICATE {
+		res.status = C.POLYTLS_WANT_SIGNATURE // the two are WantWork
+	}
+	return result(res)
 }
 
-// Work signs what the library wants signed.
+// takeChoice gives the library the certificate that was chosen. When it refuses
+// it the handshake fails, with this result and an alert that the next step makes.
+func (n *conn) takeChoice() *engine.Result {
+	chosen := n.chosen
+	if chosen == nil {
+		return nil
+	}
+	n.chosen = nil
+	if chosen.answer[0] != choiceKeep {
+		n.signer = chosen.signer
+	}
+	res := C.conn_set(n.library.address(), n.address(), connChosenCertificate, bytePointer(chosen.answer), C.size_t(len(chosen.answer)))
+	clear(chosen.answer)
+	if res.status == C.POLYTLS_OK {
+		return nil
+	}
+	refused := result(res)
+	return &refused
+}
+
+// Work signs what the library wants signed, or chooses the certificate that the
+// server asks for.
 func (n *conn) Work() func(stdcontext.Context, func(*engine.Options)) error {
+	if n.wants == C.POLYTLS_WANT_CERTIFICATE {
+		n.chosen = &chosenCertificate{answer: []byte{choiceFail}}
+		request := bytes.Clone(n.query(C.POLYTLS_GET_CERTIFICATE_REQUEST, nil))
+		chosen, chooser := n.chosen, n.chooser
+		return func(ctx stdcontext.Context, _ func(*engine.Options)) error {
+			return chooser.choose(ctx, request, chosen)
+		}
+	}
 	s := &signature{signer: n.signer, request: n.query(C.POLYTLS_GET_SIGNATURE_REQUEST, nil)}
 	n.signature = s
 	return func(stdcontext.Context, func(*engine.Options)) error { return s.make() }
@@ -507,6 +550,8 @@ func (n *conn) Facts() engine.Facts {
 		HelloRetry:      wireBool(next()),
 		OCSPResponse:    next(),
 		PSKIdentity:     next(),
+		TLSUnique:       next(),
+		Timestamps:      timestamps(next()),
 	}
 }
 
@@ -591,19 +636,6 @@ func wireUint16(b []byte) uint16 {
 
 func wireBool(b []byte) bool { return len(b) == 1 && b[0] != 0 }
 
-func chain(b []byte) [][]byte {
-	var chain [][]byte
-	for len(b) >= 4 {
-		size := binary.BigEndian.Uint32(b)
-		if uint64(size) > uint64(len(b)-4) {
-			return nil
-		}
-		chain = append(chain, b[4:4+size:4+size])
-		b = b[4+size:]
-	}
-	return chain
-}
-
 func result(r C.struct_polytls_result) engine.Result {
 	return engine.Result{
 		Status: engine.Status(r.status),
@@ -646,6 +678,15 @@ var (
 	_ = [1]struct{}{}[optTicketKey-C.POLYTLS_SET_TICKET_KEY]
 	_ = [1]struct{}{}[optOCSPResponse-C.POLYTLS_SET_OCSP_RESPONSE]
 	_ = [1]struct{}{}[optRevocationList-C.POLYTLS_SET_REVOCATION_LIST]
+	_ = [1]struct{}{}[optCertificateSchemes-C.POLYTLS_SET_CERTIFICATE_SCHEMES]
+	_ = [1]struct{}{}[optTimestamps-C.POLYTLS_SET_TIMESTAMPS]
+	_ = [1]struct{}{}[AbilityTimestamps-C.POLYTLS_ABILITY_TIMESTAMPS]
+	_ = [1]struct{}{}[connAskCertificate-C.POLYTLS_SET_ASK_CERTIFICATE]
+	_ = [1]struct{}{}[connChosenCertificate-C.POLYTLS_SET_CHOSEN_CERTIFICATE]
+	_ = [1]struct{}{}[choiceFail-C.POLYTLS_CHOICE_FAIL]
+	_ = [1]struct{}{}[choiceNone-C.POLYTLS_CHOICE_NONE]
+	_ = [1]struct{}{}[choiceSend-C.POLYTLS_CHOICE_SEND]
+	_ = [1]struct{}{}[choiceKeep-C.POLYTLS_CHOICE_KEEP]
 	_ = [1]struct{}{}[connSession-C.POLYTLS_SET_SESSION]
 	_ = [1]struct{}{}[connSignature-C.POLYTLS_SET_SIGNATURE]
 	_ = [1]struct{}{}[tlsapi.PSKExternal-C.POLYTLS_PSK_EXTERNAL]

@@ -36,7 +36,8 @@ func (*context) release()   {}
 // conn is never made.
 type conn struct {
 	engine.Engine
-	signer crypto.Signer
+	signer  crypto.Signer
+	chooser *certificateChooser
 }
 
 func (*context) newConn(connOptions) (*conn, error) { return nil, errNoCgo }

@@ -58,6 +58,9 @@ func (p *Provider) planClient(config *tlsapi.ClientConfig) (plan, error) {
 		var made plan
 		made.sni, made.options = clientNames(config)
 		made.options = p.askVerdict(made.options, config.VerifyConnection != nil || requireALPN(config))
+		if config.GetClientCertificate != nil {
+			made.options.add(connAskCertificate, []byte{1})
+		}
 		if resumes(config) {
 			made.sessionKey = config.SessionKey(p.ProviderName)
 		}

@@ -11,12 +11,12 @@ import (
 // in effect: where certificates or configurations are chosen for a connection,
 // the chosen ones are in it, and the keys are theirs alone.
 //
-// Nothing is resumed where clients are asked for certificates: the libraries do
-// not verify a resumed client again, and tickets of OpenSSL hold no chain that
-// could be. Nor with PSKs, which s2n and OpenSSL cannot have together with
+// Where clients are asked for certificates their chains are in the tickets and
+// verified again; a library that does not do that issues none. Nor is there one
+// with PSKs, which s2n and OpenSSL cannot have together with
 // tickets.
 func (c *contextBuilder) tickets(config *tlsapi.ServerConfig) {
-	if config.SessionTicketsDisabled || config.ClientAuth != tls.NoClientCert || len(config.PSKs) > 0 ||
+	if config.SessionTicketsDisabled || config.ClientAuth != tls.NoClientCert && c.provider.NoClientTickets || len(config.PSKs) > 0 ||
 		!c.provider.supports(tlsapi.ServerSessionTickets) {
 		return
 	}
