@@ -70,10 +70,10 @@ type Conn struct {
 	writeMu sync.Mutex
 
 	// deadlineMu serializes the deadline setters with Close, which uses the
-	// transport's deadlines to wake blocked calls. readDeadline is the last one,
-	// nil for none.
+	// transport's deadlines to wake blocked calls. readDeadline is that of Reads,
+	// in nanoseconds since the program began, zero for none.
 	deadlineMu   sync.Mutex
-	readDeadline atomic.Pointer[time.Time]
+	readDeadline atomic.Int64
 
 	mu     sync.Mutex
 	engine Engine
@@ -1082,7 +1082,7 @@ func (c *Conn) RemoteAddr() net.Addr { return c.transport.RemoteAddr() }
 // SetDeadline sets both deadlines.
 func (c *Conn) SetDeadline(t time.Time) error {
 	return c.setDeadline(func() error {
-		c.readDeadline.Store(&t)
+		c.readDeadline.Store(sinceBegin(t))
 		return c.transport.SetDeadline(t)
 	})
 }
@@ -1090,7 +1090,7 @@ func (c *Conn) SetDeadline(t time.Time) error {
 // SetReadDeadline sets the deadline of Reads.
 func (c *Conn) SetReadDeadline(t time.Time) error {
 	return c.setDeadline(func() error {
-		c.readDeadline.Store(&t)
+		c.readDeadline.Store(sinceBegin(t))
 		return c.transport.SetReadDeadline(t)
 	})
 }

@@ -50,8 +50,21 @@ func (c *Conn) sendForRead() error {
 			return err
 		case <-time.After(pause):
 		}
-		if at := c.readDeadline.Load(); at != nil && !at.IsZero() && !time.Now().Before(*at) {
+		if at := c.readDeadline.Load(); at != 0 && at <= sinceBegin(time.Now()) {
 			return TransportError(c.options.Provider, "read", os.ErrDeadlineExceeded)
 		}
 	}
+}
+
+var begin = time.Now()
+
+// sinceBegin returns zero for the zero time only.
+func sinceBegin(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	if since := t.Sub(begin); since != 0 {
+		return int64(since)
+	}
+	return 1
 }
