@@ -27,7 +27,7 @@ FAULTS := cd internal/faultinjection && $(GO) test -c -tags polytls_faults
 FAULTS_STRIDE ?= 1
 
 FUZZTIME ?= 60s
-FUZZ_TARGETS := FuzzServerFlight FuzzClientFlight FuzzAfterHandshake FuzzSession FuzzCertificates FuzzClientHello
+FUZZ_TARGETS ?= FuzzServerFlight FuzzClientFlight FuzzAfterHandshake FuzzSession FuzzCertificates FuzzClientHello FuzzOptions
 SOAK ?= 1
 
 BENCH_OUT ?= bin/bench
@@ -86,7 +86,7 @@ race-all: native test-tools ## Run all Go tests under the race detector
 .PHONY: asan
 asan: native ## Run the tests of C under AddressSanitizer and cgocheck2
 	$(ASAN) -short $(ASAN_PACKAGES)
-	$(ASAN) -run '^Fuzz' ./providers
+	POLYTLS_FUZZ_SEEDS=all $(ASAN) -run '^Fuzz' ./providers
 	$(FAULTS) -asan -o ../../bin/faults-asan.test
 	cd internal/faultinjection && $(REQUIRE) ../../bin/faults-asan.test -test.short
 
@@ -115,13 +115,21 @@ proxy-load: native ## Reload, restart, and kill backends of polytls proxy under 
 	cd cmd/polytls && POLYTLS_PROXY_REQUESTS=$(or $(POLYTLS_PROXY_REQUESTS),20000) $(REQUIRE) $(GO) test -count=1 -timeout 60m -run Load ./internal/proxy
 
 .PHONY: fuzz
-fuzz: native ## Fuzz every provider and the options (FUZZTIME=60s for each target)
-	for t in $(FUZZ_TARGETS); do POLYTLS_FUZZ_SEEDS=all $(GO) test ./providers -run '^$$' -fuzz "^$$t\$$" -fuzztime $(FUZZTIME) || exit 1; done
-	cd cmd/polytls && $(GO) test . -run '^$$' -fuzz '^FuzzOptions$$' -fuzztime $(FUZZTIME)
+fuzz: native ## Fuzz every provider and the options (FUZZTIME=60s or 1000000x for each target, FUZZ_TARGETS)
+	for t in $(FUZZ_TARGETS); do \
+		case $$t in FuzzOptions) package=cmd/polytls;; *) package=providers;; esac; \
+		(cd $$package && POLYTLS_FUZZ_SEEDS=all $(GO) test . -run '^$$' -fuzz "^$$t\$$" -fuzztime $(FUZZTIME)) || exit 1; \
+	done
 
 .PHONY: soak
-soak: native ## Hold, make and use many connections for long (SOAK=1 is the full size)
-	POLYTLS_SOAK=$(SOAK) $(GO) test ./internal/engine -run 'TestSoak|TestStorm|TestSilentPeers|TestPeersThatDie' -v -timeout 0
+soak: native ## Hold, make, attack, rotate and use many connections for long (SOAK=1 is the full size)
+	POLYTLS_SOAK=$(SOAK) $(REQUIRE) $(GO) test ./internal/engine -count=1 -run '^(TestStorm|TestPeersThatDie)$$' -v -timeout 0
+	POLYTLS_SOAK=$(SOAK) $(REQUIRE) $(GO) test ./providers -count=1 -run '^(TestSoak|TestRotation|TestAttackers|TestLateness)$$' -v -timeout 0
+
+.PHONY: storm
+storm: native ## Use shared connections with everything at once for long under the race detector and AddressSanitizer (SOAK=1 is a minute each)
+	POLYTLS_SOAK=$(SOAK) $(REQUIRE) $(GO) test -race ./internal/engine -count=1 -run '^TestStorm$$' -v -timeout 0
+	POLYTLS_SOAK=$(SOAK) $(ASAN) -count=1 -run '^TestStorm$$' -v ./internal/engine
 
 .PHONY: wire-faults
 wire-faults: native ## Fail transports and change flights at every byte of the handshake

@@ -26,6 +26,8 @@ func (s *suite) testFaults(t *testing.T) {
 	t.Run("one byte at a time", s.testByteByByte)
 	t.Run("transport fails", s.testFailingTransport)
 	t.Run("transport stalls", s.testStallingTransport)
+	t.Run("sockets", s.testSockets)
+	t.Run("floods", s.testFloods)
 	t.Run("changed flights", s.testChangedFlights)
 	t.Run("changed record types", s.testChangedRecordTypes)
 }
@@ -94,6 +96,8 @@ type faultyTransport struct {
 	err         error
 	// passing says that the transport works again after the fault.
 	passing bool
+	// sink, if not nil, takes what is written from then on, and blocks.
+	sink *Transport
 }
 
 func (f *faultyTransport) Read(p []byte) (int, error) {
@@ -122,7 +126,11 @@ func (f *faultyTransport) Write(p []byte) (int, error) {
 	}
 	n, err := f.Conn.Write(p[:f.write])
 	f.write -= n
-	if err == nil {
+	switch {
+	case err != nil:
+	case f.sink != nil:
+		_, err = f.sink.Write(p[n:])
+	default:
 		err = f.err
 	}
 	return n, err
@@ -154,6 +162,10 @@ func (s *suite) testFailingTransport(t *testing.T) {
 		whole.mustHandshake(t)
 		totals := map[string]int{"read": len(whole.peerWire.Written()), "write": len(whole.connWire.Written())}
 		step := sampled(211)
+		// A handshake that cannot send waits a moment for the peer's alert: many
+		// at once.
+		var all sync.WaitGroup
+		places := make(chan struct{}, 32)
 		for i, fault := range faults {
 			for direction, total := range totals {
 				for n := i * step / len(faults); n < total; n += step {
@@ -164,27 +176,41 @@ func (s *suite) testFailingTransport(t *testing.T) {
 						f.write = n
 					}
 					when := fmt.Sprintf("%s after %d of %d bytes to %s", fault.name, n, total, direction)
-					d, end := s.pairOver(t, r, version, f)
-					err, _ := d.handshakes()
-					if err == nil {
-						// The handshake was shorter, or over before the fault.
-						end()
-						continue
-					}
-					s.requireKind(t, err, fault.kind)
-					require.ErrorIs(t, err, fault.err, when)
-					require.NotErrorIs(t, err, io.EOF, when)
-					end()
-					require.True(t, isClosed(d.connWire.Closed()), "the transport stays open: %s", when)
+					places <- struct{}{}
+					all.Go(func() {
+						defer func() { <-places }()
+						s.failingTransport(t, r, version, f, fault.kind, when)
+					})
 				}
 			}
 		}
+		all.Wait()
 	})
 }
 
+func (s *suite) failingTransport(t *testing.T, r role, version uint16, f *faultyTransport, kind tlsapi.Kind, when string) {
+	d, end := s.pairOver(t, r, version, f)
+	if d == nil {
+		return
+	}
+	err, _ := d.handshakes()
+	end()
+	if err == nil {
+		// The handshake was shorter, or over before the fault.
+		return
+	}
+	var e *tlsapi.Error
+	if assert.ErrorAs(t, err, &e, when) {
+		assert.Equal(t, kind, e.Kind, "%s: %v", when, err)
+	}
+	assert.ErrorIs(t, err, f.err, when)
+	assert.NotErrorIs(t, err, io.EOF, when)
+	assert.True(t, isClosed(d.connWire.Closed()), "the transport stays open: %s", when)
+}
+
 // pairOver makes the two ends over a transport that f stands before on the
-// provider's side; end closes them.
-func (s *suite) pairOver(t *testing.T, r role, version uint16, f *faultyTransport) (d *duo, end func()) {
+// provider's side; end closes them. They are nil when the test has failed.
+func (s *suite) pairOver(t *testing.T, r role, version uint16, f *faultyTransport, change ...func(*tlsapi.Settings)) (d *duo, end func()) {
 	t.Helper()
 	clientWire, serverWire, stop := newShortWire()
 	d = &duo{session: &session{clientWire: clientWire, serverWire: serverWire}, connWire: clientWire, peerWire: serverWire}
@@ -192,8 +218,11 @@ func (s *suite) pairOver(t *testing.T, r role, version uint16, f *faultyTranspor
 		d.connWire, d.peerWire = serverWire, clientWire
 	}
 	f.Conn = d.connWire
-	conn, err := s.make(r, f)
-	require.NoError(t, err)
+	conn, err := s.make(r, f, change...)
+	if !assert.NoError(t, err) {
+		stop()
+		return nil, nil
+	}
 	d.conn = conn
 	if r == client {
 		d.peer = tls.Server(d.peerWire, s.referenceServer(only(version)))
@@ -207,44 +236,6 @@ func (s *suite) pairOver(t *testing.T, r role, version uint16, f *faultyTranspor
 		d.peer.Close()
 		stop()
 	}
-}
-
-// testStallingTransport lets the peer's bytes stop in the middle of the
-// handshake: the deadline ends it.
-func (s *suite) testStallingTransport(t *testing.T) {
-	eachRoleAndVersion(t, func(t *testing.T, r role, version uint16) {
-		whole := s.unconnected(t, r, version)
-		whole.mustHandshake(t)
-		total := len(whole.peerWire.Written())
-		step := sampled(331)
-		var all sync.WaitGroup
-		places := make(chan struct{}, 32)
-		for n := 0; n < total; n += step {
-			places <- struct{}{}
-			all.Go(func() {
-				defer func() { <-places }()
-				d, end := s.pairOver(t, r, version, &faultyTransport{read: -1, write: -1})
-				defer end()
-				d.peerWire.Hold()
-				d.peerWire.Release(n)
-				go func() { _ = d.peer.Handshake() }()
-				if !assert.NoError(t, d.conn.SetDeadline(time.Now().Add(30*time.Millisecond))) {
-					return
-				}
-				err := d.conn.Handshake()
-				if err == nil {
-					return // what is held are tickets, or the handshake was shorter
-				}
-				var e *tlsapi.Error
-				if assert.ErrorAs(t, err, &e) {
-					assert.Equal(t, tlsapi.KindTimeout, e.Kind, "stalled after %d of %d bytes: %v", n, total, err)
-				}
-				assert.NoError(t, d.conn.Close())
-				assert.True(t, isClosed(d.connWire.Closed()))
-			})
-		}
-		all.Wait()
-	})
 }
 
 // mangler changes one byte of what is written through it.
@@ -318,16 +309,22 @@ func (s *suite) changedFlight(t *testing.T, r role, version uint16, sent bool, a
 	} else {
 		m.Conn, peerEnd = peerWire, m
 	}
-	conn, err := s.make(r, connEnd)
+	var ours, theirs keyLog
+	conn, err := s.make(r, connEnd, func(c *tlsapi.Settings) {
+		if s.supported(r.feature("key-log")) {
+			c.KeyLogWriter = &ours
+		}
+	})
 	if !assert.NoError(t, err) {
 		return
 	}
 	defer conn.Close()
+	logging := func(c *tls.Config) { c.KeyLogWriter = &theirs }
 	var peer *tls.Conn
 	if r == client {
-		peer = tls.Server(peerEnd, s.referenceServer(only(version)))
+		peer = tls.Server(peerEnd, s.referenceServer(only(version), logging))
 	} else {
-		peer = tls.Client(peerEnd, s.referenceClient(only(version)))
+		peer = tls.Client(peerEnd, s.referenceClient(only(version), logging))
 	}
 	defer peer.Close()
 	// A changed length makes both ends wait for more.
@@ -352,22 +349,29 @@ func (s *suite) changedFlight(t *testing.T, r role, version uint16, sent bool, a
 		}
 		return
 	}
-	if peerErr != nil || !s.supported(r.feature("exporter")) {
+	if peerErr != nil {
+		return
+	}
+	if s.supported(r.feature("key-log")) {
+		// Every secret of the connection depends on the transcript.
+		assert.ElementsMatch(t, theirs.known(), ours.known(), "two transcripts: %s", when)
+	}
+	if !s.supported(r.feature("exporter")) {
 		return
 	}
 	// A byte behind the handshake's last may be of a ticket.
 	state := peer.ConnectionState()
-	theirs, err := state.ExportKeyingMaterial("EXPERIMENTAL polytls", nil, 32)
+	want, err := state.ExportKeyingMaterial("EXPERIMENTAL polytls", nil, 32)
 	if err != nil {
 		return // the peer has seen the wrong byte since
 	}
-	ours, err := conn.ExportKeyingMaterial("EXPERIMENTAL polytls", nil, 32)
+	got, err := conn.ExportKeyingMaterial("EXPERIMENTAL polytls", nil, 32)
 	var e *tlsapi.Error
 	if errors.As(err, &e) && e.Kind != tlsapi.KindInternal {
 		return
 	}
 	assert.NoError(t, err, when)
-	assert.Equal(t, theirs, ours, "two transcripts: %s", when)
+	assert.Equal(t, want, got, "two transcripts: %s", when)
 	assert.Equal(t, state.CipherSuite, conn.ConnectionState().CipherSuite, when)
 }
 

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/polytls/polytls/internal/records"
 	"github.com/polytls/polytls/tlsapi"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -67,16 +68,16 @@ func (s *suite) updateKeys(t *testing.T, r role, chunk int) {
 	})
 	group.Go(func() {
 		for i, part := range toConn {
-			out := peers.record(RecordApplicationData, part)
+			out := peers.Record(RecordApplicationData, part)
 			if i%2 == 0 {
-				out = append(out, peers.keyUpdateRequest()...)
+				out = append(out, peers.KeyUpdate(true)...)
 			}
 			if _, err := d.peerWire.Write(out); !assert.NoError(t, err) {
 				return
 			}
 		}
 	})
-	updates, received := own.receive(t, d.peerWire, len(allToPeer))
+	updates, received := receiveRecords(t, own, d.peerWire, len(allToPeer))
 	if t.Failed() {
 		d.peerWire.Close()
 	}
@@ -86,9 +87,9 @@ func (s *suite) updateKeys(t *testing.T, r role, chunk int) {
 	assert.LessOrEqual(t, updates, len(toConn)/2)
 }
 
-// receive reads records from the other end until it has had so much data, and
+// receiveRecords reads records from the other end until it has had so much data, and
 // counts the key updates before it.
-func (w *recordWriter) receive(t *testing.T, wire io.Reader, size int) (updates int, data []byte) {
+func receiveRecords(t *testing.T, w *records.Keys, wire io.Reader, size int) (updates int, data []byte) {
 	t.Helper()
 	for len(data) < size {
 		header := make([]byte, 5)
@@ -101,15 +102,15 @@ func (w *recordWriter) receive(t *testing.T, wire io.Reader, size int) (updates 
 		if !assert.NoError(t, err) {
 			return updates, data
 		}
-		kind, content, err := w.open(record)
+		kind, content, err := w.Open(record.Type, record.Payload)
 		switch {
 		case !assert.NoError(t, err, "after %d key updates", updates):
 			return updates, data
 		case kind == RecordApplicationData:
 			data = append(data, content...)
-		case kind == RecordHandshake && bytes.Equal(content, []byte{messageKeyUpdate, 0, 0, 1, 0}):
+		case kind == RecordHandshake && bytes.Equal(content, []byte{records.MessageKeyUpdate, 0, 0, 1, 0}):
 			updates++
-			w.update()
+			w.Update()
 		default:
 			assert.Fail(t, "an unexpected record", "type %d: %x", kind, content)
 			return updates, data

@@ -31,7 +31,9 @@ type verificationCase struct {
 }
 
 func (s *suite) testVerification(t *testing.T) {
-	for _, c := range append(s.verificationCases(t), s.forgedCertificates(t)...) {
+	cases := append(s.verificationCases(t), s.forgedCertificates(t)...)
+	requireManyRefusals(t, cases)
+	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			eachVersion(t, func(t *testing.T, version uint16) { s.verify(t, version, c) })
@@ -41,6 +43,23 @@ func (s *suite) testVerification(t *testing.T) {
 	t.Run("names refused before anything is sent", s.testRefusedNames)
 	t.Run("server name indication", s.testServerNameIndication)
 	t.Run("a failed handshake stays failed", s.testFailureIsFinal)
+}
+
+// requireManyRefusals keeps the list from shrinking unseen: most of what there is
+// to know of a verification is what it refuses.
+func requireManyRefusals(t *testing.T, cases []verificationCase) {
+	t.Helper()
+	refused, kinds := 0, make(map[tlsapi.Kind]bool)
+	for _, c := range cases {
+		if c.kind != 0 || len(c.kinds) > 0 {
+			refused++
+			kinds[c.kind] = true
+		}
+	}
+	require.GreaterOrEqual(t, refused, 90)
+	for _, kind := range []tlsapi.Kind{tlsapi.KindHostname, tlsapi.KindUntrusted, tlsapi.KindExpired, tlsapi.KindNotYetValid, tlsapi.KindSelfSigned, tlsapi.KindKeyUsage} {
+		require.True(t, kinds[kind], "no certificate is refused with %v alone", kind)
+	}
 }
 
 func (s *suite) verify(t *testing.T, version uint16, c verificationCase) {

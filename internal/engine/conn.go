@@ -70,8 +70,10 @@ type Conn struct {
 	writeMu sync.Mutex
 
 	// deadlineMu serializes the deadline setters with Close, which uses the
-	// transport's deadlines to wake blocked calls.
-	deadlineMu sync.Mutex
+	// transport's deadlines to wake blocked calls. readDeadline is that of Reads,
+	// in nanoseconds since the program began, zero for none.
+	deadlineMu   sync.Mutex
+	readDeadline atomic.Int64
 
 	mu     sync.Mutex
 	engine Engine
@@ -243,7 +245,14 @@ func (c *Conn) runHandshake(ctx context.Context) error {
 	interrupted := make(chan bool, 1)
 	stop := context.AfterFunc(limited, func() { interrupted <- c.abort() })
 	err := c.handshake(limited)
-	if !stop() && <-interrupted {
+	var interruption bool
+	if !stop() {
+		interruption = <-interrupted
+	} else if limited.Err() != nil && errors.Is(err, limited.cause()) {
+		// The handshake has seen the end of the context before AfterFunc.
+		interruption = c.abort()
+	}
+	if interruption {
 		return ContextError(c.options.Provider, limited.cause())
 	}
 	return err
@@ -322,7 +331,7 @@ func (c *Conn) handshake(ctx *limitedContext) error {
 		if res.Status == OK && c.onlyTicketsLeft() {
 			// The peer may have stopped reading: for it the handshake is over.
 			c.sendLater()
-		} else if err := c.send(true); err != nil {
+		} else if err := c.send(); err != nil {
 			// A peer that has refused us may have closed its end before our
 			// flight was out; its alert says more than the failed write.
 			var e *tlsapi.Error
@@ -578,7 +587,7 @@ func (c *Conn) read(p []byte) (int, error) {
 		c.putSessions(sessions)
 		switch {
 		case res.Status == WantOutput:
-			if err := c.send(false); err != nil {
+			if err := c.sendForRead(); err != nil {
 				return 0, err
 			}
 		case output:
@@ -698,11 +707,11 @@ func (c *Conn) endSending() {
 }
 
 // send sends all output of the engine. A write deadline that passes before that
-// is fatal for the writing half where it is the caller's.
-func (c *Conn) send(deadline bool) error {
+// is fatal for the writing half.
+func (c *Conn) send() error {
 	c.mu.Lock()
 	c.beginSending()
-	err := c.sendAll(deadline)
+	err := c.sendAll(true)
 	c.mu.Unlock()
 	return err
 }
@@ -1072,12 +1081,18 @@ func (c *Conn) RemoteAddr() net.Addr { return c.transport.RemoteAddr() }
 
 // SetDeadline sets both deadlines.
 func (c *Conn) SetDeadline(t time.Time) error {
-	return c.setDeadline(func() error { return c.transport.SetDeadline(t) })
+	return c.setDeadline(func() error {
+		c.readDeadline.Store(sinceBegin(t))
+		return c.transport.SetDeadline(t)
+	})
 }
 
 // SetReadDeadline sets the deadline of Reads.
 func (c *Conn) SetReadDeadline(t time.Time) error {
-	return c.setDeadline(func() error { return c.transport.SetReadDeadline(t) })
+	return c.setDeadline(func() error {
+		c.readDeadline.Store(sinceBegin(t))
+		return c.transport.SetReadDeadline(t)
+	})
 }
 
 // SetWriteDeadline sets the deadline of Writes.

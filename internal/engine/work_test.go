@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -107,4 +108,52 @@ func TestConnectionWhileHookBlocks(t *testing.T) {
 		close(release)
 		client.Close()
 	})
+}
+
+// A handshake that waits for a place among others may learn of its context's end
+// before anybody else does: the transport is closed all the same.
+func TestContextThatTheHandshakeSeesFirst(t *testing.T) {
+	eachProvider(t, func(t *testing.T, f *fixture) {
+		for range 4 {
+			var all sync.WaitGroup
+			for i := range 150 {
+				all.Go(func() {
+					wire, serverWire := tlstest.Pipe()
+					client, server := f.over(t, wire, serverWire)
+					defer client.Close()
+					defer server.Close()
+					go func() { _ = client.Handshake() }()
+					ctx := &slowContext{context.Background(), make(chan struct{})}
+					time.AfterFunc(time.Duration(i)*100*time.Microsecond, func() { close(ctx.done) })
+					if err := server.HandshakeContext(ctx); !errors.Is(err, context.Canceled) {
+						return // it was done before
+					}
+					select {
+					case <-serverWire.Closed():
+					case <-time.After(5 * time.Second):
+						t.Error("the transport stays open")
+					}
+				})
+			}
+			all.Wait()
+		}
+	})
+}
+
+// slowContext is a context whose end everybody learns from Done alone: the
+// package context needs a goroutine for it.
+type slowContext struct {
+	context.Context
+	done chan struct{}
+}
+
+func (c *slowContext) Done() <-chan struct{} { return c.done }
+
+func (c *slowContext) Err() error {
+	select {
+	case <-c.done:
+		return context.Canceled
+	default:
+		return nil
+	}
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/polytls/polytls/boringssl"
+	"github.com/polytls/polytls/internal/uptime"
 	"github.com/polytls/polytls/openssl"
 	"github.com/polytls/polytls/s2n"
 	"github.com/polytls/polytls/tlsapi"
@@ -145,15 +146,14 @@ func scenarios() []scenario {
 }
 
 type fixtures struct {
-	provider             tlsapi.Provider
-	ca, other            *tlstest.Authority
-	cert, rsaCert        tls.Certificate
-	clientCert           tls.Certificate
-	scenario             scenario
-	clientSide           tlsapi.ClientConfig
-	serverSide           tlsapi.ServerConfig
-	sessions             tlsapi.SessionCache
-	clientErr, serverErr error
+	provider      tlsapi.Provider
+	ca, other     *tlstest.Authority
+	cert, rsaCert tls.Certificate
+	clientCert    tls.Certificate
+	scenario      scenario
+	clientSide    tlsapi.ClientConfig
+	serverSide    tlsapi.ServerConfig
+	sessions      tlsapi.SessionCache
 }
 
 func newFixtures(t *testing.T, p tlsapi.Provider, s scenario) *fixtures {
@@ -410,7 +410,8 @@ func TestChild(t *testing.T) {
 	}
 	for point := from; point <= total; point += stride {
 		say(report{Point: point})
-		watchdog := time.AfterFunc(30*time.Second, func() {
+		var watchdog uptime.Timer
+		watchdog.Start(30*time.Second, func() {
 			stacks := make([]byte, 1<<20)
 			say(report{Point: point, Wrong: "hung", Failed: FailedStack()})
 			fmt.Fprintf(os.Stderr, "hung at %d:\n%s", point, stacks[:runtime.Stack(stacks, true)])

@@ -33,6 +33,7 @@ var libraryFaults = []libraryFault{
 	{provider: "s2n", crashes: true, in: "X509_STORE_add_cert", after: "s2n_x509_trust_store_add_pem", program: "s2n_trust_store.c"},
 	{provider: "s2n", in: "s2n_connection_new", after: "s2n_connection_new", program: "s2n_connection.c"},
 	{provider: "s2n", in: "s2n_cert_chain_and_key_load", after: "s2n_cert_chain_and_key_load", program: "s2n_certificate.c"},
+	{provider: "s2n", in: "s2n_asn1der_to_public_key_and_type", after: "s2n_client_cert_recv", program: "s2n_client_certificate.c"},
 	{provider: "s2n", in: "s2n_encrypt_session_ticket", after: "s2n_encrypt_session_ticket", program: "s2n_ticket.c"},
 }
 

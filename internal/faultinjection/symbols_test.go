@@ -71,7 +71,7 @@ func symbols(stack []uintptr) string {
 // and its generators of random numbers.
 func keptByThread(stack []uintptr) bool {
 	return within(stack, "ERR_set_debug", "ERR_vset_error", "ERR_set_error", "ERR_new", "ossl_err_get_state_int", "ossl_init_thread_start",
-		"ERR_put_error", "ERR_add_error_vdata", "ERR_set_mark", "rand_new_drbg")
+		"ERR_put_error", "ERR_add_error_vdata", "ERR_set_mark", "rand_new_drbg", "s2n_ensure_initialized_drbgs")
 }
 
 // within reports whether one of the functions is on a stack.
