@@ -161,15 +161,7 @@ func TestSessionsWithoutCertificatesInside(t *testing.T) {
 			f.client.RootCAs, f.client.SessionCache = tlstest.Pool(ca), cache
 			f.server.Certificates = []tls.Certificate{chain}
 			for i := range 3 {
-				one, two := loopback(t)
-				client, server := f.over(t, one, two)
-				go func() {
-					if server.Handshake() == nil {
-						server.Write([]byte{1})
-					}
-				}()
-				_, err := io.ReadFull(client, make([]byte, 1))
-				require.NoError(t, err)
+				client, server := afterServersByte(t, &f)
 				state := client.ConnectionState()
 				assert.Equal(t, i > 0, state.DidResume)
 				require.Len(t, state.PeerCertificates, 2)
@@ -189,6 +181,22 @@ func TestSessionsWithoutCertificatesInside(t *testing.T) {
 	})
 }
 
+// afterServersByte returns connections over TCP of which the client has read a byte,
+// and with it the tickets that come before.
+func afterServersByte(t *testing.T, f *fixture) (client, server tlsapi.Conn) {
+	t.Helper()
+	one, two := loopback(t)
+	client, server = f.over(t, one, two)
+	go func() {
+		if server.Handshake() == nil {
+			server.Write([]byte{1})
+		}
+	}()
+	_, err := io.ReadFull(client, make([]byte, 1))
+	require.NoError(t, err)
+	return client, server
+}
+
 // The tag of BoringSSL's chain is that of the group of the key exchange in OpenSSL's
 // sessions. Without it OpenSSL copies every session of TLS 1.3 that it resumes.
 func TestSessionsKeepTheGroup(t *testing.T) {
@@ -199,15 +207,7 @@ func TestSessionsKeepTheGroup(t *testing.T) {
 		cache := &recordedSessions{}
 		f.client.SessionCache = cache
 		f.client.Curves = []tlsapi.CurveID{tls.X25519}
-		one, two := loopback(t)
-		client, server := f.over(t, one, two)
-		go func() {
-			if server.Handshake() == nil {
-				server.Write([]byte{1})
-			}
-		}()
-		_, err := io.ReadFull(client, make([]byte, 1))
-		require.NoError(t, err)
+		client, server := afterServersByte(t, f)
 		require.Equal(t, tls.X25519, client.ConnectionState().CurveID)
 		client.Close()
 		server.Close()
