@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/polytls/polytls/internal/blinding"
+	"github.com/polytls/polytls/internal/uptime"
 	"github.com/polytls/polytls/tlsapi"
 )
 
@@ -109,7 +110,7 @@ type Conn struct {
 	plain plaintext
 	// lateOutput is not nil while a server's tickets wait for other output to
 	// leave with, or for their time.
-	lateOutput *time.Timer
+	lateOutput *uptime.Timer
 	// heard is set when the peer's data has been read.
 	heard bool
 	// writing is set while a part of what a Write was given is not encrypted.
@@ -812,8 +813,9 @@ func (c *Conn) sendAtOnce() bool {
 	return false
 }
 
-// lateOutputDelay is how long tickets wait for other output. Every Write takes
-// them along, every Read that waits and Close send them before.
+// lateOutputDelay is how long tickets wait for other output, and up to twice as
+// long. Every Write takes them along, every Read that waits and Close send them
+// before.
 const lateOutputDelay = 5 * time.Millisecond
 
 // sendLater lets output that nobody waits for leave with the next.
@@ -823,7 +825,8 @@ func (c *Conn) sendLater() {
 	if c.closed {
 		return
 	}
-	c.lateOutput = time.AfterFunc(lateOutputDelay, func() {
+	c.lateOutput = &uptime.Timer{}
+	c.lateOutput.Start(lateOutputDelay, func() {
 		if c.enter("write") != nil {
 			return
 		}
