@@ -67,8 +67,8 @@ type Engine interface {
 	// SetSession offers a session of TakeSessions, before the first step; false
 	// when the library cannot use it, and the connection goes on without.
 	SetSession(session []byte) bool
-	// TakeSessions returns a client's new sessions, in the library's own form.
-	// The caller wipes them.
+	// TakeSessions lends a client's new sessions, in the library's own form, until
+	// the next step, and takes them out of the engine. The caller wipes them.
 	TakeSessions() [][]byte
 	// Facts returns what is known of the connection so far.
 	Facts() Facts

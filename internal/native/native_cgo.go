@@ -501,22 +501,20 @@ func (n *conn) SetSession(session []byte) bool {
 	return res.status == C.POLYTLS_OK
 }
 
-// TakeSessions returns the new sessions and wipes the library's copy.
+// TakeSessions lends the library's copy of the new sessions, which the caller wipes.
 func (n *conn) TakeSessions() [][]byte {
 	if n.c.sessions_end == 0 {
 		return nil
 	}
-	b := unsafe.Slice((*byte)(n.c.sessions), int(n.c.sessions_end))
 	var sessions [][]byte
-	for rest := b; len(rest) >= 4; {
+	for rest := unsafe.Slice((*byte)(n.c.sessions), int(n.c.sessions_end)); len(rest) >= 4; {
 		size := binary.BigEndian.Uint32(rest)
 		if uint64(size) > uint64(len(rest)-4) {
 			break
 		}
-		sessions = append(sessions, bytes.Clone(rest[4:4+size]))
+		sessions = append(sessions, rest[4:4+size:4+size])
 		rest = rest[4+size:]
 	}
-	clear(b)
 	n.c.sessions_end = 0
 	return sessions
 }
