@@ -816,7 +816,7 @@ func (c *Conn) sendAtOnce() bool {
 // lateOutputDelay is how long tickets wait for other output, and up to twice as
 // long. Every Write takes them along, every Read that waits and Close send them
 // before.
-const lateOutputDelay = 5 * time.Millisecond
+const lateOutputDelay = 20 * time.Millisecond
 
 // sendLater lets output that nobody waits for leave with the next.
 func (c *Conn) sendLater() {

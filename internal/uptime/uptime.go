@@ -8,12 +8,9 @@ import (
 	"time"
 )
 
-const (
-	// tick is how often the running timers are looked at.
-	tick = 5 * time.Millisecond
-	// longestTick is what counts at most of the time between two looks.
-	longestTick = 20 * time.Millisecond
-)
+// tick is how often the running timers are looked at, and what counts at most of
+// the time between two looks.
+const tick = 20 * time.Millisecond
 
 // clock looks at all running timers together. A timer of the runtime for each
 // would wake another thread each time that it is the first to end: connections that
@@ -97,7 +94,7 @@ func look() {
 	clock.mu.Lock()
 	defer clock.mu.Unlock()
 	now := time.Now()
-	clock.ran += min(now.Sub(clock.seen), longestTick)
+	clock.ran += min(now.Sub(clock.seen), tick)
 	clock.seen = now
 	if clock.first == nil {
 		clock.ticking = false
