@@ -2682,10 +2682,9 @@ static struct polytls_result export_keys(struct connection *conn, uint8_t *buf, 
 #endif
 }
 
-static struct polytls_result query(struct polytls_conn *base, int what, uint8_t *buf, size_t len) {
+static struct polytls_result answer_query(struct polytls_conn *base, int what, uint8_t *buf, size_t len) {
   struct connection *conn = (struct connection *)base;
   struct answer a = {buf, len};
-  begin_step(conn, 0, 0);
   /* Before that s2n tells what it hopes for. */
   int negotiated = conn->done || conn->verification == ACCEPTED;
   switch (what) {
@@ -2742,6 +2741,11 @@ static struct polytls_result query(struct polytls_conn *base, int what, uint8_t 
     default:
       return conn_error(conn, POLYTLS_FAIL_INTERNAL, "unknown query");
   }
+}
+
+static struct polytls_result query(struct polytls_conn *base, int what, uint8_t *buf, size_t len) {
+  begin_step((struct connection *)base, 0, 0);
+  return what == POLYTLS_GET_FACTS ? polytls_answer_facts(answer_query, base, buf, len) : answer_query(base, what, buf, len);
 }
 
 #ifdef HAVE_S2N_TLS_EXPORTER

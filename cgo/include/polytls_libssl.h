@@ -3580,11 +3580,10 @@ static struct polytls_result libssl_timestamps(struct libssl_conn *conn, uint8_t
 #endif
 }
 
-/* Writes the answer to buf; nothing of the connection changes hands. */
-static struct polytls_result libssl_query(struct polytls_conn *head, int what, uint8_t *buf, size_t len) {
+/* Answers one query, as part of libssl_query. */
+static struct polytls_result libssl_answer_query(struct polytls_conn *head, int what, uint8_t *buf, size_t len) {
   struct libssl_conn *conn = (struct libssl_conn *)head;
   struct polytls_result result;
-  libssl_clear_errors();
   switch (what) {
     case POLYTLS_GET_VERSION:
     case POLYTLS_GET_CIPHER_SUITE:
@@ -3648,6 +3647,14 @@ static struct polytls_result libssl_query(struct polytls_conn *head, int what, u
       result = libssl_fail(conn->head.error_text, POLYTLS_FAIL_CONFIG, 0, "unknown query %d", what);
       break;
   }
+  return result;
+}
+
+/* Writes the answer to buf; nothing of the connection changes hands. */
+static struct polytls_result libssl_query(struct polytls_conn *head, int what, uint8_t *buf, size_t len) {
+  libssl_clear_errors();
+  struct polytls_result result = what == POLYTLS_GET_FACTS ? polytls_answer_facts(libssl_answer_query, head, buf, len)
+                                                           : libssl_answer_query(head, what, buf, len);
   libssl_clear_errors();
   return result;
 }
