@@ -1,6 +1,7 @@
 package uptime
 
 import (
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,4 +36,18 @@ func TestStop(t *testing.T) {
 
 	new(Timer).Start(0, func() { close(called) })
 	<-called
+}
+
+func TestEventually(t *testing.T) {
+	asked := 0
+	assert.True(t, Eventually(time.Hour, func() bool { asked++; return asked == 3 }))
+	assert.Equal(t, 3, asked)
+
+	begin := time.Now()
+	assert.False(t, Eventually(3*tick, func() bool { return false }))
+	assert.GreaterOrEqual(t, time.Since(begin), 3*tick)
+
+	var over atomic.Bool
+	time.AfterFunc(2*tick, func() { over.Store(true) })
+	assert.True(t, Eventually(time.Hour, over.Load))
 }
