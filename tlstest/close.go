@@ -165,7 +165,8 @@ func (s *suite) testCloseStalled(t *testing.T) {
 
 // testCloseTowardsWriter closes towards a peer that does not read before its own
 // Write is done, which waits for the end that closes to read: the close_notify
-// arrives all the same.
+// arrives all the same, unless the machine takes longer for all of that than the 5 s
+// that a close has.
 func (s *suite) testCloseTowardsWriter(t *testing.T) {
 	eachRoleAndVersion(t, func(t *testing.T, r role, version uint16) {
 		for _, reading := range []bool{false, true} {
@@ -195,12 +196,17 @@ func (s *suite) testCloseTowardsWriter(t *testing.T) {
 				_, _ = d.peer.Write(make([]byte, 256<<10))
 			}()
 			require.True(t, uptime.Eventually(promptly, func() bool { return len(d.peerWire.Written()) > before }))
+			begin := time.Now()
 			assert.NoError(t, within(t, "Close", d.conn.Close))
 			if reading {
 				require.ErrorIs(t, result(t, "the Read", read), net.ErrClosed)
 			}
 			<-wrote
 			_, err := d.peer.Read(make([]byte, 1))
+			if took := time.Since(begin); err == io.ErrUnexpectedEOF && took > 5*time.Second {
+				t.Logf("with a Read under way: %v: the peer took %v", reading, took)
+				continue
+			}
 			require.Equal(t, io.EOF, err, "with a Read under way: %v", reading)
 		}
 	})

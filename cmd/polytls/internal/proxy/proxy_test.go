@@ -699,16 +699,16 @@ func TestTimeouts(t *testing.T) {
 	t.Run("a body is no limit for the response", func(t *testing.T) {
 		slow := httpBackend(t, func(w http.ResponseWriter, r *http.Request) {
 			_, _ = io.Copy(io.Discard, r.Body)
-			time.Sleep(3 * short)
+			time.Sleep(longerThanAStall)
 			mirror(w, r)
 		})
 		s := newSite(t, standard(t), HTTP, slow)
-		s.listener.StallTimeout = short
+		s.listener.StallTimeout = stall
 		address := s.start(t)
-		for _, http2 := range []bool{false, true} {
+		bothVersions(func(http2 bool) {
 			resp, _ := do(t, s.client(t, http2), "POST", "https://"+address, "body")
 			assert.Equal(t, http.StatusOK, resp.StatusCode)
-		}
+		})
 	})
 	t.Run("response", func(t *testing.T) {
 		s := newSite(t, standard(t), HTTP, silent)
