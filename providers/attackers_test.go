@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/polytls/polytls/internal/leftover"
 	"github.com/polytls/polytls/internal/records"
 	"github.com/polytls/polytls/tlsapi"
 	"github.com/polytls/polytls/tlstest"
@@ -182,7 +183,7 @@ func hugeHello(c net.Conn) (sent int) {
 // TestAttackers lets good clients connect while attackers do what they can: all
 // of them are served, and how much slower than without attackers is reported.
 func TestAttackers(t *testing.T) {
-	noLeaks(t)
+	leftover.Check(t)
 	count := max(20, int(soakScale(t)*1000))
 	if testing.Short() {
 		count = 5

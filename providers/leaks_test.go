@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/polytls/polytls/internal/leftover"
 	"github.com/polytls/polytls/internal/nativememory"
 	"github.com/polytls/polytls/providers"
 	"github.com/polytls/polytls/tlsapi"
@@ -65,7 +66,7 @@ func TestLeaks(t *testing.T) {
 // findLeaks compares what there is after a tenth of the connections, at least
 // 400, with what there is at the end.
 func findLeaks(t *testing.T, p tlsapi.Provider) {
-	noLeaks(t)
+	leftover.Check(t)
 	count := fromEnvironment(t, leakVariable, 1000)
 	f := newFaulty(t, p)
 	begin := min(max(400, count/10), count/2)

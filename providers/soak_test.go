@@ -21,6 +21,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/polytls/polytls/internal/leftover"
 	"github.com/polytls/polytls/internal/nativememory"
 	"github.com/polytls/polytls/tlsapi"
 )
@@ -63,7 +64,7 @@ type soak struct {
 }
 
 func newSoak(t *testing.T, p tlsapi.Provider) *soak {
-	noLeaks(t)
+	leftover.Check(t)
 	s := &soak{T: t, size: soakScale(t), provider: p}
 	var server *tlsapi.ServerConfig
 	s.client, server = pairConfigs(t)

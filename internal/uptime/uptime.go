@@ -5,6 +5,7 @@ package uptime
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -136,4 +137,20 @@ func Receive[T any](from <-chan T, limit time.Duration) (got T, ok bool) {
 	default:
 		return got, false
 	}
+}
+
+// Eventually asks again and again whether a condition is true, and returns whether
+// it was within the limit.
+func Eventually(limit time.Duration, condition func() bool) bool {
+	var over atomic.Bool
+	var timer Timer
+	timer.Start(limit, func() { over.Store(true) })
+	defer timer.Stop()
+	for !over.Load() {
+		if condition() {
+			return true
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return condition()
 }

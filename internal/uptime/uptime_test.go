@@ -1,6 +1,7 @@
 package uptime
 
 import (
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -87,4 +88,18 @@ func TestTimersShareOne(t *testing.T) {
 	assert.Same(t, &last, clock.first, "what was stopped is not held")
 	assert.Same(t, &last, last.after)
 	clock.mu.Unlock()
+}
+
+func TestEventually(t *testing.T) {
+	asked := 0
+	assert.True(t, Eventually(time.Hour, func() bool { asked++; return asked == 3 }))
+	assert.Equal(t, 3, asked)
+
+	begin := time.Now()
+	assert.False(t, Eventually(3*tick, func() bool { return false }))
+	assert.GreaterOrEqual(t, time.Since(begin), 3*tick)
+
+	var over atomic.Bool
+	time.AfterFunc(2*tick, func() { over.Store(true) })
+	assert.True(t, Eventually(time.Hour, over.Load))
 }
