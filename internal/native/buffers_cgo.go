@@ -65,7 +65,9 @@ func (p *bufferPool) get() buffer {
 		return buffer{b, p.size}
 	}
 	p.mu.Unlock()
+	steps.enter()
 	b := (*C.uint8_t)(C.polytls_buffer_new(p.size))
+	steps.leave()
 	if b == nil {
 		return buffer{}
 	}
@@ -109,7 +111,7 @@ func (p *bufferPool) collected() {
 	}
 	p.mu.Unlock()
 	for _, b := range unused {
-		C.free(unsafe.Pointer(b))
+		free(b)
 	}
 }
 
@@ -123,5 +125,13 @@ func giveBack(b buffer) {
 	case b.cap == recordBuffers.size && recordBuffers.put(b.p):
 		return
 	}
-	C.free(unsafe.Pointer(b.p))
+	free(b.p)
+}
+
+// free gives memory back, in its turn: the C library may give it back to the
+// system, which takes long.
+func free(p *C.uint8_t) {
+	steps.enter()
+	C.free(unsafe.Pointer(p))
+	steps.leave()
 }
