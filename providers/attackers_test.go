@@ -76,11 +76,11 @@ func (x *target) stop() {
 	x.served.Wait()
 }
 
-// good makes good connections one after the other and returns how long each has
-// taken.
-func (x *target) good(count int) []time.Duration {
-	times := make([]time.Duration, 0, count)
-	for range count {
+// good makes good connections one after the other, at least so many and for so
+// long, and returns how long each has taken.
+func (x *target) good(count int, length time.Duration) []time.Duration {
+	var times []time.Duration
+	for end := time.Now().Add(length); len(times) < count || time.Now().Before(end); {
 		begin := time.Now()
 		c, err := net.Dial("tcp", x.listener.Addr().String())
 		require.NoError(x.t, err)
@@ -215,13 +215,14 @@ func TestAttackers(t *testing.T) {
 	eachNamed(t, "", func(t *testing.T, p tlsapi.Provider) {
 		x := newTarget(t, p)
 		defer x.stop()
-		x.good(20)
-		idle := x.good(count)
+		length := time.Duration(soakScale(t) * float64(5*time.Second))
+		x.good(20, 0)
+		idle := x.good(count, length)
 		t.Logf("%s: good connections without attackers: median %v, p99 %v", p.Name(), microseconds(idle, 50), microseconds(idle, 99))
 		for _, a := range attacks {
-			t.Run(a.name, func(t *testing.T) { x.attacked(t, a.name, 0, idle) })
+			t.Run(a.name, func(t *testing.T) { x.attacked(t, a.name, 0, idle, length) })
 		}
-		t.Run(halfOpenPeers, func(t *testing.T) { x.attacked(t, halfOpenPeers, halfOpen, idle) })
+		t.Run(halfOpenPeers, func(t *testing.T) { x.attacked(t, halfOpenPeers, halfOpen, idle, length) })
 	})
 }
 
@@ -232,14 +233,15 @@ func microseconds(times []time.Duration, percent int) time.Duration {
 	return percentile(times, percent).Round(10 * time.Microsecond)
 }
 
-// attacked makes as many good connections as were made without attackers.
-func (x *target) attacked(t *testing.T, name string, halfOpen int, idle []time.Duration) {
+// attacked makes good connections beside an attack, for as long as they were made
+// without, and at least half as many.
+func (x *target) attacked(t *testing.T, name string, halfOpen int, idle []time.Duration, length time.Duration) {
 	before, threads := resident(t), threadsOf(t)
 	process := exec.Command(os.Args[0], "-test.run=^TestAttackers$", "-test.v", "-test.timeout=0")
 	process.Env = append(os.Environ(), fmt.Sprintf("%s=%s,%s,%d", attackOf, name, x.listener.Addr(), halfOpen))
 	process.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	var output bytes.Buffer
-	process.Stderr = &output
+	var output strings.Builder
+	process.Stderr = os.Stderr
 	stop, err := process.StdinPipe()
 	require.NoError(t, err)
 	said, err := process.StdoutPipe()
@@ -260,7 +262,7 @@ func (x *target) attacked(t *testing.T, name string, halfOpen int, idle []time.D
 	for lines.Scan() && lines.Text() != attackBegun {
 		output.WriteString(lines.Text() + "\n")
 	}
-	busy := x.good(len(idle))
+	busy := x.good(len(idle)/2, length)
 	grown := resident(t) - before
 	busyThreads := threadsOf(t)
 	ended()
@@ -332,6 +334,9 @@ func (x *attackers) again(once func(*attackers, net.Conn)) {
 	fmt.Printf("%s%d\n", attacksMade, rounds.Load())
 }
 
+// slowByte is how long a half-open peer takes for the next byte.
+const slowByte = 250 * time.Millisecond
+
 // silentPeers holds connections open that say nothing but a ClientHello that never
 // ends, byte by byte.
 func (x *attackers) silentPeers(count int) {
@@ -345,14 +350,18 @@ func (x *attackers) silentPeers(count int) {
 	fmt.Println(attackBegun)
 	hello := append([]byte{22, 3, 1, 0x3f, 0xff, 1, 0, 0x3f, 0xfb, 3, 3}, make([]byte, 3000)...)
 	sent := 0
-	for i := 0; !x.stopped.Load(); i++ {
+	for round := 0; !x.stopped.Load(); {
+		begin := time.Now()
 		for _, p := range peers {
-			if i < len(hello) && !x.stopped.Load() {
-				_, _ = p.Write(hello[i : i+1])
+			if round < len(hello) && !x.stopped.Load() {
+				_, _ = p.Write(hello[round : round+1])
 				sent++
 			}
 		}
-		time.Sleep(time.Millisecond)
+		round++
+		for !x.stopped.Load() && time.Since(begin) < slowByte {
+			time.Sleep(time.Millisecond)
+		}
 	}
 	fmt.Printf("%s%d bytes of %d peers as\n", attacksMade, sent, count)
 }

@@ -388,7 +388,8 @@ func (s *soak) compare(who string, base, after account, grown int) {
 func inParallel(count int, f func(i int) error) error {
 	var all sync.WaitGroup
 	var next atomic.Int64
-	failed := make(chan error, 8)
+	// Few enough that their own calls of the system make few threads.
+	failed := make(chan error, max(4, 2*runtime.GOMAXPROCS(0)))
 	for range cap(failed) {
 		all.Go(func() {
 			for i := next.Add(1) - 1; i < int64(count); i = next.Add(1) - 1 {

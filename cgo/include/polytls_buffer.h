@@ -70,7 +70,7 @@ static inline ptrdiff_t polytls_conn_out_append(struct polytls_conn *conn, const
 
 /* The most records without data in one step: some of them, as key updates, cost
  * much, and others wait meanwhile. */
-#define POLYTLS_STEP_IDLE_RECORDS 64
+#define POLYTLS_STEP_IDLE_RECORDS 16
 
 /* Begins and ends a step of read, for in_take. */
 static inline void polytls_conn_begin_read(struct polytls_conn *conn) {
