@@ -32,12 +32,7 @@ const (
 // TestThreadMemory counts the native memory that stays for each thread that has
 // run handshakes. What a soak may leave behind rests on that.
 func TestThreadMemory(t *testing.T) {
-	if instrumented {
-		t.Skip("memory is not what it would be")
-	}
-	if _, ok := nativememory.Allocated(); !ok {
-		t.Skip("nobody counts native memory here")
-	}
+	needsNativeMemory(t)
 	eachNamed(t, "", func(t *testing.T, p tlsapi.Provider) {
 		if os.Getenv(threadMemoryOf) == p.Name() {
 			countThreadMemory(t, p)
