@@ -29,6 +29,9 @@ FAULTS_STRIDE ?= 1
 FUZZTIME ?= 60s
 FUZZ_TARGETS ?= FuzzServerFlight FuzzClientFlight FuzzAfterHandshake FuzzSession FuzzCertificates FuzzClientHello FuzzOptions
 SOAK ?= 1
+# The subtests of the providers asked for.
+space := $(subst ,, )
+SOAKED = /($(subst $(space),|,$(strip $(PROVIDERS))))$$
 
 BENCH_OUT ?= bin/bench
 BENCH_FLAGS ?=
@@ -130,9 +133,9 @@ fuzz: native ## Fuzz every provider and the options (FUZZTIME=60s or 1000000x fo
 	done
 
 .PHONY: soak
-soak: native ## Hold, make, attack, rotate and use many connections for long (SOAK=1 is the full size)
-	POLYTLS_SOAK=$(SOAK) $(REQUIRE) $(GO) test ./internal/engine -count=1 -run '^(TestStorm|TestPeersThatDie)$$' -v -timeout 0
-	POLYTLS_SOAK=$(SOAK) $(REQUIRE) $(GO) test ./providers -count=1 -run '^(TestSoak|TestRotation|TestAttackers|TestLateness)$$' -v -timeout 0
+soak: native ## Hold, make, attack, rotate and use many connections for long (SOAK=1 is the full size, PROVIDERS="openssl std")
+	POLYTLS_SOAK=$(SOAK) $(REQUIRE) $(GO) test ./internal/engine -count=1 -run '^(TestStorm|TestPeersThatDie)$$$(SOAKED)' -v -timeout 0
+	POLYTLS_SOAK=$(SOAK) $(REQUIRE) $(GO) test ./providers -count=1 -run '^(TestSoak|TestRotation|TestAttackers|TestLateness)$$$(SOAKED)' -v -timeout 0
 
 .PHONY: storm
 storm: native ## Use shared connections with everything at once for long under the race detector and AddressSanitizer (SOAK=1 is a minute each)

@@ -1277,7 +1277,7 @@ static size_t permitted_input(struct connection *conn, const uint8_t *bytes, siz
 static int on_receive(void *io, uint8_t *buf, uint32_t len) {
   struct connection *conn = io;
   size_t n = 0;
-  if (conn->may_read && !conn->wrong_record) {
+  if (conn->may_read && !conn->wrong_record && !polytls_conn_pauses(&conn->base)) {
     size_t waiting = conn->base.in_end - conn->base.in_start;
     size_t most = len < INT32_MAX ? len : INT32_MAX;
     n = permitted_input(conn, conn->base.in + conn->base.in_start, waiting < most ? waiting : most);
@@ -2434,6 +2434,7 @@ static struct polytls_result conn_read(struct polytls_conn *base, uint8_t *buf, 
    * that to block, it would take the record for a new one when called again.
    * The answers are shorter than what they answer. */
   begin_data_step(conn, 1);
+  polytls_conn_begin_read(&conn->base);
   size_t n = 0;
   while (n < len) {
     s2n_blocked_status blocked = S2N_NOT_BLOCKED;
@@ -2472,6 +2473,7 @@ static struct polytls_result conn_read(struct polytls_conn *base, uint8_t *buf, 
     (void)fail_data_step(conn, "read");
     break;
   }
+  polytls_conn_end_read(&conn->base);
   if (n > 0 || len == 0) {
     return step_result(conn, POLYTLS_OK, n);
   }

@@ -3209,6 +3209,7 @@ static struct polytls_result libssl_read(struct polytls_conn *head, uint8_t *buf
   size_t n = 0;
   libssl_clear_stale_errors();
   conn->reading = 1;
+  polytls_conn_begin_read(&conn->head);
   while (n < len) {
     /* Asking the library when it has nothing costs more than this look. */
     if (conn->head.in_start == conn->head.in_end && !conn->flush_first && SSL_pending(conn->ssl) == 0) {
@@ -3250,6 +3251,7 @@ static struct polytls_result libssl_read(struct polytls_conn *head, uint8_t *buf
     break;
   }
   conn->reading = 0;
+  polytls_conn_end_read(&conn->head);
   if (n > 0 || len == 0) {
     return libssl_input_result(conn, POLYTLS_OK, n);
   }

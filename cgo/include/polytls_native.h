@@ -150,10 +150,12 @@ struct polytls_conn {
   size_t out_cap;
   size_t out_limit;
   /* Records that were taken since the last one with data, see
-   * polytls_conn_in_take: counted when idle_limit is not 0. header_seen and
-   * record_left say where in a record the library is. */
+   * polytls_conn_in_take: counted when idle_limit is not 0. A step of read stops
+   * at idle_pause of them, when that is not 0. header_seen and record_left say
+   * where in a record the library is. */
   uint32_t idle_limit;
   uint32_t idle_records;
+  uint32_t idle_pause;
   uint16_t record_left;
   uint8_t header_seen;
   int32_t verify_code;         /* enum polytls_verify_code */
@@ -424,7 +426,9 @@ struct polytls_library {
   struct polytls_result (*handshake)(struct polytls_conn *conn);
   /* Decrypts into buf until it is full or input runs out; OK with n > 0 when
    * anything was decrypted (a failure or close behind it is reported by the
-   * next call), otherwise WANT_INPUT, CLOSED or FAILED. */
+   * next call), otherwise WANT_INPUT, CLOSED or FAILED. WANT_INPUT with
+   * POLYTLS_FLAG_PENDING is the end of a step that has taken many records
+   * without data: the input goes on in the next step. */
   struct polytls_result (*read)(struct polytls_conn *conn, uint8_t *buf, size_t len);
   /* Encrypts whole records while `out` has room; n may be less than len: the
    * rest is for the next call. WANT_OUTPUT with n == 0 when there is no room

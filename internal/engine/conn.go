@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -547,7 +548,8 @@ func (c *Conn) read(p []byte) (int, error) {
 		var sessions [][]byte
 		if readable := c.readable.Load(); readable || received {
 			res = c.decrypt(p)
-			if more := res.Status != WantInput && (res.Status != OK || res.Flags&FlagPending != 0); more != readable {
+			pending := res.Flags&FlagPending != 0
+			if more := pending || res.Status != WantInput && res.Status != OK; more != readable {
 				c.readable.Store(more)
 			}
 			if res.Status == Failed {
@@ -601,6 +603,11 @@ func (c *Conn) read(p []byte) (int, error) {
 			c.sendAlert()
 			return 0, err
 		case WantInput:
+			if res.Flags&FlagPending != 0 {
+				// A peer that sends much without data: others first.
+				runtime.Gosched()
+				break
+			}
 			if err := c.receive("read"); err != nil {
 				return 0, err
 			}

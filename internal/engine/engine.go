@@ -34,7 +34,8 @@ type Engine interface {
 	Verdict(alert uint8) Result
 	// Read decrypts into p: OK with N > 0, WantInput, WantOutput, Closed or
 	// Failed. After WantInput, and after OK without FlagPending, it is called
-	// again when there is more input, or when another step has failed.
+	// again when there is more input, or when another step has failed. WantInput
+	// with FlagPending asks for another step: a peer sends much without data.
 	Read(p []byte) Result
 	// Write encrypts the first N bytes of p: OK, WantOutput or Failed.
 	Write(p []byte) Result

@@ -257,7 +257,9 @@ type conn struct {
 // newConn makes a connection and applies its options.
 func (ctx *context) newConn(options connOptions) (*conn, error) {
 	var c *C.struct_polytls_conn
+	steps.enter()
 	res := C.conn_make(ctx.library.address(), C.uintptr_t(uintptr(unsafe.Pointer(ctx.c))), outputLimit, bytePointer(options), C.size_t(len(options)), &c)
+	steps.leave()
 	if res.status != C.POLYTLS_OK {
 		text := "creating the connection"
 		if c != nil {
@@ -284,7 +286,9 @@ type left struct {
 }
 
 func (l left) free() {
+	steps.enter()
 	C.conn_free(l.library.address(), address(l.c), l.spare.p)
+	steps.leave()
 	forgotten.Add()
 }
 
@@ -297,7 +301,9 @@ func (n *conn) Handshake() engine.Result {
 	}
 	refused := n.takeChoice()
 	n.lendOutput(&recordBuffers)
+	steps.enter()
 	res := C.conn_handshake(n.library.address(), n.address())
+	steps.leave()
 	n.returnInput()
 	if refused != nil {
 		return *refused
@@ -350,19 +356,27 @@ func (n *conn) Verdict(alert uint8) engine.Result {
 }
 
 func (n *conn) Read(p []byte) engine.Result {
-	res := result(C.conn_read(n.library.address(), n.address(), bytePointer(p), C.size_t(len(p))))
+	steps.enter()
+	res := C.conn_read(n.library.address(), n.address(), bytePointer(p), C.size_t(len(p)))
+	steps.leave()
 	n.returnInput()
-	return res
+	return result(res)
 }
 
 func (n *conn) Write(p []byte) engine.Result {
 	n.lendOutput(&batchBuffers)
-	return result(C.conn_write(n.library.address(), n.address(), bytePointer(p), C.size_t(len(p))))
+	steps.enter()
+	res := C.conn_write(n.library.address(), n.address(), bytePointer(p), C.size_t(len(p)))
+	steps.leave()
+	return result(res)
 }
 
 func (n *conn) CloseNotify() engine.Result {
 	n.lendOutput(&recordBuffers)
-	return result(C.conn_close_notify(n.library.address(), n.address()))
+	steps.enter()
+	res := C.conn_close_notify(n.library.address(), n.address())
+	steps.leave()
+	return result(res)
 }
 
 // InputSpace lends the free end of the input buffer.
@@ -469,7 +483,9 @@ func (n *conn) TakeKeyLog() []byte {
 
 // SetSession offers a session; false when the library cannot use it.
 func (n *conn) SetSession(session []byte) bool {
+	steps.enter()
 	res := C.conn_set(n.library.address(), n.address(), connSession, bytePointer(session), C.size_t(len(session)))
+	steps.leave()
 	return res.status == C.POLYTLS_OK
 }
 
@@ -533,7 +549,9 @@ func (n *conn) facts() (answers []byte, ok bool) {
 	pooled := factsBuffers.Get().(*[8192]byte)
 	defer factsBuffers.Put(pooled)
 	for buf := pooled[:]; ; {
+		steps.enter()
 		res := C.conn_query(n.library.address(), n.address(), C.POLYTLS_GET_FACTS, bytePointer(buf), C.size_t(len(buf)))
+		steps.leave()
 		if res.status != C.POLYTLS_OK {
 			return nil, false
 		}
@@ -577,7 +595,9 @@ func (n *conn) Free() {
 		giveBack(b)
 	}
 	c.in, c.out = nil, nil
+	steps.enter()
 	C.conn_free(n.library.address(), address(c), nil)
+	steps.leave()
 	n.c, n.spare = nil, nil
 }
 
