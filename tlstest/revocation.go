@@ -108,6 +108,8 @@ func (p *revocationParties) cases(t *testing.T) []revocationCase {
 		{"expired, with the leaf revoked", p.leaf, roots, list(goodRoot, expiredRevoking), tlsapi.KindRevocationUnknown},
 		{"signed by an impostor", p.leaf, roots, list(current(p.impostor), goodIntermediate), tlsapi.KindRevocationUnknown},
 		{"revoked by an impostor", p.leaf, roots, list(goodRoot, current(p.impostor, p.intermediate.Certificate), goodIntermediate), 0},
+		{"revoked by an impostor since", p.leaf, roots, list(goodRoot,
+			p.impostor.RevocationList(t, now.Add(-time.Minute), never, p.intermediate.Certificate), goodIntermediate), 0},
 		{"signature changed", p.leaf, roots, list(goodRoot, p.withBadSignature(t)), tlsapi.KindRevocationUnknown},
 		{"the newest counts", p.leaf, roots, list(goodRoot, newer, older), tlsapi.KindRevoked},
 		{"leaf revoked, root's list missing", p.leaf, roots, list(revokedLeaf), tlsapi.KindRevoked},
