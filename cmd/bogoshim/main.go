@@ -7,13 +7,16 @@
 // the runner hands the flags of its tests on and nothing else. The exit status
 // is 0 for success, 89 for a test that asks for what the provider or tlsapi does
 // not have, 1 for a failure, with the reason on standard error. What made a test
-// end with 89 is also appended to the file that BOGO_UNIMPLEMENTED names, if any.
+// end with 89 is also appended to the file that BOGO_UNIMPLEMENTED names, if any,
+// and what ends the process with a crash to the file that BOGO_CRASHES names: where
+// the runner expects a failure, any will do.
 package main
 
 import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/debug"
 
 	"github.com/polytls/polytls/providers"
 	"github.com/polytls/polytls/tlsapi"
@@ -23,7 +26,10 @@ import (
 const statusUnimplemented = 89
 
 func main() {
-	err := run(os.Args[1:])
+	err := reportCrashes()
+	if err == nil {
+		err = run(os.Args[1:])
+	}
 	// What follows this line on standard error (a race, AddressSanitizer's
 	// findings) fails the test even where an error was expected.
 	if err != nil {
@@ -38,6 +44,20 @@ func main() {
 	default:
 		os.Exit(1)
 	}
+}
+
+// reportCrashes lets the runtime write a crash to the file of BOGO_CRASHES, too.
+func reportCrashes() error {
+	path := os.Getenv("BOGO_CRASHES")
+	if path == "" {
+		return nil
+	}
+	file, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	return debug.SetCrashOutput(file, debug.CrashOptions{})
 }
 
 func run(args []string) error {

@@ -19,6 +19,8 @@ func (t *test) run(provider tlsapi.Provider) error {
 		c.hookSchemesSettled = provider.Name() == "openssl"
 		c.partlyCompliant = provider.Name() == "std"
 		c.noTLSUnique = provider.Name() == "s2n"
+		c.oneShareByDefault = provider.Name() == "openssl"
+		c.refusesLegacyServers = provider.Name() == "openssl"
 	}
 	sessions := &countingCache{SessionCache: tlsapi.NewLRUSessionCache(0)}
 	for i := range t.resumeCount + 1 {
