@@ -60,6 +60,7 @@ build: native ## Build the command at bin/polytls
 .PHONY: test
 test: native test-tools ## Run all tests: scripts, builds, consumers, without cgo, all providers
 	scripts/build-native-test.sh
+	scripts/bogo-test.sh
 	scripts/build-stages-test.sh
 	scripts/consumer-test.sh
 	$(REQUIRE) scripts/next-go-test.sh
