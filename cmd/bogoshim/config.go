@@ -248,6 +248,8 @@ func (c *connection) clientConfig(sessions tlsapi.SessionCache) (*tlsapi.ClientC
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			return nil, errors.New("the test wants the hook to fail")
 		}
+	case len(certs) == 1 && c.noCertificateHook && c.expectVerifyPrefs == nil && c.expectClientCAs == nil && len(c.matchIssuers) == 0:
+		config.Certificate = &certs[0]
 	case len(certs) > 1 || len(certs) > 0 && (c.expectVerifyPrefs != nil || c.expectClientCAs != nil) || c.presentsCredentials():
 		config.GetClientCertificate = c.chooseCertificate(certs)
 	case len(certs) == 1:

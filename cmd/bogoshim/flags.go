@@ -36,6 +36,9 @@ type connection struct {
 	schemesPerCertificate bool
 	// hookSchemesSettled is set where that of GetClientCertificate cannot.
 	hookSchemesSettled bool
+	// noCertificateHook is set where a client has one certificate, given before the
+	// handshake.
+	noCertificateHook bool
 	// matchIssuers are the leaves with -must-match-issuer.
 	matchIssuers []*x509.Certificate
 	// noTLSUnique is set where the library does not tell of it.
@@ -302,6 +305,8 @@ var switches = map[string]func(*connection){
 	"false-start":                    func(*connection) {},
 	"allow-false-start-without-alpn": func(*connection) {},
 	"jdk11-workaround":               func(*connection) {},
+	// Renegotiation is always forbidden.
+	"forbid-renegotiation-after-handshake": func(*connection) {},
 	// Every Write is whole.
 	"partial-write": func(*connection) {},
 }
