@@ -37,8 +37,8 @@ environment
 
 A test that fails is run once more, alone: on a machine that stood still for a
 second, an end has given up waiting. One that passes then counts as passed, with
-a line of its own in the output. A race, an error in memory or a crash is a
-failure at once, and so is everything where more than 20 tests of a provider fail.
+a line of its own in the output. Not where more than 20 tests of a provider fail,
+and a race, an error in memory or a crash fails the run in any case.
 
 A whole run fails, too, when fewer tests pass than cmd/bogoshim/config/floors
 says: a provider, or the shim, can do less than before.
@@ -151,14 +151,6 @@ run_tests() {
 # failures LOG prints the names of the tests that failed.
 failures() { sed -n -E 's/^.*FAILED \((.*)\)$/\1/p' "$1" | sort; }
 
-# broken LOG prints those among them that no waiting explains: status 90 is a race
-# or an error in memory ("test failure" where it was to fail), 2 a crash of Go.
-broken() {
-  awk '/FAILED \(.*\)$/ { name = $0; sub(/^.*FAILED \(/, "", name); sub(/\)$/, "", name) }
-    /^ *[0-9]+\/[0-9]+\/[0-9]+\/[0-9]+\/[0-9]+/ { name = "" }
-    name != "" && /^test failure$|child: "exit status (90|2)"/ { print name; name = "" }' "$1" | sort
-}
-
 # found prints the files in which a race, an error in memory or a crash stands.
 found() {
   find "$OUT" -size +0c \( -name "$provider.races.*" -o -name "$provider.asan.*" -o -name "$provider.crashes" \) | sort
@@ -176,22 +168,17 @@ reasons() {
 # $WORK/passed, those that fail once more stay.
 again() {
   local wanted
-  : >"$WORK/passed"
-  broken "$OUT/$provider.log" >"$WORK/broken"
-  comm -23 "$WORK/failed" "$WORK/broken" >"$WORK/again"
-  wanted=$(wc -l <"$WORK/again")
-  if [ "$wanted" -eq 0 ] || [ "$(wc -l <"$WORK/failed")" -gt $AGAIN_MAX ]; then
-    return
-  fi
-  run_tests "$OUT/$provider.again.log" 1 -json-output "$OUT/$provider.again.json" -test "$(paste -sd ';' "$WORK/again")"
+  wanted=$(wc -l <"$WORK/failed")
+  [ "$wanted" -le $AGAIN_MAX ] || return 0
+  run_tests "$OUT/$provider.again.log" 1 -json-output "$OUT/$provider.again.json" -test "$(paste -sd ';' "$WORK/failed")"
   failures "$OUT/$provider.again.log" >"$WORK/twice"
   # A test without a result has not passed.
   if [ $((ENDED - SKIPPED - BAD + $(wc -l <"$WORK/twice"))) -ne "$wanted" ]; then
     tail -n 20 "$OUT/$provider.again.log" >&2
     die "$provider: not every test was run again"
   fi
-  comm -23 "$WORK/again" "$WORK/twice" >"$WORK/passed"
-  sort "$WORK/broken" "$WORK/twice" >"$WORK/failed"
+  comm -23 "$WORK/failed" "$WORK/twice" >"$WORK/passed"
+  mv "$WORK/twice" "$WORK/failed"
 }
 
 status=0
@@ -229,7 +216,8 @@ for provider in $PROVIDERS; do
     head -n 50 "$WORK/failed" | sed 's/^/  failed: /'
     [ "$bad" -gt $AGAIN_MAX ] || reasons "$OUT/$provider.log" "$WORK/failed"
   fi
-  # A crash may be what the runner takes for the failure that it expects.
+  # The test may have passed when run again, or the runner may have taken a crash
+  # for the failure that it expects.
   found >"$WORK/found"
   if [ -s "$WORK/found" ]; then
     status=1

@@ -302,7 +302,7 @@ func (c *connection) serverConfig() (*tlsapi.ServerConfig, error) {
 			case c.hookFails:
 				return nil, errors.New("the test wants the hook to fail")
 			}
-			return nil, c.hello(info)
+			return nil, found(c.hello(info))
 		}
 	}
 	// The staple is the certificate's: choosing it for a connection is choosing the
@@ -326,10 +326,10 @@ func (c *connection) presentsCredentials() bool {
 func (c *connection) chooseCertificate(certs []tls.Certificate) func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 	return func(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
 		if c.expectVerifyPrefs != nil && !slices.Equal(request.SignatureSchemes, c.expectVerifyPrefs) {
-			return nil, fmt.Errorf("the server asks for signature schemes %v, expected %v", request.SignatureSchemes, c.expectVerifyPrefs)
+			return nil, found(fmt.Errorf("the server asks for signature schemes %v, expected %v", request.SignatureSchemes, c.expectVerifyPrefs))
 		}
 		if c.expectClientCAs != nil && !slices.EqualFunc(request.AcceptableCAs, c.expectClientCAs, bytes.Equal) {
-			return nil, fmt.Errorf("the server asks for CAs %x, expected %x", request.AcceptableCAs, c.expectClientCAs)
+			return nil, found(fmt.Errorf("the server asks for CAs %x, expected %x", request.AcceptableCAs, c.expectClientCAs))
 		}
 		for _, cert := range certs {
 			// Only -must-match-issuer heeds the names of CAs.

@@ -5,6 +5,8 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -176,4 +178,14 @@ func TestEveryProviderHasAFloor(t *testing.T) {
 	for _, name := range []string{"std", "boringssl", "openssl", "s2n"} {
 		assert.Regexp(t, `(?m)^`+name+` +[1-9][0-9]+$`, string(text))
 	}
+}
+
+func TestFindings(t *testing.T) {
+	var f finding
+	err := found(errors.New("the session is not resumed"))
+	assert.ErrorAs(t, fmt.Errorf("connection 1: %w", err), &f)
+	assert.NoError(t, found(nil))
+	err = found(missing{"half-close"})
+	assert.NotErrorAs(t, err, &f)
+	assert.True(t, unimplemented(err))
 }
