@@ -156,12 +156,17 @@ found() {
   find "$OUT" -size +0c \( -name "$provider.races.*" -o -name "$provider.asan.*" -o -name "$provider.crashes" \) | sort
 }
 
-# reasons LOG NAMES prints what the runner says about the tests.
-reasons() {
-  awk -v names="$2" 'BEGIN { while ((getline line <names) > 0) wanted[line] = 1 }
-    /FAILED \(.*\)$/ { name = $0; sub(/^.*FAILED \(/, "", name); sub(/\)$/, "", name); shown = 0; next }
+# tell WORDS NAMES prints the names of tests, each with what the runner has said
+# about it.
+tell() {
+  awk -v words="$1" -v names="$2" 'BEGIN { while ((getline line <names) > 0) wanted[line] = 1 }
+    /FAILED \(.*\)$/ {
+      name = $0; sub(/^.*FAILED \(/, "", name); sub(/\)$/, "", name); shown = 0
+      if (name in wanted) print "  " words ": " name
+      next
+    }
     /^ *[0-9]+\/[0-9]+\/[0-9]+\/[0-9]+\/[0-9]+/ { name = "" }
-    (name in wanted) && NF && shown++ < 12 { print "    " $0 }' "$1"
+    (name in wanted) && NF && !/^extra stderr:$/ && shown++ < 12 { print "      " $0 }' "$OUT/$provider.log"
 }
 
 # again decides about the tests of $WORK/failed: those that pass alone go to
@@ -206,15 +211,14 @@ for provider in $PROVIDERS; do
     status=1
     printf '  %s passes %d tests, cmd/bogoshim/config/floors wants %d\n' "$provider" "$passes" "$floor"
   fi
-  if [ "$flaky" -gt 0 ]; then
-    sed 's/^/  passed when run again: /' "$WORK/passed"
-    printf '  what was found before:\n'
-    reasons "$OUT/$provider.log" "$WORK/passed"
-  fi
+  tell 'passed when run again' "$WORK/passed"
   if [ "$bad" -gt 0 ]; then
     status=1
-    head -n 50 "$WORK/failed" | sed 's/^/  failed: /'
-    [ "$bad" -gt $AGAIN_MAX ] || reasons "$OUT/$provider.log" "$WORK/failed"
+    if [ "$bad" -gt $AGAIN_MAX ]; then
+      head -n 50 "$WORK/failed" | sed 's/^/  failed: /'
+    else
+      tell failed "$WORK/failed"
+    fi
   fi
   # The test may have passed when run again, or the runner may have taken a crash
   # for the failure that it expects.
