@@ -19,33 +19,15 @@ cp -R "$ROOT/scripts" "$TREE/scripts"
 printf 'module toy\n\ngo 1.26\n' >"$TREE/go.mod"
 printf 'package main\n\nfunc main() {}\n' >"$TREE/cmd/bogoshim/main.go"
 
-passed=0
-failed=0
-# check NAME TEST: runs a function in a subshell, stopping at its first line that
-# fails. Two tests must pass.
+# shellcheck source=scripts/checks.sh
+. "$ROOT/scripts/checks.sh"
+
+# check NAME TEST: runs a function. Two of the toy's tests must pass.
 check() {
-  local name=$1 status=0
   rm -f "$TOY" "$TOY.calls"
   printf 'std 2\n' >"$TREE/cmd/bogoshim/config/floors"
-  set +e
-  (
-    set -euo pipefail
-    cd "$TREE"
-    set -x
-    "$2"
-  ) >"$work/trace" 2>&1
-  status=$?
-  set -e
-  if [ "$status" -eq 0 ]; then
-    echo "ok    $name"
-    passed=$((passed + 1))
-  else
-    echo "FAIL  $name"
-    sed 's/^/      /' "$work/trace" | tail -n 15
-    echo "      output of the script:"
-    sed 's/^/      /' "$OUTPUT" | tail -n 15
-    failed=$((failed + 1))
-  fi
+  : >"$OUTPUT"
+  run_check "$@"
 }
 
 # tests LINE...: the toy's tests and what becomes of them.
@@ -54,13 +36,10 @@ tests() { printf '%s\n' "$@" >"$TOY"; }
 # script STATUS ARGUMENT...: runs bogo.sh, which must end with STATUS. What it
 # prints is in $OUTPUT.
 script() {
-  local want=$1 status=0
+  local want=$1
   shift
-  scripts/bogo.sh --workers 7 "$@" std >"$OUTPUT" 2>&1 || status=$?
-  [ "$status" -eq "$want" ]
+  ends_with "$want" scripts/bogo.sh --workers 7 "$@" std
 }
-says() { grep -q -F -e "$1" "$OUTPUT"; }
-not() { ! "$@"; }
 # row PASSED FAILED UNIMPLEMENTED DISABLED AGAIN
 row() { grep -q -E "^std +$1 +$2 +$3 +$4 +$5 +[0-9]+ s\$" "$OUTPUT"; }
 # runs NUMBER: how often the runner ran.
@@ -184,5 +163,4 @@ check "what passes again counts for the floor" floor_forgives
 check "a runner that ends early fails" runner_ends
 check "a test without a second result fails" lost
 
-echo "$passed passed, $failed failed"
-[ "$failed" -eq 0 ]
+end_checks
