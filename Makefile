@@ -68,6 +68,7 @@ test: native test-tools ## Run all tests: scripts, builds, consumers, without cg
 .PHONY: test-scripts
 test-scripts:
 	scripts/build-native-test.sh
+	scripts/bogo-test.sh
 	scripts/build-stages-test.sh
 	scripts/consumer-test.sh
 

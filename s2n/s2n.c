@@ -2464,7 +2464,8 @@ static struct polytls_result conn_read(struct polytls_conn *base, uint8_t *buf, 
       end_with(conn, status_result(POLYTLS_CLOSED), -1);
       break;
     }
-    if (blocked_on(blocked) == FOR_INPUT) {
+    /* After an alert in the same call s2n says that nothing blocks it. */
+    if (s2n_error_get_type(*s2n_errno_location()) == S2N_ERR_T_BLOCKED && blocked != S2N_BLOCKED_ON_WRITE) {
       if (n == 0 && polytls_conn_is_idle(&conn->base)) {
         (void)fail(conn, POLYTLS_FAIL_PROTOCOL, ALERT_UNEXPECTED_MESSAGE, "too many records in a row bring no data");
       }

@@ -14,12 +14,11 @@ unset OPENSSL S2N_LIBCRYPTO XDG_CACHE_HOME MAKEFLAGS
 # Nothing here may install or fetch anything.
 export POLYTLS_NO_INSTALL=1
 
-passed=0
-failed=0
-# check NAME TEST: runs a function in a subshell, in a fresh tree, stopping at
-# its first line that fails.
+# shellcheck source=scripts/checks.sh
+. "$ROOT/scripts/checks.sh"
+
+# check NAME TEST: runs a function in a fresh tree.
 check() {
-  local name=$1 status=0
   export TREE=$work/tree POLYTLS_CACHE=$work/cache OUTPUT=$work/output
   rm -rf "$TREE" "$POLYTLS_CACHE"
   mkdir -p "$TREE"
@@ -27,37 +26,16 @@ check() {
   mkdir -p "$TREE/third_party"
   find "$ROOT/third_party" -mindepth 1 -maxdepth 1 ! -name build -exec cp -R {} "$TREE/third_party/" \;
   : >"$OUTPUT"
-  set +e
-  (
-    set -euo pipefail
-    cd "$TREE"
-    set -x
-    "$2"
-  ) >"$work/trace" 2>&1
-  status=$?
-  set -e
-  if [ "$status" -eq 0 ]; then
-    echo "ok    $name"
-    passed=$((passed + 1))
-  else
-    echo "FAIL  $name"
-    sed 's/^/      /' "$work/trace" | tail -n 15
-    echo "      output of the script:"
-    sed 's/^/      /' "$OUTPUT" | tail -n 15
-    failed=$((failed + 1))
-  fi
+  run_check "$@"
 }
 
 # script STATUS ARGUMENT...: runs the tree's script, which must end with STATUS.
 # What it prints is in $OUTPUT.
 script() {
-  local want=$1 status=0
+  local want=$1
   shift
-  scripts/build-native.sh "$@" >"$OUTPUT" 2>&1 || status=$?
-  [ "$status" -eq "$want" ]
+  ends_with "$want" scripts/build-native.sh "$@"
 }
-says() { grep -q -F -e "$1" "$OUTPUT"; }
-not() { ! "$@"; }
 silent_on() { not says "$1"; }
 
 # nothing_left: no library, no work folder, no generated file.
@@ -529,5 +507,4 @@ check "lists that cannot be had are named" partial_lists
 check "sources that could not be had come back" nothing_but_marks
 check "no registry's host name is written anywhere" no_registry_host
 
-echo "$passed passed, $failed failed"
-[ "$failed" -eq 0 ]
+end_checks

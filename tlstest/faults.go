@@ -28,6 +28,7 @@ func (s *suite) testFaults(t *testing.T) {
 	t.Run("transport stalls", s.testStallingTransport)
 	t.Run("sockets", s.testSockets)
 	t.Run("floods", s.testFloods)
+	t.Run("lone warning", s.testLoneWarning)
 	t.Run("changed flights", s.testChangedFlights)
 	t.Run("changed record types", s.testChangedRecordTypes)
 }

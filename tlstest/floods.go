@@ -62,7 +62,9 @@ func (s *suite) testFloods(t *testing.T) {
 	})
 }
 
-func (s *suite) flooded(t *testing.T, r role, version uint16, f flood) {
+// keyedDuo is a connection after its handshake, and the keys with which the peer
+// writes.
+func (s *suite) keyedDuo(t *testing.T, r role, version uint16) (*duo, *records.Keys) {
 	var log keyLog
 	var d *duo
 	if r == client {
@@ -75,6 +77,11 @@ func (s *suite) flooded(t *testing.T, r role, version uint16, f flood) {
 	d.mustHandshake(t)
 	keys, err := records.FromKeyLog(version, d.peer.ConnectionState().CipherSuite, log.all(), d.serverWire.Written(), r == server)
 	require.NoError(t, err)
+	return d, keys
+}
+
+func (s *suite) flooded(t *testing.T, r role, version uint16, f flood) {
+	d, keys := s.keyedDuo(t, r, version)
 	d.connWire.SetCapacity(64)
 
 	var sender sync.WaitGroup
@@ -89,7 +96,7 @@ func (s *suite) flooded(t *testing.T, r role, version uint16, f flood) {
 	})
 	require.NoError(t, d.conn.SetDeadline(time.Now().Add(floodPatience)))
 	var n int
-	err = within(t, "Read", func() (err error) {
+	err := within(t, "Read", func() (err error) {
 		n, err = d.conn.Read(make([]byte, 10))
 		return err
 	})
@@ -100,4 +107,31 @@ func (s *suite) flooded(t *testing.T, r role, version uint16, f flood) {
 	d.peerWire.Close()
 	sender.Wait()
 	t.Logf("%d records until %v", sent, err)
+}
+
+// testLoneWarning lets a peer send one warning and nothing behind it: the
+// connection waits on, and takes the data that comes later.
+func (s *suite) testLoneWarning(t *testing.T) {
+	eachRoleAndVersion(t, func(t *testing.T, r role, version uint16) {
+		d, keys := s.keyedDuo(t, r, version)
+		for _, data := range []string{"first", "second"} {
+			_, err := d.peerWire.Write(keys.Record(records.Alert, []byte{1, alertUserCanceled}))
+			require.NoError(t, err)
+			require.NoError(t, d.conn.SetReadDeadline(time.Now().Add(100*time.Millisecond)))
+			buf := make([]byte, 10)
+			_, err = d.conn.Read(buf)
+			s.requireKinds(t, err, tlsapi.KindTimeout)
+
+			require.NoError(t, d.conn.SetReadDeadline(time.Time{}))
+			_, err = d.peerWire.Write(keys.Record(records.ApplicationData, []byte(data)))
+			require.NoError(t, err)
+			var n int
+			err = within(t, "Read", func() (err error) {
+				n, err = d.conn.Read(buf)
+				return err
+			})
+			require.NoError(t, err)
+			require.Equal(t, data, string(buf[:n]))
+		}
+	})
 }

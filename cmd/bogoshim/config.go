@@ -1,6 +1,10 @@
 package main
 
 import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/binary"
@@ -9,6 +13,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/polytls/polytls/tlsapi"
 )
@@ -73,6 +78,29 @@ func (c *connection) setVersions(s *tlsapi.Settings) error {
 		s.MinVersion = tls.VersionTLS13
 	}
 	return nil
+}
+
+// secondKeyShare turns -key-shares into tlsapi's setting: the first group, or the
+// first and the first of the other kind. Without the flag BoringSSL sends shares of
+// the first classical and the first post-quantum group.
+func (c *connection) secondKeyShare() (tlsapi.SecondKeyShare, error) {
+	var pair []tlsapi.CurveID
+	for _, group := range c.curves {
+		if len(pair) == 0 || len(pair) == 1 && tlsapi.PostQuantum(group) != tlsapi.PostQuantum(pair[0]) {
+			pair = append(pair, group)
+		}
+	}
+	switch {
+	case c.keyShares == nil && len(pair) == 2 && c.oneShareByDefault:
+		return tlsapi.SecondKeyShareOn, nil
+	case c.keyShares == nil:
+		return tlsapi.SecondKeyShareDefault, nil
+	case len(pair) == 2 && slices.Equal(c.keyShares, pair):
+		return tlsapi.SecondKeyShareOn, nil
+	case len(pair) > 0 && slices.Equal(c.keyShares, pair[:1]):
+		return tlsapi.SecondKeyShareOff, nil
+	}
+	return 0, missing{"-key-shares other than the first of each kind"}
 }
 
 // setSchemes turns the preferences for signing and for verifying into tlsapi's
@@ -201,6 +229,12 @@ func (c *connection) clientConfig(sessions tlsapi.SessionCache) (*tlsapi.ClientC
 		config.SessionCache = sessions
 	}
 	config.ALPN = c.advertiseALPN
+	if config.SecondKeyShare, err = c.secondKeyShare(); err != nil {
+		return nil, err
+	}
+	if c.noLegacyServers && !c.refusesLegacyServers {
+		return nil, missing{"-no-legacy-server-connect"}
+	}
 	if config.RootCAs, err = c.trust(); err != nil {
 		return nil, err
 	}
@@ -214,7 +248,9 @@ func (c *connection) clientConfig(sessions tlsapi.SessionCache) (*tlsapi.ClientC
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			return nil, errors.New("the test wants the hook to fail")
 		}
-	case len(certs) > 1 || len(certs) > 0 && c.expectVerifyPrefs != nil || c.presentsCredentials():
+	case len(certs) == 1 && c.noCertificateHook && c.expectVerifyPrefs == nil && c.expectClientCAs == nil && len(c.matchIssuers) == 0:
+		config.Certificate = &certs[0]
+	case len(certs) > 1 || len(certs) > 0 && (c.expectVerifyPrefs != nil || c.expectClientCAs != nil) || c.presentsCredentials():
 		config.GetClientCertificate = c.chooseCertificate(certs)
 	case len(certs) == 1:
 		config.Certificate = &certs[0]
@@ -237,6 +273,14 @@ func (c *connection) serverConfig() (*tlsapi.ServerConfig, error) {
 	if config.ClientCAs, err = c.trust(); err != nil {
 		return nil, err
 	}
+	if len(c.clientCAs) > 0 {
+		if c.verifyPeer {
+			return nil, missing{"-use-client-ca-list beside -verify-peer"}
+		}
+		if config.ClientCAs, err = named(c.clientCAs); err != nil {
+			return nil, err
+		}
+	}
 	switch {
 	case c.requireClient && c.verifyPeer && config.ClientCAs != nil:
 		config.ClientAuth = tls.RequireAndVerifyClientCert
@@ -258,7 +302,7 @@ func (c *connection) serverConfig() (*tlsapi.ServerConfig, error) {
 			case c.hookFails:
 				return nil, errors.New("the test wants the hook to fail")
 			}
-			return nil, c.hello(info)
+			return nil, found(c.hello(info))
 		}
 	}
 	// The staple is the certificate's: choosing it for a connection is choosing the
@@ -282,7 +326,10 @@ func (c *connection) presentsCredentials() bool {
 func (c *connection) chooseCertificate(certs []tls.Certificate) func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 	return func(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
 		if c.expectVerifyPrefs != nil && !slices.Equal(request.SignatureSchemes, c.expectVerifyPrefs) {
-			return nil, fmt.Errorf("the server asks for signature schemes %v, expected %v", request.SignatureSchemes, c.expectVerifyPrefs)
+			return nil, found(fmt.Errorf("the server asks for signature schemes %v, expected %v", request.SignatureSchemes, c.expectVerifyPrefs))
+		}
+		if c.expectClientCAs != nil && !slices.EqualFunc(request.AcceptableCAs, c.expectClientCAs, bytes.Equal) {
+			return nil, found(fmt.Errorf("the server asks for CAs %x, expected %x", request.AcceptableCAs, c.expectClientCAs))
 		}
 		for _, cert := range certs {
 			// Only -must-match-issuer heeds the names of CAs.
@@ -316,6 +363,29 @@ func (c *connection) trust() (*tlsapi.CertPool, error) {
 		return nil, nil
 	}
 	return tlsapi.CertPoolFromFiles(c.trustCert)
+}
+
+// named is a pool of certificates with the given subjects.
+func named(subjects [][]byte) (*tlsapi.CertPool, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	pool := tlsapi.NewCertPool()
+	for _, subject := range subjects {
+		template := &x509.Certificate{
+			RawSubject: subject, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+			IsCA: true, BasicConstraintsValid: true,
+		}
+		der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+		if err != nil {
+			return nil, err
+		}
+		if err := pool.AddDER(der); err != nil {
+			return nil, err
+		}
+	}
+	return pool, nil
 }
 
 // chain reads the DER form of a file's certificates.

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/hex"
 	"fmt"
 	"strconv"
 	"strings"
@@ -35,10 +36,18 @@ type connection struct {
 	schemesPerCertificate bool
 	// hookSchemesSettled is set where that of GetClientCertificate cannot.
 	hookSchemesSettled bool
+	// noCertificateHook is set where a client has one certificate, given before the
+	// handshake.
+	noCertificateHook bool
 	// matchIssuers are the leaves with -must-match-issuer.
 	matchIssuers []*x509.Certificate
 	// noTLSUnique is set where the library does not tell of it.
 	noTLSUnique bool
+	// oneShareByDefault is set where a second key share, which BoringSSL sends by
+	// default, has to be asked for.
+	oneShareByDefault bool
+	// refusesLegacyServers is set where servers without RFC 5746 are refused.
+	refusesLegacyServers bool
 	// partlyCompliant is set where the provider has a part of what a compliance
 	// policy says.
 	partlyCompliant bool
@@ -53,6 +62,7 @@ type connection struct {
 	noVersion              map[uint16]bool
 	suites                 []uint16
 	curves                 []tlsapi.CurveID
+	keyShares              []tlsapi.CurveID
 	verifyPrefs            []tls.SignatureScheme
 
 	hostName      string
@@ -62,6 +72,9 @@ type connection struct {
 	verifyFail    bool
 	reverify      bool
 	requireClient bool
+	clientCAs     [][]byte
+
+	noLegacyServers bool
 
 	advertiseALPN []string
 	selectALPN    string
@@ -113,6 +126,7 @@ type connection struct {
 	expectNoSession      bool
 	expectTicketRenewal  bool
 	expectPeerCert       string
+	expectClientCAs      [][]byte
 	expectNoPeerCert     bool
 	expectSCTs           []byte
 	enableSCTs           bool
@@ -260,6 +274,7 @@ var switches = map[string]func(*connection){
 	"expect-ticket-renewal":          func(c *connection) { c.expectTicketRenewal = true },
 	"expect-no-peer-cert":            func(c *connection) { c.expectNoPeerCert = true },
 	"enable-signed-cert-timestamps":  func(c *connection) { c.enableSCTs = true },
+	"no-legacy-server-connect":       func(c *connection) { c.noLegacyServers = true },
 	"must-match-issuer":              func(c *connection) { c.last().mustMatchIssuer = true },
 	"new-x509-credential":            func(c *connection) { c.credentials = append(c.credentials, credential{}) },
 	"new-psk-credential": func(c *connection) {
@@ -290,6 +305,8 @@ var switches = map[string]func(*connection){
 	"false-start":                    func(*connection) {},
 	"allow-false-start-without-alpn": func(*connection) {},
 	"jdk11-workaround":               func(*connection) {},
+	// Renegotiation is always forbidden.
+	"forbid-renegotiation-after-handshake": func(*connection) {},
 	// Every Write is whole.
 	"partial-write": func(*connection) {},
 }
@@ -311,6 +328,7 @@ var options = map[string]func(*connection, string) error{
 	"min-version":    func(c *connection, v string) error { return number(&c.minVersion, v) },
 	"max-version":    func(c *connection, v string) error { return number(&c.maxVersion, v) },
 	"curves":         func(c *connection, v string) error { return appendNumber(&c.curves, v) },
+	"key-shares":     func(c *connection, v string) error { return appendNumber(&c.keyShares, v) },
 	"verify-prefs":   func(c *connection, v string) error { return appendNumber(&c.verifyPrefs, v) },
 	"cipher":         func(c *connection, v string) (err error) { c.suites, err = parseSuites(v); return err },
 	"advertise-alpn": func(c *connection, v string) (err error) { c.advertiseALPN, err = protocols(v); return err },
@@ -357,6 +375,8 @@ var options = map[string]func(*connection, string) error{
 	"expect-peer-signature-algorithm": func(c *connection, v string) error {
 		return number(&c.expectScheme, v)
 	},
+	"use-client-ca-list":    func(c *connection, v string) error { return names(&c.clientCAs, v) },
+	"expect-client-ca-list": func(c *connection, v string) error { return names(&c.expectClientCAs, v) },
 	"expect-advertised-alpn": func(c *connection, v string) (err error) {
 		c.expectAdvertisedALPN, err = protocols(v)
 		return err
@@ -397,6 +417,23 @@ func appendNumber[T ~int | ~uint16](into *[]T, text string) error {
 func decode(into *[]byte, text string) (err error) {
 	*into, err = base64.StdEncoding.DecodeString(text)
 	return err
+}
+
+// names reads a list of distinguished names. BoringSSL tells a list that is empty
+// from none; on the wire they are one.
+func names(into *[][]byte, text string) error {
+	*into = [][]byte{}
+	if text == "<EMPTY>" || text == "<NULL>" {
+		return nil
+	}
+	for part := range strings.SplitSeq(text, ",") {
+		name, err := hex.DecodeString(part)
+		if err != nil {
+			return err
+		}
+		*into = append(*into, name)
+	}
+	return nil
 }
 
 // protocols reads a list of ALPN names, each after its length.

@@ -2,7 +2,11 @@ package main
 
 import (
 	"crypto/tls"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -53,6 +57,66 @@ func TestWhatDoesNotApply(t *testing.T) {
 	config := tlsapi.UnsupportedError("std", "Curves", "not here")
 	assert.True(t, unimplemented(config))
 	assert.False(t, unimplemented(&tlsapi.Error{Op: "handshake", Kind: tlsapi.KindConfig}), "a handshake that fails is a failure")
+}
+
+func TestNamesOfCAs(t *testing.T) {
+	for text, want := range map[string][][]byte{"<EMPTY>": {}, "<NULL>": {}, "3000": {{0x30, 0}}, "3000,310b": {{0x30, 0}, {0x31, 11}}} {
+		parsed, err := parse([]string{"-expect-client-ca-list", text})
+		require.NoError(t, err, text)
+		assert.Equal(t, want, parsed.initial.expectClientCAs, text)
+	}
+	_, err := parse([]string{"-use-client-ca-list", "no hex"})
+	assert.Error(t, err)
+
+	subject := pkix.Name{CommonName: "a CA"}
+	name, err := asn1.Marshal(subject.ToRDNSequence())
+	require.NoError(t, err)
+	pool, err := named([][]byte{name})
+	require.NoError(t, err)
+	certs, err := pool.Certificates()
+	require.NoError(t, err)
+	require.Len(t, certs, 1)
+	assert.Equal(t, name, certs[0].RawSubject)
+}
+
+func TestKeyShares(t *testing.T) {
+	both := []tlsapi.CurveID{tlsapi.X25519, tlsapi.CurveP256, tlsapi.X25519MLKEM768}
+	for _, tt := range []struct {
+		name           string
+		curves, shares []tlsapi.CurveID
+		oneByDefault   bool
+		want           tlsapi.SecondKeyShare
+		missing        bool
+	}{
+		{name: "nothing said"},
+		{name: "left to a library that sends both", curves: both},
+		{name: "asked for where the library sends one", curves: both, oneByDefault: true, want: tlsapi.SecondKeyShareOn},
+		{name: "one kind of group", curves: both[:2], oneByDefault: true},
+		{name: "the first of each kind", curves: both, shares: []tlsapi.CurveID{tlsapi.X25519, tlsapi.X25519MLKEM768}, want: tlsapi.SecondKeyShareOn},
+		{name: "the first", curves: both, shares: both[:1], want: tlsapi.SecondKeyShareOff},
+		{name: "two of a kind", curves: both, shares: both[:2], missing: true},
+		{name: "not the first", curves: both, shares: both[1:2], missing: true},
+		{name: "of groups not named", shares: both[:1], missing: true},
+	} {
+		c := connection{curves: tt.curves, keyShares: tt.shares, oneShareByDefault: tt.oneByDefault}
+		share, err := c.secondKeyShare()
+		if tt.missing {
+			assert.True(t, unimplemented(err), tt.name)
+			continue
+		}
+		require.NoError(t, err, tt.name)
+		assert.Equal(t, tt.want, share, tt.name)
+	}
+}
+
+func TestLegacyServers(t *testing.T) {
+	for refuses, want := range map[bool]bool{false: true, true: false} {
+		parsed, err := parse([]string{"-no-legacy-server-connect"})
+		require.NoError(t, err)
+		parsed.initial.refusesLegacyServers = refuses
+		_, err = parsed.initial.clientConfig(nil)
+		assert.Equal(t, want, unimplemented(err))
+	}
 }
 
 func TestTimestampLists(t *testing.T) {
@@ -114,4 +178,14 @@ func TestEveryProviderHasAFloor(t *testing.T) {
 	for _, name := range []string{"std", "boringssl", "openssl", "s2n"} {
 		assert.Regexp(t, `(?m)^`+name+` +[1-9][0-9]+$`, string(text))
 	}
+}
+
+func TestFindings(t *testing.T) {
+	var f finding
+	err := found(errors.New("the session is not resumed"))
+	assert.ErrorAs(t, fmt.Errorf("connection 1: %w", err), &f)
+	assert.NoError(t, found(nil))
+	err = found(missing{"half-close"})
+	assert.NotErrorAs(t, err, &f)
+	assert.True(t, unimplemented(err))
 }

@@ -6,38 +6,66 @@
 // The provider's name stands in the environment variable BOGO_PROVIDER, because
 // the runner hands the flags of its tests on and nothing else. The exit status
 // is 0 for success, 89 for a test that asks for what the provider or tlsapi does
-// not have, 1 for a failure, with the reason on standard error. What made a test
-// end with 89 is also appended to the file that BOGO_UNIMPLEMENTED names, if any.
+// not have, 1 for a failure, with the reason on standard error, and 90 where the
+// flags speak against what came about: a test that expects a failure would take
+// status 1 for it. What made a test end with 89 is also appended to the file that
+// BOGO_UNIMPLEMENTED names, if any, and a crash to the file that BOGO_CRASHES names,
+// because a test that expects a failure takes a crash for it, too.
 package main
 
 import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/debug"
 
 	"github.com/polytls/polytls/providers"
 	"github.com/polytls/polytls/tlsapi"
 )
 
-// statusUnimplemented is the runner's sign for a test that does not apply.
-const statusUnimplemented = 89
+// The runner's signs for a test that does not apply, and for one that fails
+// whatever it expects.
+const (
+	statusUnimplemented = 89
+	statusMustFail      = 90
+)
 
 func main() {
-	err := run(os.Args[1:])
+	err := reportCrashes()
+	if err == nil {
+		err = run(os.Args[1:])
+	}
 	// What follows this line on standard error (a race, AddressSanitizer's
 	// findings) fails the test even where an error was expected.
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 	}
 	fmt.Fprintln(os.Stderr, "--- DONE ---")
+	var f finding
 	switch {
 	case err == nil:
 	case unimplemented(err):
 		record(err)
 		os.Exit(statusUnimplemented)
+	case errors.As(err, &f):
+		os.Exit(statusMustFail)
 	default:
 		os.Exit(1)
 	}
+}
+
+// reportCrashes lets the runtime write a crash to the file of BOGO_CRASHES, too.
+func reportCrashes() error {
+	path := os.Getenv("BOGO_CRASHES")
+	if path == "" {
+		return nil
+	}
+	file, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	return debug.SetCrashOutput(file, debug.CrashOptions{})
 }
 
 func run(args []string) error {
