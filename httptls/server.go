@@ -26,7 +26,6 @@ import (
 // HTTP/1.1 and HTTP/2 are served as Protocols says (both by default). Handlers
 // find the connection in Request.TLS, and what that has no field for with
 // ConnFromContext. ConnContext and ConnState are called with the tlsapi.Conn.
-// Shutdown waits for requests and HTTP/2 streams as http.Server's does.
 //
 // Serving changes Handler, ConnContext, ConnState, Protocols and ErrorLog of the
 // embedded http.Server: they must not be set after that. The server serves TLS only; for
@@ -50,6 +49,7 @@ type Server struct {
 	prepared     sync.Once
 	preparation  error
 	http1, http2 bool
+	arrivals     http2Arrivals
 }
 
 // ListenAndServeTLS listens on Addr (":https" when it is empty) and serves, as
@@ -121,6 +121,15 @@ func (s *Server) Serve(l net.Listener) error {
 		tlsListener.Log = s.Log
 	}
 	return s.Server.Serve(&servedListener{Listener: tlsListener, server: s})
+}
+
+// Shutdown is that of http.Server: it stops listening, and waits for the requests
+// that run and for the connections to become idle, or for ctx to end. Clients
+// that have negotiated HTTP/2 and not begun with it are told at once that nothing
+// of theirs is processed (GOAWAY, RFC 9113 section 6.8).
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.arrivals.refuse(ctx)
+	return s.Server.Shutdown(ctx)
 }
 
 // ConnFromContext returns the connection of a request, from the context of the
@@ -252,7 +261,7 @@ func (l *servedListener) Accept() (net.Conn, error) {
 		switch protocol := state.NegotiatedProtocol; {
 		case protocol == "h2" && l.server.http2:
 			if suiteForHTTP2(&state) {
-				return &http2Conn{Conn: conn}, nil
+				return l.server.arrivals.add(conn), nil
 			}
 			go rejectInsecure(conn)
 		case (protocol == "" || protocol == "http/1.1" || protocol == "http/1.0") && l.server.http1:

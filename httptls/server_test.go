@@ -159,6 +159,51 @@ func TestShutdownWaits(t *testing.T) {
 	})
 }
 
+// http.Server tells its HTTP/2 connections once that it shuts down. A connection
+// that begins after that would be waited for as long as its client likes.
+func TestShutdownRefusesHTTP2ThatHasNotBegun(t *testing.T) {
+	eachProvider(t, func(t *testing.T, p tlsapi.Provider) {
+		s := newSite(t)
+		srv := &httptls.Server{Provider: p, Config: s.config}
+		srv.Handler = http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("a request came through") })
+		accepted := make(chan struct{}, 2)
+		srv.ConnState = func(_ net.Conn, state http.ConnState) {
+			if state == http.StateNew {
+				accepted <- struct{}{}
+			}
+		}
+		address := serve(t, srv)
+		var conns [2]*tls.Conn
+		for i := range conns {
+			conn, err := tls.Dial("tcp", address, &tls.Config{RootCAs: tlstest.X509Pool(s.authority), NextProtos: []string{"h2"}})
+			require.NoError(t, err)
+			defer conn.Close()
+			require.NoError(t, conn.SetDeadline(time.Now().Add(time.Minute)))
+			conns[i] = conn
+			<-accepted
+		}
+		shut := make(chan error, 1)
+		go func() { shut <- srv.Shutdown(timeLimit(t)) }()
+		require.Eventually(t, func() bool {
+			conn, err := net.Dial("tcp", address)
+			if err == nil {
+				conn.Close()
+			}
+			return err != nil
+		}, time.Minute, time.Millisecond, "it still listens")
+		_, err := io.WriteString(conns[1], "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00")
+		require.NoError(t, err)
+		for _, conn := range conns {
+			frames, err := io.ReadAll(conn)
+			require.NoError(t, err)
+			assert.Equal(t, "\x00\x00\x00\x04\x00\x00\x00\x00\x00"+
+				"\x00\x00\x08\x07\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00", string(frames))
+			conn.Close()
+		}
+		assert.NoError(t, <-shut)
+	})
+}
+
 // A client that has negotiated h2 and speaks HTTP/1.1 is cut off.
 func TestNegotiatedProtocolCounts(t *testing.T) {
 	s := newSite(t)

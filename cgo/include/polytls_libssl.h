@@ -266,7 +266,7 @@ struct libssl_conn {
   /* The failure that every step reports from now on. */
   int failed;
   struct polytls_result failure;
-  char failure_text[POLYTLS_ERROR_TEXT_SIZE];
+  char *failure_text; /* malloc memory, or NULL: most connections never need it */
   /* Output of a step that failed behind data that it had to return first: it
    * leaves with the failure. */
   uint8_t *held;
@@ -314,6 +314,20 @@ __attribute__((format(printf, 4, 5))) static struct polytls_result libssl_fail(c
   vsnprintf(text, POLYTLS_ERROR_TEXT_SIZE, format, arguments);
   va_end(arguments);
   return result;
+}
+
+/* Keeps a copy of the text of a failure, for the step that reports it. */
+static void libssl_keep_text(struct libssl_conn *conn, const char *text) {
+  if (text == conn->failure_text) {
+    return;
+  }
+  size_t size = strlen(text) + 1;
+  char *copy = malloc(size);
+  if (copy != NULL) {
+    memcpy(copy, text, size);
+  }
+  free(conn->failure_text);
+  conn->failure_text = copy;
 }
 
 /* What the library's error queue says, in the order in which it was filled. */
@@ -2632,6 +2646,7 @@ static void libssl_conn_free(struct polytls_conn *head) {
 #endif
   polytls_conn_secrets_free(&conn->head);
   free(conn->held);
+  free(conn->failure_text);
   free(conn->head.in);
   free(conn->head.out);
   free(conn);
@@ -2855,6 +2870,11 @@ static struct polytls_result libssl_input_result(struct libssl_conn *conn, enum 
   return result;
 }
 
+static void libssl_show_failure_text(struct libssl_conn *conn) {
+  snprintf(conn->head.error_text, sizeof(conn->head.error_text), "%s",
+           conn->failure_text != NULL ? conn->failure_text : "out of memory for the text of the failure");
+}
+
 /* Makes a failure the connection's last word. */
 static struct polytls_result libssl_set_failure(struct libssl_conn *conn, enum polytls_failure failure, uint64_t code,
                                                 const char *text) {
@@ -2863,10 +2883,8 @@ static struct polytls_result libssl_set_failure(struct libssl_conn *conn, enum p
   conn->failure.failure = failure;
   conn->failure.code = code;
   conn->failure.alert_sent = conn->alert_sent;
-  if (text != conn->failure_text) {
-    snprintf(conn->failure_text, sizeof(conn->failure_text), "%s", text);
-  }
-  memcpy(conn->head.error_text, conn->failure_text, sizeof(conn->failure_text));
+  libssl_keep_text(conn, text);
+  libssl_show_failure_text(conn);
   return conn->failure;
 }
 
@@ -2882,7 +2900,7 @@ static void libssl_release_held(struct libssl_conn *conn) {
 
 static struct polytls_result libssl_report_failure(struct libssl_conn *conn) {
   libssl_release_held(conn);
-  memcpy(conn->head.error_text, conn->failure_text, sizeof(conn->failure_text));
+  libssl_show_failure_text(conn);
   return conn->failure;
 }
 
@@ -2956,16 +2974,17 @@ static struct polytls_result libssl_failed(struct libssl_conn *conn, int ssl_err
 #endif
   if (conn->choice == LIBSSL_CHOICE_FAILED) {
     return libssl_set_failure(conn, POLYTLS_FAIL_INTERNAL, error.code,
-                              conn->failure_text[0] != 0 ? conn->failure_text : "no certificate was chosen");
+                              conn->failure_text != NULL ? conn->failure_text : "no certificate was chosen");
   }
   if (conn->psk_missing) {
-    const char *text = conn->failure_text[0] != 0 ? conn->failure_text : "the server answers with a certificate";
+    const char *text = conn->failure_text != NULL ? conn->failure_text : "the server answers with a certificate";
     return libssl_set_failure(conn, POLYTLS_FAIL_NO_PSK, error.code, text);
   }
   if (conn->refused) {
-    snprintf(conn->failure_text, sizeof(conn->failure_text), "certificate %d of the chain: %s", conn->outcome.depth,
+    char text[POLYTLS_ERROR_TEXT_SIZE];
+    snprintf(text, sizeof(text), "certificate %d of the chain: %s", conn->outcome.depth,
              conn->outcome.text == NULL ? "refused" : conn->outcome.text);
-    return libssl_set_failure(conn, POLYTLS_FAIL_VERIFY, error.code, conn->failure_text);
+    return libssl_set_failure(conn, POLYTLS_FAIL_VERIFY, error.code, text);
   }
   if (error.code == 0 && conn->alert_sent >= 0 && conn->alert_sent != SSL_AD_INTERNAL_ERROR) {
     /* BoringSSL of 2023 refuses some malformed ClientHellos without a reason;

@@ -125,7 +125,7 @@ static struct polytls_result libssl_set_choice(struct libssl_conn *conn, const u
   conn->choice = LIBSSL_CHOICE_MADE;
   if (result.status != POLYTLS_OK) {
     conn->choice = LIBSSL_CHOICE_FAILED;
-    memcpy(conn->failure_text, conn->head.error_text, sizeof(conn->failure_text)); /* for the step that fails */
+    libssl_keep_text(conn, conn->head.error_text); /* for the step that fails */
   }
   libssl_clear_errors();
   return result;

@@ -506,7 +506,7 @@ static int libssl_choose_psk(struct libssl_conn *conn, libssl_hello *hello) {
     return 1;
   }
   conn->psk_missing = 1;
-  snprintf(conn->failure_text, sizeof(conn->failure_text), "%s", reason);
+  libssl_keep_text(conn, reason);
   return 0;
 }
 

@@ -20,21 +20,21 @@ import (
 type Options struct {
 	Provider       string
 	LibraryVersion string
-	Client         bool
 	// ServerName is the client's configured name, for errors.
 	ServerName string
 	// SNI is what the client sends, empty for IP literals.
-	SNI string
+	SNI    string
+	Client bool
 	// RequireALPN fails a handshake that has selected no protocol.
 	RequireALPN bool
 	// HalfClose and Exporter say whether the library can.
 	HalfClose, Exporter bool
+	// Replaceable says that the engine's work may replace the options.
+	Replaceable bool
 
 	// MaxBlindingDelay is the longest delay, zero for none.
 	MaxBlindingDelay time.Duration
 	HandshakeTimeout time.Duration
-	// Replaceable says that the engine's work may replace the options.
-	Replaceable bool
 	// Sessions is nil for servers and for clients that resume nothing.
 	Sessions *Sessions
 	// KeyLogWriter gets the lines of TakeKeyLog.
@@ -64,7 +64,9 @@ type Conn struct {
 
 	handshakeMu   chan struct{}
 	handshakeDone atomic.Bool
-	handshakeErr  error // guarded by handshakeMu
+	// closing is closed, below, for who has just given up readMu.
+	closing      atomic.Bool
+	handshakeErr error // guarded by handshakeMu
 
 	readMu  sync.Mutex
 	writeMu sync.Mutex
@@ -79,11 +81,9 @@ type Conn struct {
 	engine Engine
 	// users counts the calls inside but for Reads; the engine is freed when the
 	// connection is closed, the last has left, and nobody has readMu.
-	users  int
+	users  int32
 	closed bool
 	freed  bool
-	// closing is closed, for who has just given up readMu.
-	closing atomic.Bool
 	// sending says that somebody writes to the transport. sendFree wakes who
 	// waits for that to end, or for the end of the writing.
 	sending  bool
@@ -99,6 +99,10 @@ type Conn struct {
 	// readErr and writeErr are what all later Reads and Writes return.
 	readErr, writeErr error
 	closeNotifySent   bool
+	// heard is set when the peer's data has been read.
+	heard bool
+	// writing is set while a part of what a Write was given is not encrypted.
+	writing bool
 	// readable is set when a Read has something to look at without more input:
 	// data that the engine may have, an error, the end of the connection. It is
 	// written with mu held; a Read that finds it unset goes to the transport at
@@ -110,10 +114,6 @@ type Conn struct {
 	// lateOutput is not nil while a server's tickets wait for other output to
 	// leave with, or for their time.
 	lateOutput *time.Timer
-	// heard is set when the peer's data has been read.
-	heard bool
-	// writing is set while a part of what a Write was given is not encrypted.
-	writing bool
 	// tail is not nil once an alert or close_notify has been left to the
 	// background.
 	tail *tail
@@ -128,19 +128,17 @@ type Conn struct {
 
 	// headerChecked is set when the peer's first bytes were found to be TLS.
 	headerChecked bool
-	// clientHello and serverHello read the hello messages until the handshake
-	// is complete; sharesRead and retryRead are what they held, keyShares and
-	// helloRetry the same once it is.
-	clientHello, serverHello helloReader
-	sharesRead, keyShares    []tlsapi.CurveID
-	retryRead, helloRetry    bool
-
 	// complete is set when the engine has completed its handshake: its facts do
 	// not change any more.
-	complete  bool
-	facts     Facts
-	factsDone bool
-	state     *tls.ConnectionState
+	complete   bool
+	factsDone  bool
+	helloRetry bool
+	facts      Facts
+	state      *tls.ConnectionState
+	// hellos reads the hello messages until the handshake is complete, and is nil
+	// then; keyShares and helloRetry are what it has read.
+	hellos    *hellos
+	keyShares []tlsapi.CurveID
 	// peerCertificates are those of facts, once they were parsed.
 	peerCertificates []*x509.Certificate
 
@@ -155,7 +153,7 @@ type Conn struct {
 // New returns the connection over transport. It owns engine and transport from
 // now on.
 func New(transport net.Conn, engine Engine, options Options) *Conn {
-	c := &Conn{transport: transport, socket: newSocket(transport), engine: engine, options: options, handshakeMu: make(chan struct{}, 1)}
+	c := &Conn{transport: transport, socket: newSocket(transport), engine: engine, options: options, handshakeMu: make(chan struct{}, 1), hellos: &hellos{}}
 	c.sendFree.L = &c.mu
 	return c
 }
@@ -1040,20 +1038,18 @@ func (c *Conn) incoming(b []byte) { c.readHello(b, !c.options.Client) }
 func (c *Conn) outgoing(b []byte) { c.readHello(b, c.options.Client) }
 
 func (c *Conn) readHello(b []byte, fromClient bool) {
-	if fromClient {
-		if message := c.clientHello.add(b); message != nil {
-			c.sharesRead = keyShares(message)
-		}
-	} else if message := c.serverHello.add(b); message != nil {
-		c.retryRead = isHelloRetry(message)
+	if c.hellos != nil {
+		c.hellos.read(b, fromClient)
 	}
 }
 
 // takeHellos makes what the hello messages held known, when the handshake is
 // complete; it is called with mu held.
 func (c *Conn) takeHellos() {
-	c.keyShares, c.helloRetry = c.sharesRead, c.retryRead
-	c.clientHello, c.serverHello = helloReader{done: true}, helloReader{done: true}
+	if c.hellos != nil {
+		c.keyShares, c.helloRetry = c.hellos.keyShares, c.hellos.retry
+		c.hellos = nil
+	}
 	c.state = nil
 }
 

@@ -181,18 +181,18 @@ type Facts struct {
 	Version         uint16
 	CipherSuite     uint16
 	Group           tlsapi.CurveID
-	ALPN            string
-	ServerName      string
-	PeerChain       [][]byte // DER, leaf first, as sent
-	VerifiedChain   [][]byte // DER, leaf to anchor
 	SignatureScheme uint16
 	Resumed         bool
 	HelloRetry      bool
-	OCSPResponse    []byte
-	PSKIdentity     []byte
-	TLSUnique       []byte
-	Timestamps      [][]byte // SCTs
 	// Incomplete says that the library could not tell for want of memory: what
 	// is zero may not be absent.
-	Incomplete bool
+	Incomplete    bool
+	ALPN          string
+	ServerName    string
+	PeerChain     [][]byte // DER, leaf first, as sent
+	VerifiedChain [][]byte // DER, leaf to anchor
+	OCSPResponse  []byte
+	PSKIdentity   []byte
+	TLSUnique     []byte
+	Timestamps    [][]byte // SCTs
 }

@@ -28,6 +28,23 @@ const (
 // 4.1.3).
 var helloRetryRandom = sha256.Sum256([]byte("HelloRetryRequest"))
 
+// hellos is what the hello messages tell of a handshake under way.
+type hellos struct {
+	client, server helloReader
+	keyShares      []tlsapi.CurveID
+	retry          bool
+}
+
+func (h *hellos) read(b []byte, fromClient bool) {
+	if fromClient {
+		if message := h.client.add(b); message != nil {
+			h.keyShares = keyShares(message)
+		}
+	} else if message := h.server.add(b); message != nil {
+		h.retry = isHelloRetry(message)
+	}
+}
+
 // helloReader finds the first handshake message of one direction in its records.
 // Its zero value is ready; done is set when the message is complete or cannot be
 // one.
