@@ -156,12 +156,7 @@ func (c *Conn) linger() bool {
 // discard reads what arrives and drops it. Readers must have been woken before.
 func (c *Conn) discard() {
 	// Whoever held it has left the transport.
-	if !c.readMu.TryLock() {
-		// A Read may be in the program's own code, a SessionCache, and stay there.
-		limit := time.AfterFunc(linger.Limit, func() { c.transport.Close() })
-		c.readMu.Lock()
-		limit.Stop()
-	}
+	linger.Await(c.transport, &c.readMu)
 	c.endRead()
 	c.deadlineMu.Lock()
 	//lint:ignore SA2001 whoever held it has set his deadline

@@ -11,9 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/polytls/polytls/internal/linger"
 	"github.com/polytls/polytls/internal/uptime"
-	"github.com/polytls/polytls/tlsapi"
 )
 
 // textEngine encrypts nothing; its close_notify is a full stop.
@@ -411,65 +409,4 @@ func TestTransportThatPanics(t *testing.T) {
 			assert.Equal(t, io.EOF, err, "the transport is closed")
 		})
 	}
-}
-
-// sessionEngine has a session for its client with every Read.
-type sessionEngine struct{ textEngine }
-
-func (*sessionEngine) TakeSessions() [][]byte { return [][]byte{[]byte("session")} }
-
-// hangingCache never comes back from Put.
-type hangingCache struct {
-	tlsapi.SessionCache
-	begun, release chan struct{}
-}
-
-func (c hangingCache) Get(string) []byte { return nil }
-
-func (c hangingCache) Put(string, []byte) {
-	close(c.begun)
-	<-c.release
-}
-
-// A SessionCache that hangs in a Read keeps that Read, and not the descriptor of a
-// connection that was closed.
-func TestCloseDuringAHangingPut(t *testing.T) {
-	if testing.Short() {
-		t.Skip("the transport may stay open for 5 s")
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	one, err := net.Dial("tcp", l.Addr().String())
-	require.NoError(t, err)
-	two, err := l.Accept()
-	require.NoError(t, err)
-	defer two.Close()
-
-	cache := hangingCache{begun: make(chan struct{}), release: make(chan struct{})}
-	e := &sessionEngine{}
-	c := New(one, e, Options{Client: true})
-	require.NoError(t, c.Handshake())
-	c.options.Sessions = &Sessions{Cache: cache, Key: "key"}
-	e.reads = []Result{{Status: OK, Fault: NoFault, N: 1}}
-	read := make(chan struct{})
-	go func() {
-		defer close(read)
-		_, _ = c.Read(make([]byte, smallRead+1))
-	}()
-	<-cache.begun
-	// Unread input: what was written last could be lost if the transport was
-	// closed at once.
-	_, err = two.Write([]byte("unread"))
-	require.NoError(t, err)
-	eventually(t, "input waits", func() bool { return linger.Look(one) == linger.Waiting })
-	require.NoError(t, c.Close())
-	raw, err := one.(syscall.Conn).SyscallConn()
-	require.NoError(t, err)
-	eventually(t, "the descriptor is closed", func() bool { return raw.Control(func(uintptr) {}) != nil })
-	close(cache.release)
-	<-read
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	assert.True(t, e.freed)
 }
