@@ -12,7 +12,7 @@ REQUIRE := POLYTLS_REQUIRE_PEERS=1 POLYTLS_REQUIRE_PROVIDERS="$(LIBS)"
 # `make test` cannot; CONTRIBUTING.md says why.
 RACE_PACKAGES := ./internal/blinding ./internal/engine ./internal/native ./internal/selection ./metrics ./tlsapi ./stdtls ./boringssl ./providers
 ASAN_PACKAGES := ./internal/engine ./internal/native ./openssl ./boringssl ./s2n
-NOCGO_PACKAGES := ./internal/engine ./internal/native ./openssl ./boringssl ./s2n ./stdtls ./providers
+NOCGO_PACKAGES := ./internal/engine ./internal/native ./openssl ./boringssl ./s2n ./providers
 # cgocheck2 looks at every pointer that is stored to C memory.
 ASAN := $(REQUIRE) GOEXPERIMENT=cgocheck2 $(GO) test -asan -timeout 40m
 
@@ -29,6 +29,9 @@ FAULTS_STRIDE ?= 1
 FUZZTIME ?= 60s
 FUZZ_TARGETS ?= FuzzServerFlight FuzzClientFlight FuzzAfterHandshake FuzzSession FuzzCertificates FuzzClientHello FuzzOptions
 SOAK ?= 1
+# The subtests of the providers asked for.
+space := $(subst ,, )
+SOAKED = /($(subst $(space),|,$(strip $(PROVIDERS))))$$
 
 BENCH_OUT ?= bin/bench
 BENCH_FLAGS ?=
@@ -59,9 +62,17 @@ build: native ## Build the command at bin/polytls
 
 .PHONY: test
 test: native test-tools ## Run all tests: scripts, builds, consumers, without cgo, all providers
+# The one compiles while the other waits.
+	@$(MAKE) --no-print-directory -j2 --output-sync=target test-scripts test-go
+
+.PHONY: test-scripts
+test-scripts:
 	scripts/build-native-test.sh
 	scripts/build-stages-test.sh
 	scripts/consumer-test.sh
+
+.PHONY: test-go
+test-go:
 	$(REQUIRE) scripts/next-go-test.sh
 	CGO_ENABLED=0 $(GO) test -short $(NOCGO_PACKAGES)
 	cd grpctls && $(REQUIRE) $(GO) test -timeout 20m ./...
@@ -122,9 +133,9 @@ fuzz: native ## Fuzz every provider and the options (FUZZTIME=60s or 1000000x fo
 	done
 
 .PHONY: soak
-soak: native ## Hold, make, attack, rotate and use many connections for long (SOAK=1 is the full size)
-	POLYTLS_SOAK=$(SOAK) $(REQUIRE) $(GO) test ./internal/engine -count=1 -run '^(TestStorm|TestPeersThatDie)$$' -v -timeout 0
-	POLYTLS_SOAK=$(SOAK) $(REQUIRE) $(GO) test ./providers -count=1 -run '^(TestSoak|TestRotation|TestAttackers|TestLateness)$$' -v -timeout 0
+soak: native ## Hold, make, attack, rotate and use many connections for long (SOAK=1 is the full size, PROVIDERS="openssl std")
+	POLYTLS_SOAK=$(SOAK) $(REQUIRE) $(GO) test ./internal/engine -count=1 -run '^(TestStorm|TestPeersThatDie)$$$(SOAKED)' -v -timeout 0
+	POLYTLS_SOAK=$(SOAK) $(REQUIRE) $(GO) test ./providers -count=1 -run '^(TestSoak|TestRotation|TestAttackers|TestLateness)$$$(SOAKED)' -v -timeout 0
 
 .PHONY: storm
 storm: native ## Use shared connections with everything at once for long under the race detector and AddressSanitizer (SOAK=1 is a minute each)

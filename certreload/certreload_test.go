@@ -11,17 +11,17 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
 	"github.com/polytls/polytls/certreload"
 	"github.com/polytls/polytls/httptls"
+	"github.com/polytls/polytls/internal/leftover"
 	"github.com/polytls/polytls/providers"
 	"github.com/polytls/polytls/stdtls"
 	"github.com/polytls/polytls/tlsapi"
 	"github.com/polytls/polytls/tlstest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leftover.Main(m) }
 
 type fixture struct {
 	authority *tlstest.Authority
@@ -56,10 +56,14 @@ func (f *fixture) issue(t *testing.T, name string) tls.Certificate {
 	return f.authority.Leaf(t, tlstest.Spec{CommonName: name, DNSNames: []string{"localhost"}, IPAddresses: []string{"127.0.0.1"}})
 }
 
+// writePair puts a certificate and its key in place, each of them whole at any
+// time: a busy machine may look at what is half written, and report that.
 func (f *fixture) writePair(t *testing.T, cert tls.Certificate) {
 	t.Helper()
-	f.write(t, "tls.crt", tlstest.CertificatePEM(cert))
-	f.write(t, "tls.key", tlstest.KeyPEM(t, cert))
+	for name, text := range map[string][]byte{"tls.crt": tlstest.CertificatePEM(cert), "tls.key": tlstest.KeyPEM(t, cert)} {
+		f.write(t, "new", text)
+		require.NoError(t, os.Rename(f.path("new"), f.path(name)))
+	}
 }
 
 func (f *fixture) start(t *testing.T) *certreload.Files {

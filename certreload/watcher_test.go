@@ -44,7 +44,8 @@ func TestWatchBesideALog(t *testing.T) {
 		stop.Store(true)
 		<-ended
 	}()
-	require.NoError(t, os.WriteFile(path, []byte("second"), 0o600))
+	require.NoError(t, os.WriteFile(path+".new", []byte("second"), 0o600))
+	require.NoError(t, os.Rename(path+".new", path))
 	select {
 	case <-changed:
 	case <-time.After(patience):

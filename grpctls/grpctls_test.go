@@ -14,7 +14,6 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -24,6 +23,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/polytls/polytls/grpctls"
+	"github.com/polytls/polytls/internal/leftover"
 	"github.com/polytls/polytls/metrics"
 	"github.com/polytls/polytls/providers"
 	"github.com/polytls/polytls/stdtls"
@@ -31,7 +31,7 @@ import (
 	"github.com/polytls/polytls/tlstest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leftover.Main(m) }
 
 const (
 	unaryMethod  = "/polytls.Test/Hello"
@@ -126,7 +126,7 @@ func dial(t *testing.T, address string, creds credentials.TransportCredentials) 
 }
 
 func limit(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }

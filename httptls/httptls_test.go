@@ -11,15 +11,15 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
 	"github.com/polytls/polytls/httptls"
+	"github.com/polytls/polytls/internal/leftover"
 	"github.com/polytls/polytls/providers"
 	"github.com/polytls/polytls/tlsapi"
 	"github.com/polytls/polytls/tlstest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leftover.Main(m) }
 
 // eachProvider skips providers whose library was not built; package providers
 // has the test that fails where they are required.
@@ -68,7 +68,7 @@ func serve(t *testing.T, srv *httptls.Server) string {
 // client returns a client whose connections end with the test.
 func client(t *testing.T, transport *httptls.Transport) *http.Client {
 	t.Cleanup(transport.CloseIdleConnections)
-	return &http.Client{Transport: transport, Timeout: 20 * time.Second}
+	return &http.Client{Transport: transport, Timeout: time.Minute}
 }
 
 // stdTransport is net/http's own client.
@@ -105,7 +105,7 @@ func body(t *testing.T, resp *http.Response) string {
 }
 
 func timeLimit(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }

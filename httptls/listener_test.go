@@ -84,46 +84,68 @@ func TestListenRefusesConfigurations(t *testing.T) {
 	assert.ErrorIs(t, err, tlsapi.KindConfig)
 }
 
-// Clients that say nothing keep nobody waiting, and end at the timeout.
+// silentClients listens, with a limit for handshakes, and lets clients come that
+// say nothing.
+func silentClients(t *testing.T, p tlsapi.Provider, limit time.Duration) (s site, l *httptls.Listener, failures chan error) {
+	s, failures = newSite(t), make(chan error, 10)
+	s.config.HandshakeFailed = func(err error) { failures <- err }
+	l, err := httptls.Listen("tcp", "127.0.0.1:0", p, s.config)
+	require.NoError(t, err)
+	t.Cleanup(func() { l.Close() })
+	l.HandshakeTimeout = limit
+	for range cap(failures) {
+		silent, err := net.Dial("tcp", l.Addr().String())
+		require.NoError(t, err)
+		t.Cleanup(func() { silent.Close() })
+	}
+	return s, l, failures
+}
+
+// Clients that say nothing keep nobody waiting.
 func TestSlowHandshakesDelayNobody(t *testing.T) {
 	eachProvider(t, func(t *testing.T, p tlsapi.Provider) {
-		s := newSite(t)
-		failures := make(chan error, 10)
-		s.config.HandshakeFailed = func(err error) { failures <- err }
-		l, err := httptls.Listen("tcp", "127.0.0.1:0", p, s.config)
-		require.NoError(t, err)
-		defer l.Close()
-		l.HandshakeTimeout = time.Second
+		s, l, failures := silentClients(t, p, time.Hour)
 		conns := make(chan net.Conn, 1)
 		go func() {
 			if conn, err := l.Accept(); assert.NoError(t, err) {
 				conns <- conn
 			}
 		}()
-		began := time.Now()
-		for range 10 {
-			silent, err := net.Dial("tcp", l.Addr().String())
-			require.NoError(t, err)
-			defer silent.Close()
-		}
 		conn, err := httptls.DialContext(timeLimit(t), "tcp", l.Addr().String(), p, s.client)
 		require.NoError(t, err)
 		defer conn.Close()
 		select {
 		case c := <-conns:
 			c.Close()
-		case <-time.After(20 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatal("Accept waits for slow handshakes")
 		}
-		for range 10 {
+		assert.Empty(t, failures)
+	})
+}
+
+// Clients that say nothing end at the timeout.
+func TestSlowHandshakesEnd(t *testing.T) {
+	eachProvider(t, func(t *testing.T, p tlsapi.Provider) {
+		const limit = 200 * time.Millisecond
+		began := time.Now()
+		_, l, failures := silentClients(t, p, limit)
+		accepted := make(chan error, 1)
+		go func() {
+			_, err := l.Accept()
+			accepted <- err
+		}()
+		for range cap(failures) {
 			select {
 			case err := <-failures:
 				assert.ErrorIs(t, err, tlsapi.KindTimeout)
-			case <-time.After(20 * time.Second):
+			case <-time.After(time.Minute):
 				t.Fatal("a silent client was not cut off")
 			}
 		}
-		assert.GreaterOrEqual(t, time.Since(began), time.Second)
+		assert.GreaterOrEqual(t, time.Since(began), limit)
+		require.NoError(t, l.Close())
+		assert.ErrorIs(t, <-accepted, net.ErrClosed)
 	})
 }
 
@@ -145,7 +167,7 @@ func TestPendingHandshakesAreBounded(t *testing.T) {
 		require.NoError(t, err)
 		defer silent.Close()
 	}
-	require.Eventually(t, func() bool { return counting.count() == 2 }, 10*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return counting.count() == 2 }, time.Minute, 5*time.Millisecond)
 	time.Sleep(50 * time.Millisecond)
 	assert.Equal(t, 2, counting.count())
 

@@ -164,7 +164,7 @@ func converse(cmd *exec.Cmd, input, answer string) (string, error) {
 	}
 	out := &syncBuffer{}
 	cmd.Stdout, cmd.Stderr = out, out
-	cmd.WaitDelay = time.Second
+	cmd.WaitDelay = time.Minute
 	if err := cmd.Start(); err != nil {
 		return "", err
 	}

@@ -141,6 +141,8 @@ func (x *fuzzFixtures) fed(t *testing.T, p tlsapi.Provider, client bool, input [
 		}
 		err = conn.Handshake()
 		conn.Close()
+		// On a busy machine the alert goes out in the background.
+		<-wire.Closed()
 	})
 	return wire.Written(), err
 }

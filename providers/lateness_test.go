@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/polytls/polytls/internal/leftover"
 	"github.com/polytls/polytls/internal/uptime"
 	"github.com/polytls/polytls/tlsapi"
 	"github.com/polytls/polytls/tlstest"
@@ -98,7 +99,7 @@ func idleConnection(t *testing.T, p tlsapi.Provider) (tlsapi.Conn, func()) {
 // operation returns, at every stage. That it returns is the test; how late is
 // reported.
 func TestLateness(t *testing.T) {
-	noLeaks(t)
+	leftover.Check(t)
 	count := max(5, int(soakScale(t)*200))
 	eachNamed(t, "", func(t *testing.T, p tlsapi.Provider) {
 		for _, w := range waitings {

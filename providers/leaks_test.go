@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/polytls/polytls/internal/leftover"
 	"github.com/polytls/polytls/internal/nativememory"
 	"github.com/polytls/polytls/providers"
 	"github.com/polytls/polytls/tlsapi"
@@ -36,12 +37,7 @@ const (
 // no native memory, no memory of Go's, no descriptors and no goroutines. Every
 // provider has a process of its own, in which nothing else allocates.
 func TestLeaks(t *testing.T) {
-	if instrumented {
-		t.Skip("memory is not what it would be; AddressSanitizer looks for leaks itself")
-	}
-	if _, ok := nativememory.Allocated(); !ok {
-		t.Skip("nobody counts native memory here")
-	}
+	needsNativeMemory(t)
 	only := os.Getenv(leakProvider)
 	for _, p := range providers.All() {
 		t.Run(p.Name(), func(t *testing.T) {
@@ -62,10 +58,21 @@ func TestLeaks(t *testing.T) {
 	}
 }
 
+// needsNativeMemory skips a test that counts native memory where that says nothing.
+func needsNativeMemory(t *testing.T) {
+	t.Helper()
+	if instrumented {
+		t.Skip("memory is not what it would be; AddressSanitizer looks for leaks itself")
+	}
+	if _, ok := nativememory.Allocated(); !ok {
+		t.Skip("nobody counts native memory here")
+	}
+}
+
 // findLeaks compares what there is after a tenth of the connections, at least
 // 400, with what there is at the end.
 func findLeaks(t *testing.T, p tlsapi.Provider) {
-	noLeaks(t)
+	leftover.Check(t)
 	count := fromEnvironment(t, leakVariable, 1000)
 	f := newFaulty(t, p)
 	begin := min(max(400, count/10), count/2)

@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/net/nettest"
 
+	"github.com/polytls/polytls/internal/uptime"
 	"github.com/polytls/polytls/providers"
 	"github.com/polytls/polytls/tlsapi"
 	"github.com/polytls/polytls/tlstest"
@@ -183,7 +184,8 @@ func TestNetConnInProcess(t *testing.T) {
 					nettest.TestConn(t, func() (net.Conn, net.Conn, func(), error) {
 						one, two := transport(t)
 						c1, c2 := handshaken(t, p, one, two, client, server)
-						timer := time.AfterFunc(limit, func() { one.Close(); two.Close() })
+						timer := new(uptime.Timer)
+						timer.Start(limit, func() { one.Close(); two.Close() })
 						return c1, c2, func() { timer.Stop(); c1.Close(); c2.Close() }, nil
 					})
 				})

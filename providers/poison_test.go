@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/polytls/polytls/internal/leftover"
 	"github.com/polytls/polytls/internal/poison"
 	"github.com/polytls/polytls/providers"
 	"github.com/polytls/polytls/tlstest"
@@ -23,7 +24,7 @@ const poisonedVariable = "POLYTLS_POISONED_CONNECTIONS"
 // Goroutines that leave errors in the library's error queues of all threads,
 // without pause, break no connection: a step looks at its own errors only.
 func TestPoisonedErrorQueues(t *testing.T) {
-	noLeaks(t)
+	leftover.Check(t)
 	count := fromEnvironment(t, poisonedVariable, 200)
 	clientConfig, serverConfig := pairConfigs(t)
 	for _, p := range providers.All() {

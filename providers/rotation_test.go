@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/polytls/polytls/internal/leftover"
 	"github.com/polytls/polytls/providers"
 	"github.com/polytls/polytls/tlsapi"
 	"github.com/polytls/polytls/tlstest"
@@ -188,7 +189,7 @@ func (c *offering) last() []byte {
 // tickets of keys that are kept resume, and those of keys that were dropped, or
 // of another certificate, lead to a full handshake.
 func TestRotation(t *testing.T) {
-	noLeaks(t)
+	leftover.Check(t)
 	handshakes := max(600, int(soakScale(t)*50000))
 	eachNamed(t, "", func(t *testing.T, p tlsapi.Provider) {
 		var counts rotationCounts

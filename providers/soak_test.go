@@ -2,7 +2,11 @@ package providers_test
 
 import (
 	"crypto/sha256"
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -21,83 +25,278 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/polytls/polytls/internal/leftover"
 	"github.com/polytls/polytls/internal/nativememory"
 	"github.com/polytls/polytls/tlsapi"
+	"github.com/polytls/polytls/tlstest"
 )
 
-// soakProvider is set for the process that soaks a provider, to its name.
-const soakProvider = "POLYTLS_SOAK_PROVIDER"
+// soakRole is set for the two processes that soak a provider: "clients" or
+// "server". One process could not have the descriptors of both.
+const soakRole = "POLYTLS_SOAK_ROLE"
 
 // TestSoak holds many connections open with echoes, makes many handshakes, half
 // of them resumed, and moves much data both ways, at the size of POLYTLS_SOAK.
-// Every provider has a process of its own, in which nothing else allocates.
+// Clients and server of a provider have a process each, in which nothing else
+// allocates.
 func TestSoak(t *testing.T) {
-	only := os.Getenv(soakProvider)
 	eachNamed(t, "", func(t *testing.T, p tlsapi.Provider) {
-		switch only {
-		case p.Name():
+		switch os.Getenv(soakRole) {
+		case "clients":
 			newSoak(t, p).run()
-		case "":
-			command := exec.Command(os.Args[0], "-test.run=^TestSoak$/^"+p.Name()+"$", "-test.v", "-test.timeout=0")
-			command.Env = append(os.Environ(), nativememory.Exact, soakProvider+"="+p.Name())
-			output, err := command.CombinedOutput()
+		case "server":
+			serveSoak(t, p)
+		default:
+			output, err := soakProcess(p, "clients").CombinedOutput()
 			require.NoError(t, err, "%s", output)
 			t.Logf("%s", output)
 		}
 	})
 }
 
-// threadMemory is what a library may keep of native memory for a thread that has
-// come since.
-const threadMemory = 12 << 10
-
-// soak is a provider's server and its clients, in one process.
-type soak struct {
-	*testing.T
-	size     float64
-	provider tlsapi.Provider
-	client   *tlsapi.ClientConfig
-	listener net.Listener
-	served   sync.WaitGroup
-	threads  atomic.Int64 // the most that there were
+func soakProcess(p tlsapi.Provider, role string) *exec.Cmd {
+	command := exec.Command(os.Args[0], "-test.run=^TestSoak$/^"+p.Name()+"$", "-test.v", "-test.timeout=0")
+	command.Env = append(os.Environ(), nativememory.Exact, soakRole+"="+role)
+	return command
 }
 
-func newSoak(t *testing.T, p tlsapi.Provider) *soak {
-	noLeaks(t)
-	s := &soak{T: t, size: soakScale(t), provider: p}
-	var server *tlsapi.ServerConfig
-	s.client, server = pairConfigs(t)
-	var err error
-	s.listener, err = net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	s.served.Go(func() {
+// account is what a process has at a time.
+type account struct {
+	Native, Heap            uint64
+	Descriptors, Goroutines int
+	// Threads are those of now, MostThreads the most that there were.
+	Threads, MostThreads int
+}
+
+func (a account) String() string {
+	return fmt.Sprintf("%d KiB of native memory, %d KiB of Go's, %d descriptors, %d goroutines, %d threads",
+		a.Native>>10, a.Heap>>10, a.Descriptors, a.Goroutines, a.Threads)
+}
+
+// threadsWatch knows the most threads that the process has had.
+type threadsWatch struct {
+	*testing.T
+	most    atomic.Int64
+	stop    chan struct{}
+	watched sync.WaitGroup
+}
+
+func watchThreads(t *testing.T) *threadsWatch {
+	w := &threadsWatch{T: t, stop: make(chan struct{})}
+	w.watched.Go(func() {
 		for {
-			c, err := s.listener.Accept()
+			w.most.Store(max(w.most.Load(), int64(threadsOf(t))))
+			select {
+			case <-w.stop:
+				return
+			case <-time.After(20 * time.Millisecond):
+			}
+		}
+	})
+	t.Cleanup(func() {
+		close(w.stop)
+		w.watched.Wait()
+	})
+	return w
+}
+
+func (w *threadsWatch) account() account {
+	stock := takeStock(w.T)
+	return account{stock.native, stock.heap, stock.descriptors, runtime.NumGoroutine(), threadsOf(w.T), int(w.most.Load())}
+}
+
+// What the server's process says and is asked, over two pipes.
+type (
+	soakGreeting struct {
+		Address string
+		CA      []byte // its certificate in PEM
+	}
+	soakQuestion struct {
+		// Resident asks for the resident memory alone.
+		Resident bool
+	}
+	soakAnswer struct {
+		Account  account
+		Resident int
+	}
+)
+
+const questionsDescriptor, answersDescriptor = 3, 4
+
+// serveSoak echoes on every connection, and answers what it is asked until the
+// questions end.
+func serveSoak(t *testing.T, p tlsapi.Provider) {
+	leftover.Check(t)
+	ca := tlstest.NewAuthority(t, tlstest.Spec{CommonName: "CA"})
+	config := &tlsapi.ServerConfig{Certificates: []tls.Certificate{ca.Leaf(t, tlstest.Spec{CommonName: soakHost, DNSNames: []string{soakHost}})}}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	threads := watchThreads(t)
+	var served sync.WaitGroup
+	served.Go(func() {
+		for {
+			c, err := listener.Accept()
 			if err != nil {
 				return
 			}
-			s.served.Go(func() {
-				conn, err := p.Server(c, server)
+			served.Go(func() {
+				conn, err := p.Server(c, config)
 				if err != nil {
 					t.Error(err)
 					c.Close()
 					return
 				}
 				defer conn.Close()
-				// Little memory of the test's own stands for thousands of
-				// connections.
-				if _, err := io.CopyBuffer(conn, conn, make([]byte, 4<<10)); err != nil {
+				if err := echo(conn); err != nil {
 					t.Errorf("the server: %v", err)
 				}
 			})
 		}
 	})
+	require.NoError(t, syscall.SetNonblock(questionsDescriptor, true), "or a thread waits for questions")
+	questions := json.NewDecoder(os.NewFile(questionsDescriptor, "questions"))
+	answers := json.NewEncoder(os.NewFile(answersDescriptor, "answers"))
+	require.NoError(t, answers.Encode(soakGreeting{listener.Addr().String(), ca.PEM()}))
+	for {
+		var question soakQuestion
+		if err := questions.Decode(&question); err != nil {
+			require.ErrorIs(t, err, io.EOF)
+			break
+		}
+		var answer soakAnswer
+		if question.Resident {
+			answer.Resident = flatResident(t)
+		} else {
+			answer.Account = threads.account()
+		}
+		require.NoError(t, answers.Encode(answer))
+	}
+	require.NoError(t, listener.Close())
+	served.Wait()
+}
+
+// echo sends back what comes. Its memory, which stands for thousands of
+// connections, is little until there is much to send.
+func echo(conn net.Conn) error {
+	buf := make([]byte, 4<<10)
+	for {
+		n, err := conn.Read(buf)
+		if _, err := conn.Write(buf[:n]); err != nil {
+			return err
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if n == len(buf) && n < 64<<10 {
+			buf = make([]byte, 2*n)
+		}
+	}
+}
+
+// flatResident returns the memory of the process, without what Go would give back
+// to the system at its leisure.
+func flatResident(t *testing.T) int {
+	debug.FreeOSMemory()
+	return resident(t)
+}
+
+const soakHost = "server.example"
+
+// soak is a provider's clients, and what they know of the server's process.
+type soak struct {
+	*testing.T
+	size      float64
+	provider  tlsapi.Provider
+	client    *tlsapi.ClientConfig
+	address   string
+	threads   *threadsWatch
+	questions *json.Encoder
+	answers   *json.Decoder
+	// end ends the server's process, which says whether all was well.
+	end func() error
+}
+
+func newSoak(t *testing.T, p tlsapi.Provider) *soak {
+	leftover.Check(t)
+	questions, ask, err := os.Pipe()
+	require.NoError(t, err)
+	answers, answer, err := os.Pipe()
+	require.NoError(t, err)
+	server := soakProcess(p, "server")
+	server.Stdout, server.Stderr, server.ExtraFiles = os.Stdout, os.Stderr, []*os.File{questions, answer}
+	require.NoError(t, server.Start())
+	s := &soak{T: t, size: soakScale(t), provider: p, questions: json.NewEncoder(ask), answers: json.NewDecoder(answers)}
+	s.end = sync.OnceValue(func() error {
+		ask.Close()
+		// It waits for connections, of which a test that has failed may leave some.
+		defer time.AfterFunc(time.Minute, func() { _ = server.Process.Kill() }).Stop()
+		defer answers.Close()
+		return server.Wait()
+	})
+	t.Cleanup(func() { _ = s.end() })
+	questions.Close()
+	answer.Close()
+	var greeting soakGreeting
+	// What the test binary prints first has a pipe of its own.
+	require.NoError(t, s.answers.Decode(&greeting))
+	s.address = greeting.Address
+	s.client = &tlsapi.ClientConfig{ServerName: soakHost, RootCAs: tlsapi.NewCertPool()}
+	require.NoError(t, s.client.RootCAs.AddPEM(greeting.CA))
+	s.threads = watchThreads(t)
 	return s
+}
+
+func (s *soak) ask(question soakQuestion) (answer soakAnswer) {
+	require.NoError(s, s.questions.Encode(question))
+	require.NoError(s, s.answers.Decode(&answer))
+	return answer
+}
+
+// both is something of the clients' process and of the server's.
+type both[T any] struct{ clients, server T }
+
+func (s *soak) accounts() both[account] {
+	return both[account]{s.threads.account(), s.ask(soakQuestion{}).Account}
+}
+
+func (s *soak) resident() both[int] {
+	return both[int]{flatResident(s.T), s.ask(soakQuestion{Resident: true}).Resident}
+}
+
+// grown returns by how much the resident memory is more than before, in KiB.
+func (s *soak) grown(before both[int]) both[int] {
+	now := s.resident()
+	return both[int]{(now.clients - before.clients) >> 10, (now.server - before.server) >> 10}
+}
+
+// settled waits until the processes have no more than so many goroutines,
+// descriptors and so much native memory, or do not come to it.
+func (s *soak) settled(most both[account]) (now both[account]) {
+	for range 40 {
+		now = s.accounts()
+		if now.clients.within(most.clients) && now.server.within(most.server) {
+			break
+		}
+		time.Sleep(250 * time.Millisecond)
+	}
+	return now
+}
+
+func (a account) within(most account) bool {
+	return a.Goroutines <= most.Goroutines && a.Descriptors <= most.Descriptors && a.Native <= most.allowed(a.Threads)
+}
+
+// allowed is the native memory that there may be at the end, with so many threads.
+func (a account) allowed(threads int) uint64 {
+	return a.Native + 64<<10 + uint64(max(0, threads-a.Threads))*(threadMemory+arenaMemory)
 }
 
 // dial makes a client with a session cache.
 func (s *soak) dial(cache tlsapi.SessionCache) (tlsapi.Conn, error) {
-	c, err := net.Dial("tcp", s.listener.Addr().String())
+	c, err := net.Dial("tcp", s.address)
 	if err != nil {
 		return nil, err
 	}
@@ -124,79 +323,65 @@ func (s *soak) use(cache tlsapi.SessionCache) (resumed bool, err error) {
 	return c.ConnectionState().DidResume, c.Close()
 }
 
-// resident returns the memory of the process, without what Go would give back to
-// the system at its leisure.
-func (s *soak) resident() int {
-	debug.FreeOSMemory()
-	return resident(s.T)
-}
-
 // at returns a number of the full size at the size of this run.
 func (s *soak) at(full, least int) int { return max(least, int(float64(full)*s.size)) }
 
 func (s *soak) run() {
-	stop := make(chan struct{})
-	var watching sync.WaitGroup
-	watching.Go(func() {
-		for {
-			s.threads.Store(max(s.threads.Load(), int64(threadsOf(s.T))))
-			select {
-			case <-stop:
-				return
-			case <-time.After(20 * time.Millisecond):
-			}
-		}
-	})
-	open, handshakes := withDescriptors(s.T, s.at(10000, 20), 2), s.at(200000, 60)
-	// Warm up with a tenth of everything, so that what stays for good is there.
+	open, handshakes := withDescriptors(s.T, s.at(10000, 20), 1), s.at(200000, 60)
+	// As it is before the first connection, but for memory: what stays for good is
+	// there after a tenth of everything.
+	begin := s.accounts()
+	begin.clients.Native, begin.server.Native = math.MaxUint64/2, math.MaxUint64/2
 	s.hold(open, 0)
 	s.handshakes(s.at(20000, 60))
 	s.move(int64(float64(2<<30) * s.size))
-	base, goroutines, threads := takeStock(s.T), runtime.NumGoroutine(), threadsOf(s.T)
+	base := s.settled(begin)
 
-	begin := time.Now()
+	started := time.Now()
 	grownHeld := s.hold(open, time.Duration(s.size*float64(2*time.Minute)))
-	held := time.Since(begin)
-	begin = time.Now()
+	held := time.Since(started)
+	started = time.Now()
 	resumed, grownHandshakes := s.handshakes(handshakes)
-	handshaken := time.Since(begin)
-	begin = time.Now()
+	handshaken := time.Since(started)
+	started = time.Now()
 	moved, grownMoved := s.move(int64(float64(20<<30) * s.size))
-	movedIn := time.Since(begin)
+	movedIn := time.Since(started)
+	after := s.settled(base)
 
-	require.NoError(s, s.listener.Close())
-	s.served.Wait()
-	var after stock
-	var allowed uint64
-	for range 40 {
-		// The libraries keep errors and random numbers for each thread.
-		allowed = base.native + 64<<10 + uint64(max(0, threadsOf(s.T)-threads))*threadMemory
-		if after = takeStock(s.T); after.native <= allowed && runtime.NumGoroutine() <= goroutines && after.descriptors <= base.descriptors {
-			break
-		}
-		time.Sleep(250 * time.Millisecond)
-	}
-	close(stop)
-	watching.Wait()
-	left := threadsOf(s.T)
-	s.Logf("%s: %d connections at once, echoes, in %v: resident memory grew by %d KiB; %d handshakes, %d resumed, in %v: by %d KiB; "+
-		"%d MiB each way in %v: by %d KiB; %v and %d threads before, %v after; at most %d threads, %d at the end, %d processors",
-		s.provider.Name(), open, held.Round(time.Second), grownHeld>>10, handshakes, resumed, handshaken.Round(time.Second), grownHandshakes>>10,
-		moved>>20, movedIn.Round(time.Second), grownMoved>>10, base, threads, after, s.threads.Load(), left, runtime.GOMAXPROCS(0))
+	s.Logf("%s: %d connections at once, echoes, in %v; %d handshakes, %d resumed, in %v; %d MiB each way in %v; resident memory grew meanwhile "+
+		"by %d, %d and %d KiB at the clients, %d, %d and %d KiB at the server",
+		s.provider.Name(), open, held.Round(time.Second), handshakes, resumed, handshaken.Round(time.Second), moved>>20, movedIn.Round(time.Second),
+		grownHeld.clients, grownHandshakes.clients, grownMoved.clients, grownHeld.server, grownHandshakes.server, grownMoved.server)
 	assert.Equal(s, handshakes/2, resumed, "half of the handshakes are resumed")
-	assert.LessOrEqual(s, runtime.NumGoroutine(), goroutines, "goroutines")
-	assert.LessOrEqual(s, after.descriptors, base.descriptors, "descriptors")
+	flat := s.flat(grownHeld, grownHandshakes, grownMoved)
+	s.compare("clients", base.clients, after.clients, flat.clients)
+	s.compare("server", base.server, after.server, flat.server)
+	require.NoError(s, s.end(), "the server")
+}
+
+// flat returns the most that the resident memory has grown by.
+func (s *soak) flat(grown ...both[int]) (most both[int]) {
+	for _, g := range grown {
+		most = both[int]{max(most.clients, g.clients), max(most.server, g.server)}
+	}
+	return most
+}
+
+// compare looks at what one process has at the end.
+func (s *soak) compare(who string, base, after account, grown int) {
+	s.Logf("%s, %s: %v before, %v after; at most %d threads on %d processors", s.provider.Name(), who, base, after, after.MostThreads, runtime.GOMAXPROCS(0))
+	assert.LessOrEqual(s, after.Goroutines, base.Goroutines, "%s: goroutines", who)
+	assert.LessOrEqual(s, after.Descriptors, base.Descriptors, "%s: descriptors", who)
 	if instrumented || s.size < 0.01 {
 		return
 	}
-	assert.LessOrEqual(s, after.native, allowed, "native memory")
-	assert.LessOrEqual(s, after.heap, base.heap+stockNoise, "memory of Go's")
-	for what, grown := range map[string]int{"echoes": grownHeld, "handshakes": grownHandshakes, "data": grownMoved} {
-		assert.Less(s, grown, 16<<20, "resident memory is flat under %s", what)
-	}
+	assert.LessOrEqual(s, after.Native, base.allowed(after.Threads), "%s: native memory", who)
+	assert.LessOrEqual(s, after.Heap, base.Heap+stockNoise, "%s: memory of Go's", who)
+	assert.Less(s, grown, 16<<10, "%s: resident memory is flat, in KiB", who)
 	if s.size >= 1 {
-		// Other load makes threads: what a short run has says little.
-		assert.LessOrEqual(s, int(s.threads.Load()), runtime.GOMAXPROCS(0)+8, "threads")
+		// Other load makes threads: what a short run has says little. Go ends no
+		// threads, so this is also how many there are at the end.
+		assert.LessOrEqual(s, after.MostThreads, runtime.GOMAXPROCS(0)+8, "%s: threads", who)
 	}
 }
 
@@ -204,7 +389,8 @@ func (s *soak) run() {
 func inParallel(count int, f func(i int) error) error {
 	var all sync.WaitGroup
 	var next atomic.Int64
-	failed := make(chan error, 8)
+	// Few enough that their own calls of the system make few threads.
+	failed := make(chan error, max(4, 2*runtime.GOMAXPROCS(0)))
 	for range cap(failed) {
 		all.Go(func() {
 			for i := next.Add(1) - 1; i < int64(count); i = next.Add(1) - 1 {
@@ -222,7 +408,7 @@ func inParallel(count int, f func(i int) error) error {
 
 // hold opens connections, echoes over them for so long, and closes them. It
 // returns by how much the resident memory has grown meanwhile.
-func (s *soak) hold(open int, length time.Duration) (grown int) {
+func (s *soak) hold(open int, length time.Duration) (grown both[int]) {
 	conns := make([]tlsapi.Conn, open)
 	require.NoError(s, inParallel(open, func(i int) (err error) {
 		if conns[i], err = s.dial(nil); err == nil {
@@ -237,14 +423,14 @@ func (s *soak) hold(open int, length time.Duration) (grown int) {
 	for end := time.Now().Add(length); time.Now().Before(end); {
 		require.NoError(s, inParallel(open, echo))
 	}
-	grown = s.resident() - before
+	grown = s.grown(before)
 	require.NoError(s, inParallel(open, func(i int) error { return conns[i].Close() }))
 	return grown
 }
 
 // handshakes makes connections, every second of them with the session of the one
 // before. The memory is that since a tenth of them.
-func (s *soak) handshakes(count int) (resumed, grown int) {
+func (s *soak) handshakes(count int) (resumed int, grown both[int]) {
 	var done atomic.Int64
 	pairs := func(n int) {
 		require.NoError(s, inParallel(n, func(int) error {
@@ -262,12 +448,12 @@ func (s *soak) handshakes(count int) (resumed, grown int) {
 	pairs(count / 20)
 	before := s.resident()
 	pairs(count/2 - count/20)
-	return int(done.Load()), s.resident() - before
+	return int(done.Load()), s.grown(before)
 }
 
 // move sends so many bytes each way over one connection, in Writes of random
 // sizes, and compares their digest. The memory is that since a tenth of them.
-func (s *soak) move(total int64) (moved int64, grown int) {
+func (s *soak) move(total int64) (moved int64, grown both[int]) {
 	c, err := s.dial(nil)
 	require.NoError(s, err)
 	block := make([]byte, 4<<20)
@@ -310,7 +496,7 @@ func (s *soak) move(total int64) (moved int64, grown int) {
 		case <-time.After(time.Millisecond):
 		}
 	}
-	grown = s.resident() - before
+	grown = s.grown(before)
 	require.NoError(s, c.Close())
 	assert.ErrorIs(s, <-done, tlsapi.KindClosed)
 	assert.Equal(s, sent.Sum(nil), received.Sum(nil), "the digests of what was sent and of what came back")

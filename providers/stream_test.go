@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/polytls/polytls/internal/leftover"
 	"github.com/polytls/polytls/internal/uptime"
 	"github.com/polytls/polytls/providers"
 	"github.com/polytls/polytls/tlsapi"
@@ -33,7 +34,7 @@ const streamChecks = 40
 // behind an error; io.EOF comes only behind all of it, when the writer has ended
 // its data; and a transport that only delays brings all of it.
 func TestStreams(t *testing.T) {
-	noLeaks(t)
+	leftover.Check(t)
 	if f := flag.Lookup("rapid.checks"); f.Value.String() == f.DefValue {
 		require.NoError(t, f.Value.Set(fmt.Sprint(streamChecks)))
 		defer func() { require.NoError(t, f.Value.Set(f.DefValue)) }()

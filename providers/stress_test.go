@@ -18,28 +18,13 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
+	"github.com/polytls/polytls/internal/leftover"
 	"github.com/polytls/polytls/internal/uptime"
 	"github.com/polytls/polytls/providers"
 	"github.com/polytls/polytls/tlsapi"
 	"github.com/polytls/polytls/tlstest"
 )
-
-// noLeaks fails the test when goroutines are left at its end. Connections may
-// use up to 5 s in the background after Close.
-func noLeaks(t *testing.T) {
-	before := goleak.IgnoreCurrent()
-	t.Cleanup(func() {
-		var err error
-		for end := time.Now().Add(8 * time.Second); time.Now().Before(end); {
-			if err = goleak.Find(before); err == nil {
-				return
-			}
-		}
-		t.Errorf("goroutines are left: %v", err)
-	})
-}
 
 // eachTransport runs the test with every provider over TCP and Unix sockets, over
 // net.Pipe, which has no buffer at all, and over a transport in memory.
@@ -199,15 +184,13 @@ func hammer(t *testing.T, c tlsapi.Conn, seed uint64) *sync.WaitGroup {
 		var closers sync.WaitGroup
 		for range 3 {
 			closers.Go(func() {
-				start := time.Now()
-				if err := c.Close(); err == nil {
-					won.Add(1)
-				} else if !errors.Is(err, net.ErrClosed) {
-					t.Errorf("Close: %v", err)
-				}
-				if took := time.Since(start); took > 2*time.Second {
-					t.Errorf("Close took %v", took)
-				}
+				within(t, 2*time.Second, "Close", func() {
+					if err := c.Close(); err == nil {
+						won.Add(1)
+					} else if !errors.Is(err, net.ErrClosed) {
+						t.Errorf("Close: %v", err)
+					}
+				})
 			})
 		}
 		closers.Wait()
@@ -221,7 +204,7 @@ func hammer(t *testing.T, c tlsapi.Conn, seed uint64) *sync.WaitGroup {
 
 // Every method at once on both ends, until both are closed.
 func TestEverythingAtOnce(t *testing.T) {
-	noLeaks(t)
+	leftover.Check(t)
 	clientConfig, serverConfig := pairConfigs(t)
 	eachTransport(t, func(t *testing.T, p tlsapi.Provider, transport func() (net.Conn, net.Conn)) {
 		for range 5 {
@@ -249,7 +232,7 @@ func resident(t *testing.T) int {
 // A peer that takes nothing costs a bounded amount of memory and holds up
 // neither deadlines nor Close.
 func TestStalledPeer(t *testing.T) {
-	noLeaks(t)
+	leftover.Check(t)
 	clientConfig, serverConfig := pairConfigs(t)
 	eachTransport(t, func(t *testing.T, p tlsapi.Provider, transport func() (net.Conn, net.Conn)) {
 		for _, way := range []string{"Close", "deadline"} {

@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/polytls/polytls/internal/leftover"
 	"github.com/polytls/polytls/providers"
 	"github.com/polytls/polytls/tlsapi"
 	"github.com/polytls/polytls/tlstest"
@@ -217,7 +218,7 @@ func otherProcess(t *testing.T, x *ticketParties) (addresses map[string]string, 
 // handshake, which fails only where that client is to be refused. Then the other
 // process is replaced by a third: what a restart keeps.
 func TestTickets(t *testing.T) {
-	noLeaks(t)
+	leftover.Check(t)
 	x := newTicketParties(t)
 	fleet, err := startTicketFleet(x)
 	require.NoError(t, err)

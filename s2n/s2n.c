@@ -1280,7 +1280,7 @@ static size_t permitted_input(struct connection *conn, const uint8_t *bytes, siz
 static int on_receive(void *io, uint8_t *buf, uint32_t len) {
   struct connection *conn = io;
   size_t n = 0;
-  if (conn->may_read && !conn->wrong_record) {
+  if (conn->may_read && !conn->wrong_record && !polytls_conn_pauses(&conn->base)) {
     size_t waiting = conn->base.in_end - conn->base.in_start;
     size_t most = len < INT32_MAX ? len : INT32_MAX;
     n = permitted_input(conn, conn->base.in + conn->base.in_start, waiting < most ? waiting : most);
@@ -2441,6 +2441,7 @@ static struct polytls_result conn_read(struct polytls_conn *base, uint8_t *buf, 
    * that to block, it would take the record for a new one when called again.
    * The answers are shorter than what they answer. */
   begin_data_step(conn, 1);
+  polytls_conn_begin_read(&conn->base);
   size_t n = 0;
   while (n < len) {
     s2n_blocked_status blocked = S2N_NOT_BLOCKED;
@@ -2479,6 +2480,7 @@ static struct polytls_result conn_read(struct polytls_conn *base, uint8_t *buf, 
     (void)fail_data_step(conn, "read");
     break;
   }
+  polytls_conn_end_read(&conn->base);
   if (n > 0 || len == 0) {
     return step_result(conn, POLYTLS_OK, n);
   }
@@ -2689,10 +2691,9 @@ static struct polytls_result export_keys(struct connection *conn, uint8_t *buf, 
 #endif
 }
 
-static struct polytls_result query(struct polytls_conn *base, int what, uint8_t *buf, size_t len) {
+static struct polytls_result answer_query(struct polytls_conn *base, int what, uint8_t *buf, size_t len) {
   struct connection *conn = (struct connection *)base;
   struct answer a = {buf, len};
-  begin_step(conn, 0, 0);
   /* Before that s2n tells what it hopes for. */
   int negotiated = conn->done || conn->verification == ACCEPTED;
   switch (what) {
@@ -2749,6 +2750,11 @@ static struct polytls_result query(struct polytls_conn *base, int what, uint8_t 
     default:
       return conn_error(conn, POLYTLS_FAIL_INTERNAL, "unknown query");
   }
+}
+
+static struct polytls_result query(struct polytls_conn *base, int what, uint8_t *buf, size_t len) {
+  begin_step((struct connection *)base, 0, 0);
+  return what == POLYTLS_GET_FACTS ? polytls_answer_facts(answer_query, base, buf, len) : answer_query(base, what, buf, len);
 }
 
 #ifdef HAVE_S2N_TLS_EXPORTER

@@ -42,7 +42,8 @@ status: 0 no unexpected result, 1 there was one or something failed, 2 wrong usa
 TEXT
 }
 
-PROVIDERS='' RUNNER_FLAGS=() BUILD_FLAGS=() WORKERS='' WHOLE=1
+# A busy machine may keep a shim from answering for the runner's 15 s.
+PROVIDERS='' RUNNER_FLAGS=(-idle-timeout 2m) BUILD_FLAGS=() WORKERS='' WHOLE=1
 while [ $# -gt 0 ]; do
   case $1 in
     --help | -h) usage; exit 0 ;;

@@ -13,6 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/polytls/polytls/internal/uptime"
 	"github.com/polytls/polytls/tlsapi"
 	"github.com/polytls/polytls/tlstest"
 )
@@ -77,15 +78,15 @@ func TestUnreadTicketsLoseNoData(t *testing.T) {
 
 				// Long enough for a reset to get there first.
 				time.Sleep(50 * time.Millisecond)
-				require.NoError(t, server.SetDeadline(time.Now().Add(10*time.Second)))
+				require.NoError(t, server.SetDeadline(time.Now().Add(time.Minute)))
 				got, err := io.ReadAll(server)
 				require.NoError(t, err)
 				require.Equal(t, sha256.Sum256(data), sha256.Sum256(got))
 				require.NoError(t, server.Close())
-				require.Eventually(t, func() bool {
+				require.True(t, uptime.Eventually(promptly, func() bool {
 					_, err := ct.Write([]byte{0})
 					return errors.Is(err, net.ErrClosed)
-				}, promptly, time.Millisecond, "the client's socket is closed when the server's is")
+				}), "the client's socket is closed when the server's is")
 			})
 		}
 	}
@@ -145,7 +146,8 @@ func TestCloseNotifyIsToldFromAlerts(t *testing.T) {
 // The alert of a Read that fails waits for a Write that is blocked; both end
 // with the Write's deadline, and the failure is blinded.
 func TestReadFailsWhileAWriteIsBlocked(t *testing.T) {
-	const delay = 300 * time.Millisecond
+	// A third of the delay is longer than what the Write holds the Read up for.
+	const delay, blocked = 900 * time.Millisecond, 200 * time.Millisecond
 	ca := tlstest.NewAuthority(t, tlstest.Spec{CommonName: "CA"})
 	cert := ca.Leaf(t, tlstest.Spec{DNSNames: []string{"server.test"}})
 	eachTLSVersion(t, func(t *testing.T, version uint16) {
@@ -159,19 +161,19 @@ func TestReadFailsWhileAWriteIsBlocked(t *testing.T) {
 			_, err := server.Write(make([]byte, 64<<20))
 			written <- err
 		}()
-		require.Eventually(t, func() bool {
+		require.True(t, uptime.Eventually(promptly, func() bool {
 			tr := server.(*conn).transport
 			tr.mu.Lock()
 			defer tr.mu.Unlock()
 			return tr.writing > 0
-		}, promptly, time.Millisecond)
+		}))
 		_, err := peer.Write([]byte{23, 3, 3, 0, 30, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0})
 		require.NoError(t, err)
-		require.NoError(t, server.SetWriteDeadline(time.Now().Add(200*time.Millisecond)))
-		var begin time.Time
+		require.NoError(t, server.SetWriteDeadline(time.Now().Add(blocked)))
+		// However late this test's goroutine runs: the delay begins after begin.
+		begin := time.Now()
 		within(t, promptly, "the Read", func() {
 			_, err := server.Read(make([]byte, 1))
-			begin = time.Now()
 			requireKind(t, err, tlsapi.KindBadRecord, opRead)
 		})
 		// The Read's error may be there first.
@@ -179,14 +181,15 @@ func TestReadFailsWhileAWriteIsBlocked(t *testing.T) {
 			err := <-written
 			require.True(t, errors.Is(err, tlsapi.KindTimeout) || errors.Is(err, tlsapi.KindBadRecord), "%v", err)
 		})
-		require.True(t, server.Info().BlindingPending)
+		pending := server.Info().BlindingPending
+		require.True(t, pending || time.Since(begin) >= delay/3)
 		require.NoError(t, server.Close())
 		// The end comes after what was in the buffers, not before the delay.
-		require.NoError(t, peer.SetReadDeadline(time.Now().Add(promptly)))
+		require.NoError(t, peer.SetReadDeadline(time.Now().Add(time.Minute)))
 		_, err = io.Copy(io.Discard, peer)
 		require.NotErrorIs(t, err, errTimeout(peer))
 		require.GreaterOrEqual(t, time.Since(begin), delay/3)
-		require.Eventually(t, func() bool { return !server.Info().BlindingPending }, promptly, time.Millisecond)
+		require.True(t, uptime.Eventually(promptly, func() bool { return !server.Info().BlindingPending }))
 	})
 }
 

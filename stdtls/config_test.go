@@ -196,7 +196,7 @@ func clientOffer(t *testing.T, config *tlsapi.ClientConfig) offer {
 	require.Eventually(t, func() bool {
 		_, complete := (&helloRecorder{records: transport.bytes()}).firstMessage()
 		return complete
-	}, 5*time.Second, time.Millisecond)
+	}, time.Minute, time.Millisecond)
 	cancel()
 	<-done
 	message, _ := (&helloRecorder{records: transport.bytes()}).firstMessage()

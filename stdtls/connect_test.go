@@ -81,7 +81,7 @@ func connect(t testing.TB, pair func(testing.TB) (net.Conn, net.Conn), cc *tlsap
 	server, err = Provider.Server(st, sc)
 	require.NoError(t, err)
 	t.Cleanup(func() { client.Close(); server.Close() })
-	limit := time.Now().Add(10 * time.Second)
+	limit := time.Now().Add(time.Minute)
 	require.NoError(t, client.SetDeadline(limit))
 	require.NoError(t, server.SetDeadline(limit))
 	done := make(chan error, 1)
@@ -92,7 +92,7 @@ func connect(t testing.TB, pair func(testing.TB) (net.Conn, net.Conn), cc *tlsap
 		select {
 		case serverErr = <-done:
 			return client, server, nil, serverErr
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatal("the server's handshake hangs")
 		}
 	}

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/polytls/polytls/tlsapi"
 	"github.com/stretchr/testify/assert"
@@ -257,16 +256,21 @@ func (s *suite) testClientSessions(t *testing.T) {
 		})
 	})
 	t.Run("expired chain", func(t *testing.T) {
-		ends := time.Now().Add(4 * time.Second)
-		short := s.ca.Leaf(t, Spec{CommonName: "short", DNSNames: []string{serverName}, NotAfter: ends})
-		cache := newSessionLog()
+		var cache *sessionLog
 		references := map[uint16]*tls.Config{}
-		for _, version := range versions {
-			reference := s.referenceServer(only(version), func(c *tls.Config) { c.Certificates = []tls.Certificate{short} })
-			s.resumable(t, cachedFor(version, cache), reference)
-			references[version] = reference
-		}
-		time.Sleep(time.Until(ends.Add(time.Second)))
+		s.outlive(t, Spec{CommonName: "short", DNSNames: []string{serverName}}, func(short tls.Certificate) error {
+			cache = newSessionLog()
+			for _, version := range versions {
+				reference := s.referenceServer(only(version), func(c *tls.Config) { c.Certificates = []tls.Certificate{short} })
+				d := s.clientDuo(t, cachedFor(version, cache), reference)
+				if err := errors.Join(d.handshake()); err != nil {
+					return err
+				}
+				d.mustEcho(t)
+				references[version] = reference
+			}
+			return nil
+		})
 		for _, version := range versions {
 			d := s.clientDuo(t, cachedFor(version, cache), references[version])
 			err, _ := d.handshakes()

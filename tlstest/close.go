@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/polytls/polytls/internal/uptime"
 	"github.com/polytls/polytls/tlsapi"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -88,16 +89,18 @@ func (s *suite) testOwnClose(t *testing.T) {
 			d := s.connected(t, r, version)
 			_, err := d.conn.Write([]byte("last words"))
 			require.NoError(t, err)
+			begin := time.Now()
 			require.NoError(t, d.conn.Close())
+			assertClosedSince(t, d.connWire, begin, "Close closes the transport")
 			got, err := io.ReadAll(d.peer)
 			require.NoError(t, err, "without a close_notify this would be io.ErrUnexpectedEOF")
 			assert.Equal(t, "last words", string(got))
-			assert.True(t, isClosed(d.connWire.Closed()), "Close closes the transport")
 		})
 		t.Run("close_notify on the wire", func(t *testing.T) {
 			d := s.connected(t, r, version)
-			before := len(d.connWire.Written())
+			before, begin := len(d.connWire.Written()), time.Now()
 			require.NoError(t, d.conn.Close())
+			assertClosedSince(t, d.connWire, begin, "Close closes the transport")
 			records, err := ParseRecords(d.connWire.Written()[before:])
 			require.NoError(t, err)
 			require.Len(t, records, 1, "nothing but the close_notify")
@@ -133,11 +136,24 @@ func (s *suite) testOwnClose(t *testing.T) {
 		t.Run("peer that is gone", func(t *testing.T) {
 			d := s.connected(t, r, version)
 			require.NoError(t, d.peerWire.Close())
+			begin := time.Now()
 			// The error of sending the close_notify may be told or not.
 			_ = within(t, "Close", d.conn.Close)
-			assert.True(t, isClosed(d.connWire.Closed()))
+			assertClosedSince(t, d.connWire, begin, "Close closes the transport")
 		})
 	})
+}
+
+// assertClosedSince tests that a call that began at begin has closed the transport.
+// Where a busy machine held it up for the 50 ms in which it sends its last record,
+// that goes on in the background, and the transport is closed behind it.
+func assertClosedSince(t *testing.T, wire *Transport, begin time.Time, when string) {
+	t.Helper()
+	closed := isClosed(wire.Closed())
+	if took := time.Since(begin); !closed && took >= 50*time.Millisecond {
+		_, closed = uptime.Receive(wire.Closed(), tailTime)
+	}
+	assert.True(t, closed, "the transport stays open: %s", when)
 }
 
 // testCloseStalled closes towards peers that do not read: Close returns at
@@ -147,25 +163,25 @@ func (s *suite) testCloseStalled(t *testing.T) {
 	eachRoleAndVersion(t, func(t2 *testing.T, r role, version uint16) {
 		d := s.connected(t, r, version)
 		d.connWire.SetCapacity(1)
-		begin := time.Now()
-		assert.NoError(t2, d.conn.Close())
-		assert.Less(t2, time.Since(begin), atOnce)
+		assert.NoError(t2, closeAtOnce(t2, d.conn))
 		require.ErrorIs(t2, d.conn.Close(), net.ErrClosed)
 		closed = append(closed, d.connWire.Closed())
 	})
-	deadline := time.After(8 * time.Second)
-	for _, c := range closed {
-		select {
-		case <-c:
-		case <-deadline:
-			require.Fail(t, "the transport was not closed")
+	all := make(chan struct{})
+	go func() {
+		defer close(all)
+		for _, c := range closed {
+			<-c
 		}
-	}
+	}()
+	_, ok := uptime.Receive(all, tailTime)
+	require.True(t, ok, "the transport was not closed")
 }
 
 // testCloseTowardsWriter closes towards a peer that does not read before its own
 // Write is done, which waits for the end that closes to read: the close_notify
-// arrives all the same.
+// arrives all the same, unless the machine takes longer for all of that than the 5 s
+// that a close has.
 func (s *suite) testCloseTowardsWriter(t *testing.T) {
 	eachRoleAndVersion(t, func(t *testing.T, r role, version uint16) {
 		for _, reading := range []bool{false, true} {
@@ -194,13 +210,18 @@ func (s *suite) testCloseTowardsWriter(t *testing.T) {
 				// What nobody reads any more may be refused.
 				_, _ = d.peer.Write(make([]byte, 256<<10))
 			}()
-			require.Eventually(t, func() bool { return len(d.peerWire.Written()) > before }, 5*time.Second, time.Millisecond)
+			require.True(t, uptime.Eventually(promptly, func() bool { return len(d.peerWire.Written()) > before }))
+			begin := time.Now()
 			assert.NoError(t, within(t, "Close", d.conn.Close))
 			if reading {
 				require.ErrorIs(t, result(t, "the Read", read), net.ErrClosed)
 			}
 			<-wrote
 			_, err := d.peer.Read(make([]byte, 1))
+			if took := time.Since(begin); err == io.ErrUnexpectedEOF && took > 5*time.Second {
+				t.Logf("with a Read under way: %v: the peer took %v", reading, took)
+				continue
+			}
 			require.Equal(t, io.EOF, err, "with a Read under way: %v", reading)
 		}
 	})
@@ -299,9 +320,10 @@ func (s *suite) testCloseWhileBlocked(t *testing.T) {
 			results := make(chan error, 1)
 			go func() { results <- d.conn.Handshake() }()
 			time.Sleep(20 * time.Millisecond)
+			begin := time.Now()
 			_ = within(t, "Close", d.conn.Close)
 			s.requireKind(t, result(t, "Handshake", results), tlsapi.KindClosed)
-			assert.True(t, isClosed(d.connWire.Closed()))
+			assertClosedSince(t, d.connWire, begin, "Close closes the transport")
 		})
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/polytls/polytls/internal/uptime"
 	"github.com/polytls/polytls/tlsapi"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -89,7 +90,8 @@ func (s *suite) testDeadlines(t *testing.T) {
 			require.ErrorIs(t, within(t, "Write", write(1)), os.ErrDeadlineExceeded, "the same error")
 			_ = within(t, "Close", d.conn.Close)
 			go io.Copy(io.Discard, d.peerWire)
-			require.Eventually(t, func() bool { return isClosed(d.connWire.Closed()) }, 8*time.Second, time.Millisecond)
+			_, ok := uptime.Receive(d.connWire.Closed(), tailTime)
+			require.True(t, ok, "the transport was not closed")
 		})
 		t.Run("write deadline does not stop reading", func(t *testing.T) {
 			d := s.connected(t, r, version)
@@ -224,9 +226,6 @@ func readNothing(conn io.Reader) error {
 
 func requireClosedSoon(t *testing.T, wire *Transport) {
 	t.Helper()
-	select {
-	case <-wire.Closed():
-	case <-time.After(promptly):
-		require.Fail(t, "the transport was not closed")
-	}
+	_, ok := uptime.Receive(wire.Closed(), promptly)
+	require.True(t, ok, "the transport was not closed")
 }

@@ -60,8 +60,9 @@ func (s *suite) testTruncation(t *testing.T) {
 			}
 			d.peerWire.CutAfter(len(d.peerWire.Written()))
 			requireTruncated(t, d.conn, string(want))
+			begin := time.Now()
 			assert.NoError(t, d.conn.Close())
-			assert.True(t, isClosed(d.connWire.Closed()))
+			assertClosedSince(t, d.connWire, begin, "Close")
 		}
 		// The close_notify without its last byte.
 		whole := s.connected(t, r, version)
@@ -193,6 +194,7 @@ func (s *suite) failingTransport(t *testing.T, r role, version uint16, f *faulty
 	if d == nil {
 		return
 	}
+	begin := time.Now()
 	err, _ := d.handshakes()
 	end()
 	if err == nil {
@@ -205,7 +207,7 @@ func (s *suite) failingTransport(t *testing.T, r role, version uint16, f *faulty
 	}
 	assert.ErrorIs(t, err, f.err, when)
 	assert.NotErrorIs(t, err, io.EOF, when)
-	assert.True(t, isClosed(d.connWire.Closed()), "the transport stays open: %s", when)
+	assertClosedSince(t, d.connWire, begin, when)
 }
 
 // pairOver makes the two ends over a transport that f stands before on the

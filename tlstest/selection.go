@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/polytls/polytls/internal/uptime"
 	"github.com/polytls/polytls/tlsapi"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -307,7 +308,7 @@ func plainAlert(t *testing.T, wire []byte) (alert tls.AlertError, ok bool) {
 // what the end has written.
 func requirePlainAlert(t *testing.T, wire *Transport, alerts ...tls.AlertError) {
 	t.Helper()
-	require.Eventually(t, func() bool { return len(wire.Written()) > 0 }, promptly, time.Millisecond, "nothing was sent")
+	require.True(t, uptime.Eventually(promptly, func() bool { return len(wire.Written()) > 0 }), "nothing was sent")
 	records, err := ParseRecords(wire.Written())
 	require.NoError(t, err)
 	require.EqualValues(t, RecordAlert, records[0].Type, "the first record")
@@ -499,15 +500,16 @@ func (s *suite) testFailingHook(t *testing.T) {
 			t.Run("blinded", func(t *testing.T) {
 				s.need(t, tlsapi.ServerBlinding)
 				config := s.serverConfig(func(c *tlsapi.ServerConfig) {
-					c.MaxBlindingDelay = 300 * time.Millisecond
+					c.MaxBlindingDelay = blindingDelay
 					install(c, errors.New("no"))
 				})
 				d := s.serverDuo(t, config, s.referenceClient())
 				done := make(chan error, 1)
+				begin := time.Now()
 				go func() { done <- d.peer.Handshake() }()
 				s.requireKind(t, within(t, "Handshake", d.conn.Handshake), tlsapi.KindRejected)
-				assert.True(t, d.conn.Info().BlindingPending)
-				assert.Empty(t, d.connWire.Written(), "the alert waits for the delay")
+				assertWhileBlinded(t, begin, func() bool { return d.conn.Info().BlindingPending }, "it is blinded")
+				assertWhileBlinded(t, begin, func() bool { return len(d.connWire.Written()) == 0 }, "the alert waits for the delay")
 				require.Error(t, result(t, "the peer's handshake", done))
 				requirePlainAlert(t, d.connWire, alertInternalError)
 			})
@@ -626,13 +628,14 @@ func (s *suite) testChosenConfiguration(t *testing.T) {
 		t.Run("its blinding delay", func(t *testing.T) {
 			s.need(t, tlsapi.ServerBlinding, tlsapi.ServerVerifyConnection)
 			chosen := s.serverConfig(func(c *tlsapi.ServerConfig) {
-				c.MaxBlindingDelay = 300 * time.Millisecond
+				c.MaxBlindingDelay = blindingDelay
 				c.VerifyConnection = func(tls.ConnectionState) error { return errors.New("no") }
 			})
 			d := s.serverDuo(t, choosing(chosen), s.referenceClient(only(version)))
+			begin := time.Now()
 			go d.peer.Handshake()
 			s.requireKind(t, within(t, "Handshake", d.conn.Handshake), tlsapi.KindRejected)
-			assert.True(t, d.conn.Info().BlindingPending)
+			assertWhileBlinded(t, begin, func() bool { return d.conn.Info().BlindingPending }, "it is blinded")
 		})
 	})
 	t.Run("the first one needs no certificate", func(t *testing.T) {

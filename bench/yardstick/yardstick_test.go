@@ -46,10 +46,12 @@ func TestProcessorTime(t *testing.T) {
 	before, err := processorTime(os.Getpid())
 	require.NoError(t, err)
 	assert.Positive(t, before)
-	for start := time.Now(); time.Since(start) < 30*time.Millisecond; {
+	// Others may have the processor, and the system counts in hundredths.
+	after := before
+	for start := time.Now(); after <= before && time.Since(start) < time.Minute; {
+		after, err = processorTime(os.Getpid())
+		require.NoError(t, err)
 	}
-	after, err := processorTime(os.Getpid())
-	require.NoError(t, err)
 	assert.Greater(t, after, before)
 	_, err = processorTime(1 << 30)
 	assert.ErrorContains(t, err, "is gone")

@@ -68,6 +68,21 @@ static inline ptrdiff_t polytls_conn_out_append(struct polytls_conn *conn, const
  * ticket may come in as many records as it has bytes. */
 #define POLYTLS_MAX_IDLE_RECORDS 8192
 
+/* The most records without data in one step: some of them, as key updates, cost
+ * much, and others wait meanwhile. */
+#define POLYTLS_STEP_IDLE_RECORDS 16
+
+/* Begins and ends a step of read, for in_take. */
+static inline void polytls_conn_begin_read(struct polytls_conn *conn) {
+  conn->idle_pause = conn->idle_limit != 0 ? conn->idle_records + POLYTLS_STEP_IDLE_RECORDS : 0;
+}
+static inline void polytls_conn_end_read(struct polytls_conn *conn) { conn->idle_pause = 0; }
+
+/* Reports whether the step has taken enough: the rest is for the next one. */
+static inline int polytls_conn_pauses(const struct polytls_conn *conn) {
+  return conn->idle_pause != 0 && conn->idle_records >= conn->idle_pause && conn->header_seen == 0;
+}
+
 /* Reports whether the peer has come to the limit: no further record is taken, and
  * the library's step waits for input that is there. */
 static inline int polytls_conn_is_idle(const struct polytls_conn *conn) {
@@ -103,13 +118,14 @@ static inline void polytls_conn_count_records(struct polytls_conn *conn, const u
 }
 
 /* Moves up to len bytes of ciphertext from `in` to bytes and returns how many;
- * 0 when `in` is empty, or the peer has sent too many records without data. */
+ * 0 when `in` is empty, or the peer has sent too many records without data, in
+ * all or for this step. */
 static inline size_t polytls_conn_in_take(struct polytls_conn *conn, uint8_t *bytes, size_t len) {
   size_t waiting = conn->in_end - conn->in_start;
   if (len > waiting) {
     len = waiting;
   }
-  if (polytls_conn_is_idle(conn)) {
+  if (polytls_conn_is_idle(conn) || polytls_conn_pauses(conn)) {
     return 0;
   }
   if (len > 0) {

@@ -3209,6 +3209,7 @@ static struct polytls_result libssl_read(struct polytls_conn *head, uint8_t *buf
   size_t n = 0;
   libssl_clear_stale_errors();
   conn->reading = 1;
+  polytls_conn_begin_read(&conn->head);
   while (n < len) {
     /* Asking the library when it has nothing costs more than this look. */
     if (conn->head.in_start == conn->head.in_end && !conn->flush_first && SSL_pending(conn->ssl) == 0) {
@@ -3250,6 +3251,7 @@ static struct polytls_result libssl_read(struct polytls_conn *head, uint8_t *buf
     break;
   }
   conn->reading = 0;
+  polytls_conn_end_read(&conn->head);
   if (n > 0 || len == 0) {
     return libssl_input_result(conn, POLYTLS_OK, n);
   }
@@ -3599,11 +3601,10 @@ static struct polytls_result libssl_timestamps(struct libssl_conn *conn, uint8_t
 #endif
 }
 
-/* Writes the answer to buf; nothing of the connection changes hands. */
-static struct polytls_result libssl_query(struct polytls_conn *head, int what, uint8_t *buf, size_t len) {
+/* Answers one query, as part of libssl_query. */
+static struct polytls_result libssl_answer_query(struct polytls_conn *head, int what, uint8_t *buf, size_t len) {
   struct libssl_conn *conn = (struct libssl_conn *)head;
   struct polytls_result result;
-  libssl_clear_errors();
   switch (what) {
     case POLYTLS_GET_VERSION:
     case POLYTLS_GET_CIPHER_SUITE:
@@ -3667,6 +3668,14 @@ static struct polytls_result libssl_query(struct polytls_conn *head, int what, u
       result = libssl_fail(conn->head.error_text, POLYTLS_FAIL_CONFIG, 0, "unknown query %d", what);
       break;
   }
+  return result;
+}
+
+/* Writes the answer to buf; nothing of the connection changes hands. */
+static struct polytls_result libssl_query(struct polytls_conn *head, int what, uint8_t *buf, size_t len) {
+  libssl_clear_errors();
+  struct polytls_result result = what == POLYTLS_GET_FACTS ? polytls_answer_facts(libssl_answer_query, head, buf, len)
+                                                           : libssl_answer_query(head, what, buf, len);
   libssl_clear_errors();
   return result;
 }

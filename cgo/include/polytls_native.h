@@ -150,10 +150,12 @@ struct polytls_conn {
   size_t out_cap;
   size_t out_limit;
   /* Records that were taken since the last one with data, see
-   * polytls_conn_in_take: counted when idle_limit is not 0. header_seen and
-   * record_left say where in a record the library is. */
+   * polytls_conn_in_take: counted when idle_limit is not 0. A step of read stops
+   * at idle_pause of them, when that is not 0. header_seen and record_left say
+   * where in a record the library is. */
   uint32_t idle_limit;
   uint32_t idle_records;
+  uint32_t idle_pause;
   uint16_t record_left;
   uint8_t header_seen;
   int32_t verify_code;         /* enum polytls_verify_code */
@@ -345,11 +347,44 @@ enum polytls_query {
                                        extended master secret */
   POLYTLS_GET_TIMESTAMPS = 17,      /* client: the server's
                                        SignedCertificateTimestampList */
+  POLYTLS_GET_FACTS = 18,           /* everything that is known of a connection:
+                                       (uint32 length, answer)… to the queries of
+                                       polytls_answer_facts, in their order */
   POLYTLS_GET_EXPORTER = 12         /* in: buf holds uint16 label length,
                                        label, uint8 has-context, uint16
                                        context length, context, uint16 wanted
                                        length; out: that many bytes */
 };
+
+/* Answers POLYTLS_GET_FACTS with the answers that `answer` has to the queries of
+ * this list. A step of its own for each would look at the error queue twice. */
+static inline struct polytls_result polytls_answer_facts(struct polytls_result (*answer)(struct polytls_conn *conn, int what,
+                                                                                         uint8_t *buf, size_t len),
+                                                         struct polytls_conn *conn, uint8_t *buf, size_t len) {
+  static const uint8_t all[] = {POLYTLS_GET_VERSION, POLYTLS_GET_CIPHER_SUITE, POLYTLS_GET_GROUP, POLYTLS_GET_ALPN,
+    POLYTLS_GET_SERVER_NAME, POLYTLS_GET_PEER_CHAIN, POLYTLS_GET_VERIFIED_CHAIN, POLYTLS_GET_SIGNATURE_SCHEME,
+    POLYTLS_GET_RESUMED, POLYTLS_GET_HELLO_RETRY, POLYTLS_GET_OCSP_RESPONSE, POLYTLS_GET_PSK_IDENTITY,
+    POLYTLS_GET_TLS_UNIQUE, POLYTLS_GET_TIMESTAMPS};
+  struct polytls_result result;
+  size_t used = 0;
+  for (size_t i = 0; i < sizeof(all); i++) {
+    size_t room = used + 4 < len ? len - used - 4 : 0;
+    result = answer(conn, all[i], room > 0 ? buf + used + 4 : NULL, room);
+    if (result.status != POLYTLS_OK) {
+      return result;
+    }
+    size_t size = result.n;
+    if (used + 4 <= len) {
+      buf[used] = (uint8_t)(size >> 24);
+      buf[used + 1] = (uint8_t)(size >> 16);
+      buf[used + 2] = (uint8_t)(size >> 8);
+      buf[used + 3] = (uint8_t)size;
+    }
+    used += 4 + size;
+  }
+  result.n = used;
+  return result;
+}
 
 /* What builds of a library differ in: bits of polytls_library.abilities, each
  * from what the build has probed, never from a version. */
@@ -391,7 +426,9 @@ struct polytls_library {
   struct polytls_result (*handshake)(struct polytls_conn *conn);
   /* Decrypts into buf until it is full or input runs out; OK with n > 0 when
    * anything was decrypted (a failure or close behind it is reported by the
-   * next call), otherwise WANT_INPUT, CLOSED or FAILED. */
+   * next call), otherwise WANT_INPUT, CLOSED or FAILED. WANT_INPUT with
+   * POLYTLS_FLAG_PENDING is the end of a step that has taken many records
+   * without data: the input goes on in the next step. */
   struct polytls_result (*read)(struct polytls_conn *conn, uint8_t *buf, size_t len);
   /* Encrypts whole records while `out` has room; n may be less than len: the
    * rest is for the next call. WANT_OUTPUT with n == 0 when there is no room

@@ -86,7 +86,7 @@ func dialogue(t *testing.T, cmd *exec.Cmd, line, answer string) (output string, 
 	require.NoError(t, err)
 	out := &syncBuffer{}
 	cmd.Stdout, cmd.Stderr = out, out
-	cmd.WaitDelay = time.Second
+	cmd.WaitDelay = commandTime
 	require.NoError(t, cmd.Start())
 	exited := make(chan error, 1)
 	go func() { exited <- cmd.Wait() }()
@@ -197,7 +197,7 @@ func TestServeRefusesPeersWithoutCertificate(t *testing.T) {
 		assert.NotEqual(t, 0, r.status)
 		// In TLS 1.3 curl has finished its handshake, and may end first.
 		assert.Eventually(t, func() bool { return strings.Contains(s.log.String(), tlsapi.KindNoCertificate.Error()) },
-			10*time.Second, 10*time.Millisecond)
+			commandTime, 10*time.Millisecond)
 		s.stop(t)
 	})
 }

@@ -78,7 +78,9 @@ func runProcess(ctx context.Context, t *testing.T, cmd *exec.Cmd, stdin io.Reade
 	t.Helper()
 	var stdout, stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &stdout, &stderr
-	cmd.WaitDelay = time.Second
+	// Between the end of the process and the last of its output a busy machine
+	// may do something else.
+	cmd.WaitDelay = commandTime
 	err := cmd.Run()
 	require.NoError(t, ctx.Err(), "%s did not end in time\nstdout: %s\nstderr: %s", cmd, &stdout, &stderr)
 	var exit *exec.ExitError

@@ -171,8 +171,10 @@ func TestManyWait(t *testing.T) {
 	runtime.ReadMemStats(&memory)
 	assert.Less(t, int64(memory.HeapAlloc)-int64(used), int64(many*2048), "bytes for %d transports", many)
 	assert.Equal(t, before+many, Waiting())
-	assert.Less(t, runtime.NumGoroutine()-goroutines, 5)
-	assert.Less(t, pprof.Lookup("threadcreate").Count()-threads, 5)
+	// The runtime itself makes some, as many threads as processors to collect
+	// garbage.
+	assert.Less(t, runtime.NumGoroutine()-goroutines, many/20)
+	assert.Less(t, pprof.Lookup("threadcreate").Count()-threads, many/20)
 
 	assert.Equal(t, DefaultLimit, SetLimit(room))
 	for _, wire := range wires[:many-room] {

@@ -62,5 +62,5 @@ func TestSharedCertificatesAreForgotten(t *testing.T) {
 		shared.mu.RLock()
 		defer shared.mu.RUnlock()
 		return len(shared.known) == 0
-	}, 10*time.Second, 10*time.Millisecond)
+	}, time.Minute, 10*time.Millisecond)
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/polytls/polytls/internal/leftover"
 	"github.com/polytls/polytls/tlsapi"
 	"github.com/polytls/polytls/tlstest"
 	"github.com/stretchr/testify/assert"
@@ -21,7 +22,7 @@ import (
 // A close_notify that the transport takes bit by bit, and late, arrives whole
 // although Close has not waited for it.
 func TestCloseNotifyOfALateReader(t *testing.T) {
-	noLeaks(t)
+	leftover.Check(t)
 	eachProvider(t, func(t *testing.T, f *fixture) {
 		client, server, wire, _ := f.connected(t, nil)
 		wire.SetCapacity(7)
@@ -66,7 +67,7 @@ func TestCloseNotifyOfAStoppedProgram(t *testing.T) {
 // A transport that is a connection of TLS takes nothing after a write that has
 // timed out, so a late reader of it must not meet one.
 func TestCloseNotifyThroughTLS(t *testing.T) {
-	noLeaks(t)
+	leftover.Check(t)
 	eachProvider(t, func(t *testing.T, f *fixture) {
 		wire, serverWire := tlstest.Pipe()
 		// As the connections of a listener that keeps account of them.

@@ -8,11 +8,13 @@ import (
 	"errors"
 	"io"
 	"net"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/polytls/polytls/internal/blinding"
+	"github.com/polytls/polytls/internal/uptime"
 	"github.com/polytls/polytls/tlsapi"
 )
 
@@ -113,7 +115,7 @@ type Conn struct {
 	plain plaintext
 	// lateOutput is not nil while a server's tickets wait for other output to
 	// leave with, or for their time.
-	lateOutput *time.Timer
+	lateOutput *uptime.Timer
 	// tail is not nil once an alert or close_notify has been left to the
 	// background.
 	tail *tail
@@ -546,7 +548,8 @@ func (c *Conn) read(p []byte) (int, error) {
 		var sessions [][]byte
 		if readable := c.readable.Load(); readable || received {
 			res = c.decrypt(p)
-			if more := res.Status != WantInput && (res.Status != OK || res.Flags&FlagPending != 0); more != readable {
+			pending := res.Flags&FlagPending != 0
+			if more := pending || res.Status != WantInput && res.Status != OK; more != readable {
 				c.readable.Store(more)
 			}
 			if res.Status == Failed {
@@ -600,6 +603,11 @@ func (c *Conn) read(p []byte) (int, error) {
 			c.sendAlert()
 			return 0, err
 		case WantInput:
+			if res.Flags&FlagPending != 0 {
+				// A peer that sends much without data: others first.
+				runtime.Gosched()
+				break
+			}
 			if err := c.receive("read"); err != nil {
 				return 0, err
 			}
@@ -824,9 +832,10 @@ func (c *Conn) sendAtOnce() bool {
 	return false
 }
 
-// lateOutputDelay is how long tickets wait for other output. Every Write takes
-// them along, every Read that waits and Close send them before.
-const lateOutputDelay = 5 * time.Millisecond
+// lateOutputDelay is how long tickets wait for other output, and up to twice as
+// long. Every Write takes them along, every Read that waits and Close send them
+// before.
+const lateOutputDelay = 20 * time.Millisecond
 
 // sendLater lets output that nobody waits for leave with the next.
 func (c *Conn) sendLater() {
@@ -835,7 +844,8 @@ func (c *Conn) sendLater() {
 	if c.closed {
 		return
 	}
-	c.lateOutput = time.AfterFunc(lateOutputDelay, func() {
+	c.lateOutput = &uptime.Timer{}
+	c.lateOutput.Start(lateOutputDelay, func() {
 		if c.enter("write") != nil {
 			return
 		}

@@ -125,6 +125,47 @@ func TestStepsPerOperation(t *testing.T) {
 	})
 }
 
+// A resumed handshake of both ends, from making them to freeing them, takes no more
+// calls of C than its steps: the client's session is set in one, and everything that
+// is known of a connection is asked for in one.
+func TestStepsPerResumedHandshake(t *testing.T) {
+	if instrumented {
+		t.Skip("the detectors make pools forget, and buffers are made by calls of C")
+	}
+	eachProvider(t, func(t *testing.T, f *fixture) {
+		f.client.SessionCache = tlsapi.NewLRUSessionCache(1)
+		f.client.MinVersion = tls.VersionTLS13
+		one := func() (resumed bool) {
+			here, there := net.Pipe()
+			client, server := f.over(t, here, there)
+			ended := make(chan error, 1)
+			go func() {
+				_, err := server.Write([]byte{1})
+				ended <- err
+			}()
+			_, err := io.ReadFull(client, make([]byte, 1))
+			require.NoError(t, err)
+			require.NoError(t, <-ended)
+			resumed = client.ConnectionState().DidResume
+			go io.Copy(io.Discard, there) // a pipe holds nothing, and nobody reads the close_notify
+			require.NoError(t, client.Close())
+			require.NoError(t, server.Close())
+			return resumed
+		}
+		one()
+		// Connections of earlier tests may end in the background.
+		fewest := int64(-1)
+		for range 20 {
+			before := runtime.NumCgoCall()
+			require.True(t, one())
+			if calls := runtime.NumCgoCall() - before; fewest < 0 || calls < fewest {
+				fewest = calls
+			}
+		}
+		assert.LessOrEqual(t, fewest, int64(17))
+	})
+}
+
 // recordedSessions is a cache that keeps the sessions in sight.
 type recordedSessions struct {
 	mu       sync.Mutex

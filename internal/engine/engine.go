@@ -34,7 +34,8 @@ type Engine interface {
 	Verdict(alert uint8) Result
 	// Read decrypts into p: OK with N > 0, WantInput, WantOutput, Closed or
 	// Failed. After WantInput, and after OK without FlagPending, it is called
-	// again when there is more input, or when another step has failed.
+	// again when there is more input, or when another step has failed. WantInput
+	// with FlagPending asks for another step: a peer sends much without data.
 	Read(p []byte) Result
 	// Write encrypts the first N bytes of p: OK, WantOutput or Failed.
 	Write(p []byte) Result
@@ -67,8 +68,8 @@ type Engine interface {
 	// SetSession offers a session of TakeSessions, before the first step; false
 	// when the library cannot use it, and the connection goes on without.
 	SetSession(session []byte) bool
-	// TakeSessions returns a client's new sessions, in the library's own form.
-	// The caller wipes them.
+	// TakeSessions lends a client's new sessions, in the library's own form, until
+	// the next step, and takes them out of the engine. The caller wipes them.
 	TakeSessions() [][]byte
 	// Facts returns what is known of the connection so far.
 	Facts() Facts

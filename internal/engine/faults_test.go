@@ -220,8 +220,15 @@ func TestNothingFollowsATornRecord(t *testing.T) {
 	eachProvider(t, func(t *testing.T, f *fixture) {
 		client, _, wire, serverWire := f.connected(t, nil)
 		wire.SetCapacity(1000)
-		require.NoError(t, client.SetWriteDeadline(time.Now().Add(50*time.Millisecond)))
-		_, err := client.Write(make([]byte, 1<<20))
+		stalled := len(wire.Written()) + 500
+		write := make(chan error, 1)
+		go func() {
+			_, err := client.Write(make([]byte, 1<<20))
+			write <- err
+		}()
+		require.True(t, uptime.Eventually(10*time.Second, func() bool { return len(wire.Written()) > stalled }), "no part of a record was sent")
+		require.NoError(t, client.SetWriteDeadline(time.Unix(1, 0)))
+		err := <-write
 		require.ErrorIs(t, err, tlsapi.KindTimeout)
 		before := len(wire.Written())
 
@@ -247,16 +254,11 @@ func TestCancelWhileAnotherHandshakes(t *testing.T) {
 		defer server.Close()
 		first := make(chan error, 1)
 		go func() { first <- client.Handshake() }()
-		require.Eventually(t, func() bool { return len(wire.Written()) > 0 }, 5*time.Second, time.Millisecond)
+		require.True(t, uptime.Eventually(10*time.Second, func() bool { return len(wire.Written()) > 0 }))
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 		defer cancel()
 		require.ErrorIs(t, client.HandshakeContext(ctx), context.DeadlineExceeded)
-		select {
-		case <-wire.Closed():
-		case <-time.After(2 * time.Second):
-			t.Error("the transport was not closed")
-			client.Close()
-		}
+		within(t, 2*time.Second, "the close of the transport", func() { <-wire.Closed() })
 		require.Error(t, <-first)
 	})
 }
@@ -273,7 +275,7 @@ func TestCloseWakesWriteBeforeAnAlert(t *testing.T) {
 			_, err := client.Write(make([]byte, 1<<20))
 			write <- err
 		}()
-		require.Eventually(t, func() bool { return len(wire.Written()) > stalled }, 5*time.Second, time.Millisecond)
+		require.True(t, uptime.Eventually(10*time.Second, func() bool { return len(wire.Written()) > stalled }))
 		_, err := serverWire.Write(garbage())
 		require.NoError(t, err)
 		_, err = client.Read(make([]byte, 10))
@@ -394,18 +396,21 @@ func TestDeadlinesOfOthersWhenAHandshakeCannotSend(t *testing.T) {
 		handshake := make(chan error, 1)
 		go func() { handshake <- client.Handshake() }()
 		<-failing
-		for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		var err error
+		if !uptime.Eventually(5*time.Second, func() bool {
 			_ = client.SetReadDeadline(time.Time{})
 			select {
-			case err := <-handshake:
-				require.ErrorIs(t, err, syscall.EPIPE)
-				return
+			case err = <-handshake:
+				return true
 			default:
+				return false
 			}
+		}) {
+			t.Error("the handshake waits for a peer to which it cannot send")
+			client.Close()
+			err = <-handshake
 		}
-		t.Error("the handshake waits for a peer to which it cannot send")
-		client.Close()
-		<-handshake
+		require.ErrorIs(t, err, syscall.EPIPE)
 	})
 }
 

@@ -13,17 +13,27 @@ import (
 )
 
 // slowEngine needs a while for the one step of its handshake, and counts who
-// else does.
+// else does. The steps before full is closed wait for it.
 type slowEngine struct {
 	Engine
 	running, most *atomic.Int32
+	full          chan struct{} // closed by the step that takes the last place
+	filling       *sync.Once
 }
 
 func (e slowEngine) Handshake() Result {
 	now := e.running.Add(1)
 	for most := e.most.Load(); now > most && !e.most.CompareAndSwap(most, now); most = e.most.Load() {
 	}
-	time.Sleep(time.Millisecond)
+	if int(now) >= cap(handshakeSteps) {
+		e.filling.Do(func() { close(e.full) })
+	}
+	select {
+	case <-e.full:
+	case <-time.After(time.Minute):
+		e.filling.Do(func() { close(e.full) }) // the test fails
+	}
+	time.Sleep(time.Millisecond) // for a step that is one too many
 	e.running.Add(-1)
 	return Result{Status: OK, Fault: NoFault}
 }
@@ -43,10 +53,11 @@ func (slowEngine) Write(p []byte) Result  { return Result{N: len(p)} }
 // As many steps of handshakes run at once as there are places, and no more.
 func TestHandshakeStepsAreLimited(t *testing.T) {
 	var running, most atomic.Int32
+	full, filling := make(chan struct{}), new(sync.Once)
 	var wg sync.WaitGroup
 	for range 20 * cap(handshakeSteps) {
 		one, two := net.Pipe()
-		c := New(one, slowEngine{running: &running, most: &most}, Options{Client: true})
+		c := New(one, slowEngine{running: &running, most: &most, full: full, filling: filling}, Options{Client: true})
 		wg.Go(func() {
 			assert.NoError(t, c.Handshake())
 			assert.NoError(t, c.Close())

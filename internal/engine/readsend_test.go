@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/polytls/polytls/internal/records"
@@ -39,22 +40,7 @@ func (l *keyLines) lines() []string {
 // when the peer takes them.
 func TestReadDeadlineBehindUnsentAnswers(t *testing.T) {
 	eachProvider(t, func(t *testing.T, f *fixture) {
-		wire, serverWire := tlstest.Pipe()
-		server, err := f.provider.Server(serverWire, &f.server)
-		require.NoError(t, err)
-		defer server.Close()
-		var log keyLines
-		roots, err := f.client.RootCAs.Certificates()
-		require.NoError(t, err)
-		reference := &tls.Config{ServerName: host, RootCAs: x509Pool(roots), MinVersion: tls.VersionTLS13, KeyLogWriter: &log}
-		client := tls.Client(wire, reference)
-		done := make(chan error, 1)
-		go func() { done <- server.Handshake() }()
-		require.NoError(t, client.Handshake())
-		require.NoError(t, <-done)
-		keys, err := records.FromKeyLog(tls.VersionTLS13, client.ConnectionState().CipherSuite, log.lines(), nil, true)
-		require.NoError(t, err)
-
+		server, wire, serverWire, keys := f.servedByKeys(t)
 		const messages = 400
 		serverWire.SetCapacity(64)
 		wire.SetCapacity(1 << 20)
@@ -64,7 +50,7 @@ func TestReadDeadlineBehindUnsentAnswers(t *testing.T) {
 			for range 30 {
 				out = append(out, keys.KeyUpdate(true)...)
 			}
-			_, err = wire.Write(append(out, keys.Record(records.ApplicationData, []byte("x"))...))
+			_, err := wire.Write(append(out, keys.Record(records.ApplicationData, []byte("x"))...))
 			require.NoError(t, err)
 		}
 		read := 0
@@ -81,8 +67,58 @@ func TestReadDeadlineBehindUnsentAnswers(t *testing.T) {
 		t.Logf("%d of %d messages were read before the peer took anything", read, messages)
 		go func() { _, _ = io.Copy(io.Discard, wire) }()
 		require.NoError(t, server.SetReadDeadline(time.Time{}))
-		_, err = io.ReadFull(server, make([]byte, messages-read))
+		_, err := io.ReadFull(server, make([]byte, messages-read))
 		require.NoError(t, err)
+	})
+}
+
+// servedByKeys is a server of TLS 1.3 after the handshake, its transport, and the
+// keys with which a test sends records to it.
+func (f *fixture) servedByKeys(t *testing.T) (server tlsapi.Conn, wire, serverWire *tlstest.Transport, keys *records.Keys) {
+	wire, serverWire = tlstest.Pipe()
+	server, err := f.provider.Server(serverWire, &f.server)
+	require.NoError(t, err)
+	t.Cleanup(func() { server.Close() })
+	var log keyLines
+	roots, err := f.client.RootCAs.Certificates()
+	require.NoError(t, err)
+	reference := &tls.Config{ServerName: host, RootCAs: x509Pool(roots), MinVersion: tls.VersionTLS13, KeyLogWriter: &log}
+	client := tls.Client(wire, reference)
+	done := make(chan error, 1)
+	go func() { done <- server.Handshake() }()
+	require.NoError(t, client.Handshake())
+	require.NoError(t, <-done)
+	keys, err = records.FromKeyLog(tls.VersionTLS13, client.ConnectionState().CipherSuite, log.lines(), nil, true)
+	require.NoError(t, err)
+	return server, wire, serverWire, keys
+}
+
+// A step ends after a number of records without data, and the next one goes on
+// where it has ended: what is behind them is read, however they are cut.
+func TestManyRecordsWithoutData(t *testing.T) {
+	eachProvider(t, func(t *testing.T, f *fixture) {
+		server, wire, serverWire, keys := f.servedByKeys(t)
+		wire.SetCapacity(1 << 20)
+		many := 3000
+		if f.provider.Name() == "boringssl" {
+			many = 30 // of a kind; its own limit is 32
+		}
+		for _, chunk := range []int{1 << 20, 1000, 17} {
+			serverWire.SetChunk(chunk)
+			var out []byte
+			for range many {
+				out = append(out, keys.KeyUpdate(false)...)
+			}
+			message := []byte("behind all of them")
+			out = append(out, keys.Record(records.ApplicationData, message)...)
+			_, err := wire.Write(out)
+			require.NoError(t, err)
+			require.NoError(t, server.SetReadDeadline(time.Now().Add(time.Minute)))
+			got := make([]byte, 100)
+			n, err := server.Read(got)
+			require.NoError(t, err)
+			assert.Equal(t, message, got[:n])
+		}
 	})
 }
 

@@ -2,11 +2,12 @@ package engine
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/binary"
 	"errors"
+	"hash/crc32"
+	"math"
 	"time"
 
 	"golang.org/x/crypto/cryptobyte"
@@ -67,17 +68,25 @@ func (s *Sessions) usable(session *session, now time.Time) bool {
 			return false
 		}
 	}
-	for _, der := range session.verifiedChain {
-		notBefore, notAfter, ok := validity(der)
-		if !ok || now.Before(notBefore) || now.After(notAfter) {
-			return false
-		}
-	}
-	return len(session.verifiedChain) > 0
+	return len(session.verifiedChain) > 0 && !now.Before(time.Unix(session.from, 0)) && !now.After(time.Unix(session.until, 0))
 }
 
-// validity reads the validity period of a certificate that was verified before,
-// and nothing else: parsing all of it takes a good part of a resumed handshake.
+// chainPeriod is the period, in seconds since 1970, in which all certificates of a
+// chain that was verified before are in date; false when one does not tell.
+func chainPeriod(chain [][]byte) (from, until int64, ok bool) {
+	from, until = math.MinInt64, math.MaxInt64
+	for _, der := range chain {
+		notBefore, notAfter, ok := validity(der)
+		if !ok {
+			return 0, 0, false
+		}
+		from, until = max(from, notBefore.Unix()), min(until, notAfter.Unix())
+	}
+	return from, until, true
+}
+
+// validity reads the validity period of a certificate, and nothing else: parsing all
+// of it takes long.
 func validity(der []byte) (notBefore, notAfter time.Time, ok bool) {
 	s := cryptobyte.String(der)
 	var certificate, body, period cryptobyte.String
@@ -170,20 +179,36 @@ func (c *Conn) takeSessions() [][]byte {
 	if len(sessions) == 0 {
 		return nil
 	}
-	c.gatherFacts()
-	f := &c.facts
-	if c.options.Sessions.Verifies && len(f.VerifiedChain) == 0 {
-		return nil
-	}
+	s, ok := c.newSession()
 	var kept [][]byte
 	for _, library := range sessions {
-		s := session{f.Version, c.authenticated, f.PeerChain, f.VerifiedChain, f.OCSPResponse, library}
-		if raw := s.marshal(c.options.Sessions.Key); raw != nil {
-			kept = append(kept, raw)
+		if ok {
+			s.library = library
+			if raw := s.marshal(c.options.Sessions.Key); raw != nil {
+				kept = append(kept, raw)
+			}
 		}
 		clear(library)
 	}
 	return kept
+}
+
+// newSession is what the sessions of this connection have in common, or false when
+// none may be kept; it is called with mu held.
+func (c *Conn) newSession() (s session, ok bool) {
+	c.gatherFacts()
+	f := &c.facts
+	if c.options.Sessions.Verifies && len(f.VerifiedChain) == 0 {
+		return s, false
+	}
+	s = session{version: f.Version, authenticated: c.authenticated, peerChain: f.PeerChain,
+		verifiedChain: f.VerifiedChain, ocspResponse: f.OCSPResponse}
+	if f.Resumed && c.offered != nil {
+		s.from, s.until = c.offered.from, c.offered.until
+		return s, true
+	}
+	s.from, s.until, ok = chainPeriod(f.VerifiedChain)
+	return s, ok
 }
 
 // putSessions is called without mu.
@@ -200,13 +225,15 @@ type session struct {
 	authenticated time.Time
 	peerChain     [][]byte
 	verifiedChain [][]byte
-	ocspResponse  []byte
-	library       []byte
+	// from and until are the period of verifiedChain.
+	from, until  int64
+	ocspResponse []byte
+	library      []byte
 }
 
 const (
 	// sessionFormat is the first byte of a session in the cache.
-	sessionFormat = 1
+	sessionFormat = 2
 	// maxSession bounds a session: chains of any sensible length, and tickets
 	// that hold such a chain, are far below.
 	maxSession = 1 << 20
@@ -215,10 +242,11 @@ const (
 )
 
 // marshal returns the session in one allocation, as it is secret, or nil when it
-// is too large to be kept. A digest at the end binds it to the key: a cache that
-// mistakes one session for another must not undo the verification.
+// is too large to be kept. The key is in it: a cache that mistakes one session for
+// another must not undo the verification. The checksum at the end finds what was
+// damaged; who may write to the cache could make any digest as well.
 func (s *session) marshal(key string) []byte {
-	size := 1 + 2 + 8 + 4*3 + len(s.ocspResponse) + len(s.library) + sha256.Size
+	size := 1 + 2 + 8*3 + 3*5 + len(key) + len(s.ocspResponse) + len(s.library) + crc32.Size
 	for _, chain := range [][][]byte{s.peerChain, s.verifiedChain} {
 		for _, der := range chain {
 			size += 3 + len(der)
@@ -233,29 +261,23 @@ func (s *session) marshal(key string) []byte {
 	b := make([]byte, 0, size)
 	b = append(b, sessionFormat)
 	b = binary.BigEndian.AppendUint16(b, s.version)
-	b = binary.BigEndian.AppendUint64(b, uint64(s.authenticated.Unix()))
+	for _, seconds := range []int64{s.authenticated.Unix(), s.from, s.until} {
+		b = binary.BigEndian.AppendUint64(b, uint64(seconds))
+	}
+	b = appendBytes(b, key)
 	b = appendChain(b, s.peerChain)
 	b = appendChain(b, s.verifiedChain)
 	b = appendBytes(b, s.ocspResponse)
 	b = appendBytes(b, s.library)
-	digest := sessionDigest(key, b)
-	return append(b, digest[:]...)
+	return binary.BigEndian.AppendUint32(b, sessionChecksum(b))
 }
 
-func sessionDigest(key string, body []byte) [sha256.Size]byte {
-	h := sha256.New()
-	// The length keeps key and body apart.
-	var memory [256]byte
-	head := append(binary.BigEndian.AppendUint64(memory[:0], uint64(len(key))), key...)
-	h.Write(head)
-	h.Write(body)
-	var digest [sha256.Size]byte
-	h.Sum(digest[:0])
-	return digest
-}
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+func sessionChecksum(body []byte) uint32 { return crc32.Checksum(body, castagnoli) }
 
 // appendBytes appends bytes with a length of three bytes.
-func appendBytes(b, bytes []byte) []byte {
+func appendBytes[T string | []byte](b []byte, bytes T) []byte {
 	n := len(bytes)
 	return append(append(b, byte(n>>16), byte(n>>8), byte(n)), bytes...)
 }
@@ -275,20 +297,22 @@ func appendChain(b []byte, chain [][]byte) []byte {
 // parseSession reads what marshal has made for the key; false for anything else.
 // The result refers to raw.
 func parseSession(key string, raw []byte) (*session, bool) {
-	if len(raw) > maxSession || len(raw) < sha256.Size {
+	if len(raw) > maxSession || len(raw) < crc32.Size {
 		return nil, false
 	}
-	body := raw[:len(raw)-sha256.Size]
-	if digest := sessionDigest(key, body); !bytes.Equal(digest[:], raw[len(body):]) {
+	body := raw[:len(raw)-crc32.Size]
+	if sessionChecksum(body) != binary.BigEndian.Uint32(raw[len(body):]) {
 		return nil, false
 	}
 	b := cryptobyte.String(body)
 	var s session
 	var format uint8
-	var authenticated uint64
+	var authenticated, from, until uint64
+	var keptUnder cryptobyte.String
 	if !b.ReadUint8(&format) || format != sessionFormat ||
 		!b.ReadUint16(&s.version) || s.version != tls.VersionTLS12 && s.version != tls.VersionTLS13 ||
-		!b.ReadUint64(&authenticated) || authenticated > 1<<40 ||
+		!b.ReadUint64(&authenticated) || authenticated > 1<<40 || !b.ReadUint64(&from) || !b.ReadUint64(&until) ||
+		!b.ReadUint24LengthPrefixed(&keptUnder) || string(keptUnder) != key ||
 		!readChain(&b, &s.peerChain) || !readChain(&b, &s.verifiedChain) ||
 		!b.ReadUint24LengthPrefixed((*cryptobyte.String)(&s.ocspResponse)) ||
 		!b.ReadUint24LengthPrefixed((*cryptobyte.String)(&s.library)) ||
@@ -298,7 +322,7 @@ func parseSession(key string, raw []byte) (*session, bool) {
 	if len(s.ocspResponse) == 0 {
 		s.ocspResponse = nil
 	}
-	s.authenticated = time.Unix(int64(authenticated), 0)
+	s.authenticated, s.from, s.until = time.Unix(int64(authenticated), 0), int64(from), int64(until)
 	return &s, true
 }
 

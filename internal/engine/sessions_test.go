@@ -5,9 +5,10 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/binary"
+	"hash/crc32"
 	"math/big"
 	"testing"
 	"time"
@@ -22,6 +23,8 @@ func exampleSession(authenticated time.Time, verified ...[]byte) *session {
 		authenticated: authenticated,
 		peerChain:     [][]byte{[]byte("leaf"), []byte("intermediate")},
 		verifiedChain: verified,
+		from:          1_600_000_000,
+		until:         4_000_000_000,
 		ocspResponse:  []byte("response"),
 		library:       []byte("the library's session"),
 	}
@@ -31,8 +34,7 @@ const exampleKey = "provider:key"
 
 // sealed ends a body, right or wrong, as marshal does.
 func sealed(body []byte) []byte {
-	digest := sessionDigest(exampleKey, body)
-	return append(bytes.Clone(body), digest[:]...)
+	return binary.BigEndian.AppendUint32(bytes.Clone(body), sessionChecksum(body))
 }
 
 func TestSessionForm(t *testing.T) {
@@ -45,7 +47,7 @@ func TestSessionForm(t *testing.T) {
 	_, ok = parseSession("another key", raw)
 	assert.False(t, ok)
 
-	body := raw[:len(raw)-sha256.Size]
+	body := raw[:len(raw)-crc32.Size]
 	require.Equal(t, raw, sealed(body))
 	for n := range raw {
 		_, ok := parseSession(exampleKey, raw[:n])
@@ -86,7 +88,7 @@ func TestSessionBounds(t *testing.T) {
 
 func FuzzParseSession(f *testing.F) {
 	raw := exampleSession(time.Unix(1_700_000_000, 0), []byte("leaf")).marshal(exampleKey)
-	f.Add(raw[:len(raw)-sha256.Size])
+	f.Add(raw[:len(raw)-crc32.Size])
 	f.Add([]byte{sessionFormat})
 	f.Fuzz(func(t *testing.T, body []byte) {
 		raw := sealed(body)
@@ -99,7 +101,7 @@ func FuzzParseSession(f *testing.F) {
 func TestSessionUse(t *testing.T) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)
-	now := time.Now()
+	now := time.Unix(time.Now().Unix(), 0)
 	certificate := func(from, to time.Duration) []byte {
 		template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: now.Add(from), NotAfter: now.Add(to)}
 		der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
@@ -107,6 +109,13 @@ func TestSessionUse(t *testing.T) {
 		return der
 	}
 	valid := certificate(-time.Hour, time.Hour)
+	inPeriod := func(chain ...[]byte) *session {
+		s := exampleSession(now, chain...)
+		var ok bool
+		s.from, s.until, ok = chainPeriod(chain)
+		require.True(t, ok)
+		return s
+	}
 	verifies := &Sessions{Verifies: true}
 	for _, x := range []struct {
 		name     string
@@ -114,23 +123,31 @@ func TestSessionUse(t *testing.T) {
 		session  *session
 		usable   bool
 	}{
-		{"fresh", verifies, exampleSession(now, valid, valid), true},
+		{"fresh", verifies, inPeriod(valid, valid), true},
 		{"six days old", verifies, exampleSession(now.Add(-6*24*time.Hour), valid), true},
 		{"a week old", verifies, exampleSession(now.Add(-sessionLifetime), valid), false},
 		{"from the future", verifies, exampleSession(now.Add(time.Minute), valid), false},
-		{"expired leaf", verifies, exampleSession(now, certificate(-2*time.Hour, -time.Hour), valid), false},
-		{"expired anchor", verifies, exampleSession(now, valid, certificate(-2*time.Hour, -time.Hour)), false},
-		{"not yet valid", verifies, exampleSession(now, certificate(time.Hour, 2*time.Hour)), false},
-		{"no certificate", verifies, exampleSession(now, []byte("garbage")), false},
+		{"expired leaf", verifies, inPeriod(certificate(-2*time.Hour, -time.Hour), valid), false},
+		{"expired anchor", verifies, inPeriod(valid, certificate(-2*time.Hour, -time.Hour)), false},
+		{"expires in this second", verifies, inPeriod(certificate(-2*time.Hour, 0), valid), true},
+		{"expired a second ago", verifies, inPeriod(certificate(-2*time.Hour, -time.Second), valid), false},
+		{"not yet valid", verifies, inPeriod(certificate(time.Hour, 2*time.Hour)), false},
+		{"valid from this second on", verifies, inPeriod(certificate(0, time.Hour)), true},
 		{"never verified", verifies, exampleSession(now), false},
 		{"never verified, and nobody asks", &Sessions{}, exampleSession(now), true},
 		{"current revocation list", &Sessions{Verifies: true, RevocationLists: []*x509.RevocationList{{NextUpdate: now.Add(time.Hour)}}},
-			exampleSession(now, valid), true},
+			inPeriod(valid), true},
 		{"revocation list without an end", &Sessions{Verifies: true, RevocationLists: []*x509.RevocationList{{}}},
-			exampleSession(now, valid), true},
+			inPeriod(valid), true},
 		{"outdated revocation list", &Sessions{Verifies: true, RevocationLists: []*x509.RevocationList{{NextUpdate: now.Add(-time.Hour)}}},
-			exampleSession(now, valid), false},
+			inPeriod(valid), false},
 	} {
 		t.Run(x.name, func(t *testing.T) { assert.Equal(t, x.usable, x.sessions.usable(x.session, now)) })
 	}
+}
+
+// What does not tell its period is not kept.
+func TestPeriodOfNoCertificate(t *testing.T) {
+	_, _, ok := chainPeriod([][]byte{[]byte("garbage")})
+	assert.False(t, ok)
 }

@@ -13,6 +13,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/polytls/polytls/internal/leftover"
+	"github.com/polytls/polytls/internal/uptime"
 	"github.com/polytls/polytls/tlsapi"
 	"github.com/polytls/polytls/tlstest"
 )
@@ -33,7 +35,7 @@ func (f *fixture) choosing(t *testing.T, hook func(*tls.ClientHelloInfo) (*tls.C
 }
 
 func TestHookThatPanics(t *testing.T) {
-	noLeaks(t)
+	leftover.Check(t)
 	eachProvider(t, func(t *testing.T, f *fixture) {
 		_, server := f.choosing(t, func(*tls.ClientHelloInfo) (*tls.Certificate, error) { panic("a bug of the program") })
 		// Where net/http and others recover from it.
@@ -44,7 +46,7 @@ func TestHookThatPanics(t *testing.T) {
 }
 
 func TestHookThatEndsItsGoroutine(t *testing.T) {
-	noLeaks(t)
+	leftover.Check(t)
 	eachProvider(t, func(t *testing.T, f *fixture) {
 		_, server := f.choosing(t, func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 			runtime.Goexit()
@@ -59,7 +61,7 @@ func TestHookThatEndsItsGoroutine(t *testing.T) {
 // What a hook comes to after the connection is gone is released: the address
 // sanitizer sees to it, and the goroutine ends.
 func TestHookThatOutlivesItsConnection(t *testing.T) {
-	noLeaks(t)
+	leftover.Check(t)
 	eachProvider(t, func(t *testing.T, f *fixture) {
 		entered, release, returned := make(chan struct{}), make(chan struct{}), make(chan struct{})
 		_, server := f.choosing(t, func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
@@ -82,7 +84,7 @@ func TestHookThatOutlivesItsConnection(t *testing.T) {
 
 // All that use the connection while a hook blocks keep to their promises.
 func TestConnectionWhileHookBlocks(t *testing.T) {
-	noLeaks(t)
+	leftover.Check(t)
 	eachProvider(t, func(t *testing.T, f *fixture) {
 		entered, release := make(chan struct{}), make(chan struct{})
 		client, server := f.choosing(t, func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
@@ -128,9 +130,7 @@ func TestContextThatTheHandshakeSeesFirst(t *testing.T) {
 					if err := server.HandshakeContext(ctx); !errors.Is(err, context.Canceled) {
 						return // it was done before
 					}
-					select {
-					case <-serverWire.Closed():
-					case <-time.After(5 * time.Second):
+					if _, closed := uptime.Receive(serverWire.Closed(), 5*time.Second); !closed {
 						t.Error("the transport stays open")
 					}
 				})

@@ -492,9 +492,9 @@ func TestChild(t *testing.T) {
 // time: what a library keeps for later is left once.
 func (f *fixtures) leaks(point int, blocks []Block) (leaks [][]uintptr, failed []uintptr) {
 	trace := StacksLike(blocks)
-	for range 4 {
+	for _, limit := range []time.Duration{100 * time.Millisecond, 100 * time.Millisecond, 100 * time.Millisecond, 10 * time.Second} {
 		f.connect(point, trace)
-		if leaks = settled(); len(leaks) == 0 {
+		if leaks = settled(limit); len(leaks) == 0 {
 			return nil, nil
 		}
 		failed = FailedStack()
@@ -505,19 +505,16 @@ func (f *fixtures) leaks(point int, blocks []Block) (leaks [][]uintptr, failed [
 
 // settled returns what is left, but for what threads keep, when what runs in the
 // background has had time.
-func settled() (left [][]uintptr) {
-	for range 20 {
+func settled(limit time.Duration) (left [][]uintptr) {
+	uptime.Eventually(limit, func() bool {
 		left = nil
 		for _, b := range Living() {
 			if !keptByThread(b.Stack) {
 				left = append(left, b.Stack)
 			}
 		}
-		if len(left) == 0 {
-			return nil
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
+		return len(left) == 0
+	})
 	return left
 }
 

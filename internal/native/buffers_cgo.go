@@ -10,6 +10,7 @@ package native
 import "C"
 
 import (
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"unsafe"
@@ -22,7 +23,9 @@ type buffer struct {
 }
 
 // bufferPool keeps a few buffers of one size that nobody uses, the last one used
-// on top. All connections share them, as none holds one while it waits.
+// on top. All connections share them, as none holds one while it waits. What
+// nobody has needed from one garbage collection to the next goes back to the
+// system, but for the one on top.
 type bufferPool struct {
 	size C.size_t
 	most int
@@ -34,6 +37,10 @@ type bufferPool struct {
 
 	mu   sync.Mutex
 	free []*C.uint8_t
+	// unused is how many of free nobody has taken since the last collection: the
+	// first ones. watching says that the next one will be noticed.
+	unused   int
+	watching bool
 }
 
 var (
@@ -53,11 +60,14 @@ func (p *bufferPool) get() buffer {
 	if last := len(p.free) - 1; last >= 0 {
 		b := p.free[last]
 		p.free = p.free[:last]
+		p.unused = min(p.unused, last)
 		p.mu.Unlock()
 		return buffer{b, p.size}
 	}
 	p.mu.Unlock()
+	steps.enter()
 	b := (*C.uint8_t)(C.polytls_buffer_new(p.size))
+	steps.leave()
 	if b == nil {
 		return buffer{}
 	}
@@ -75,7 +85,34 @@ func (p *bufferPool) put(b *C.uint8_t) bool {
 		return false
 	}
 	p.free = append(p.free, b)
+	if !p.watching {
+		p.watching = true
+		p.watch()
+	}
 	return true
+}
+
+// collection is what the garbage collector finds with its next collection. It has
+// a size of its own: the smallest objects share their memory.
+type collection struct{ _ [4]uintptr }
+
+// watch calls collected after the next collection.
+func (p *bufferPool) watch() { runtime.AddCleanup(&collection{}, (*bufferPool).collected, p) }
+
+// collected frees what nobody has taken since the last collection.
+func (p *bufferPool) collected() {
+	p.mu.Lock()
+	unused := append([]*C.uint8_t(nil), p.free[:p.unused]...)
+	p.free = append(p.free[:0], p.free[p.unused:]...)
+	p.unused = len(p.free)
+	p.watching = len(p.free) > 0
+	if p.watching {
+		p.watch()
+	}
+	p.mu.Unlock()
+	for _, b := range unused {
+		free(b)
+	}
 }
 
 // giveBack takes a buffer of any size, or nothing.
@@ -88,5 +125,13 @@ func giveBack(b buffer) {
 	case b.cap == recordBuffers.size && recordBuffers.put(b.p):
 		return
 	}
-	C.free(unsafe.Pointer(b.p))
+	free(b.p)
+}
+
+// free gives memory back, in its turn: the C library may give it back to the
+// system, which takes long.
+func free(p *C.uint8_t) {
+	steps.enter()
+	C.free(unsafe.Pointer(p))
+	steps.leave()
 }

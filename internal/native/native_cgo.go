@@ -22,8 +22,6 @@ package native
 #cgo nocallback conn_close_notify
 #cgo noescape conn_query
 #cgo nocallback conn_query
-#cgo noescape conn_facts
-#cgo nocallback conn_facts
 #cgo nocallback conn_free
 
 // Calls through the table. The results come back by value.
@@ -81,32 +79,6 @@ static struct polytls_result conn_close_notify(uintptr_t l, uintptr_t c) {
 }
 static struct polytls_result conn_query(uintptr_t l, uintptr_t c, int what, uint8_t *p, size_t n) {
   return ((const struct polytls_library *)l)->query((struct polytls_conn *)c, what, p, n);
-}
-// Asks for everything that is known of a connection: the answers in the order of
-// this list, each behind its size (uint32). Returns the size of it all, which was
-// written as far as it fits; SIZE_MAX when an answer could not be made.
-static size_t conn_facts(uintptr_t l, uintptr_t c, uint8_t *p, size_t n) {
-  static const int all[] = {POLYTLS_GET_VERSION, POLYTLS_GET_CIPHER_SUITE, POLYTLS_GET_GROUP, POLYTLS_GET_ALPN,
-    POLYTLS_GET_SERVER_NAME, POLYTLS_GET_PEER_CHAIN, POLYTLS_GET_VERIFIED_CHAIN, POLYTLS_GET_SIGNATURE_SCHEME,
-    POLYTLS_GET_RESUMED, POLYTLS_GET_HELLO_RETRY, POLYTLS_GET_OCSP_RESPONSE, POLYTLS_GET_PSK_IDENTITY,
-    POLYTLS_GET_TLS_UNIQUE, POLYTLS_GET_TIMESTAMPS};
-  size_t used = 0;
-  for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
-    size_t room = used + 4 < n ? n - used - 4 : 0;
-    struct polytls_result r = conn_query(l, c, all[i], room > 0 ? p + used + 4 : NULL, room);
-    if (r.status != POLYTLS_OK) {
-      return SIZE_MAX;
-    }
-    size_t size = r.n;
-    if (used + 4 <= n) {
-      p[used] = (uint8_t)(size >> 24);
-      p[used + 1] = (uint8_t)(size >> 16);
-      p[used + 2] = (uint8_t)(size >> 8);
-      p[used + 3] = (uint8_t)size;
-    }
-    used += 4 + size;
-  }
-  return used;
 }
 static void conn_free(uintptr_t l, uintptr_t c, uint8_t *spare) {
   free(spare);
@@ -285,7 +257,9 @@ type conn struct {
 // newConn makes a connection and applies its options.
 func (ctx *context) newConn(options connOptions) (*conn, error) {
 	var c *C.struct_polytls_conn
+	steps.enter()
 	res := C.conn_make(ctx.library.address(), C.uintptr_t(uintptr(unsafe.Pointer(ctx.c))), outputLimit, bytePointer(options), C.size_t(len(options)), &c)
+	steps.leave()
 	if res.status != C.POLYTLS_OK {
 		text := "creating the connection"
 		if c != nil {
@@ -312,7 +286,9 @@ type left struct {
 }
 
 func (l left) free() {
+	steps.enter()
 	C.conn_free(l.library.address(), address(l.c), l.spare.p)
+	steps.leave()
 	forgotten.Add()
 }
 
@@ -325,7 +301,9 @@ func (n *conn) Handshake() engine.Result {
 	}
 	refused := n.takeChoice()
 	n.lendOutput(&recordBuffers)
+	steps.enter()
 	res := C.conn_handshake(n.library.address(), n.address())
+	steps.leave()
 	n.returnInput()
 	if refused != nil {
 		return *refused
@@ -378,19 +356,27 @@ func (n *conn) Verdict(alert uint8) engine.Result {
 }
 
 func (n *conn) Read(p []byte) engine.Result {
-	res := result(C.conn_read(n.library.address(), n.address(), bytePointer(p), C.size_t(len(p))))
+	steps.enter()
+	res := C.conn_read(n.library.address(), n.address(), bytePointer(p), C.size_t(len(p)))
+	steps.leave()
 	n.returnInput()
-	return res
+	return result(res)
 }
 
 func (n *conn) Write(p []byte) engine.Result {
 	n.lendOutput(&batchBuffers)
-	return result(C.conn_write(n.library.address(), n.address(), bytePointer(p), C.size_t(len(p))))
+	steps.enter()
+	res := C.conn_write(n.library.address(), n.address(), bytePointer(p), C.size_t(len(p)))
+	steps.leave()
+	return result(res)
 }
 
 func (n *conn) CloseNotify() engine.Result {
 	n.lendOutput(&recordBuffers)
-	return result(C.conn_close_notify(n.library.address(), n.address()))
+	steps.enter()
+	res := C.conn_close_notify(n.library.address(), n.address())
+	steps.leave()
+	return result(res)
 }
 
 // InputSpace lends the free end of the input buffer.
@@ -497,26 +483,26 @@ func (n *conn) TakeKeyLog() []byte {
 
 // SetSession offers a session; false when the library cannot use it.
 func (n *conn) SetSession(session []byte) bool {
+	steps.enter()
 	res := C.conn_set(n.library.address(), n.address(), connSession, bytePointer(session), C.size_t(len(session)))
+	steps.leave()
 	return res.status == C.POLYTLS_OK
 }
 
-// TakeSessions returns the new sessions and wipes the library's copy.
+// TakeSessions lends the library's copy of the new sessions, which the caller wipes.
 func (n *conn) TakeSessions() [][]byte {
 	if n.c.sessions_end == 0 {
 		return nil
 	}
-	b := unsafe.Slice((*byte)(n.c.sessions), int(n.c.sessions_end))
 	var sessions [][]byte
-	for rest := b; len(rest) >= 4; {
+	for rest := unsafe.Slice((*byte)(n.c.sessions), int(n.c.sessions_end)); len(rest) >= 4; {
 		size := binary.BigEndian.Uint32(rest)
 		if uint64(size) > uint64(len(rest)-4) {
 			break
 		}
-		sessions = append(sessions, bytes.Clone(rest[4:4+size]))
+		sessions = append(sessions, rest[4:4+size:4+size])
 		rest = rest[4+size:]
 	}
-	clear(b)
 	n.c.sessions_end = 0
 	return sessions
 }
@@ -528,7 +514,7 @@ func (n *conn) Facts() engine.Facts {
 		return engine.Facts{Incomplete: true}
 	}
 	next := func() []byte {
-		// The sizes are conn_facts' own.
+		// The sizes are polytls_answer_facts's own.
 		size := 4 + int(binary.BigEndian.Uint32(b))
 		answer := b[4:size:size]
 		b = b[size:]
@@ -555,7 +541,7 @@ func (n *conn) Facts() engine.Facts {
 	}
 }
 
-// factsBuffers hold the answer of conn_facts for a moment; only what it takes is
+// factsBuffers hold the answer of POLYTLS_GET_FACTS for a moment; only what it takes is
 // kept.
 var factsBuffers = sync.Pool{New: func() any { return new([8192]byte) }}
 
@@ -563,11 +549,13 @@ func (n *conn) facts() (answers []byte, ok bool) {
 	pooled := factsBuffers.Get().(*[8192]byte)
 	defer factsBuffers.Put(pooled)
 	for buf := pooled[:]; ; {
-		answered := C.conn_facts(n.library.address(), n.address(), bytePointer(buf), C.size_t(len(buf)))
-		if answered == C.SIZE_MAX {
+		steps.enter()
+		res := C.conn_query(n.library.address(), n.address(), C.POLYTLS_GET_FACTS, bytePointer(buf), C.size_t(len(buf)))
+		steps.leave()
+		if res.status != C.POLYTLS_OK {
 			return nil, false
 		}
-		size := int(answered)
+		size := int(res.n)
 		if size <= len(buf) {
 			return bytes.Clone(buf[:size]), true
 		}
@@ -607,7 +595,9 @@ func (n *conn) Free() {
 		giveBack(b)
 	}
 	c.in, c.out = nil, nil
+	steps.enter()
 	C.conn_free(n.library.address(), address(c), nil)
+	steps.leave()
 	n.c, n.spare = nil, nil
 }
 

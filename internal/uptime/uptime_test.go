@@ -1,6 +1,7 @@
 package uptime
 
 import (
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,4 +36,70 @@ func TestStop(t *testing.T) {
 
 	new(Timer).Start(0, func() { close(called) })
 	<-called
+}
+
+// Timers run beside each other: each ends at its own time and not before, also one
+// that begins in the middle of a tick, and the others go on when one is stopped.
+func TestManyTimers(t *testing.T) {
+	type end struct{ wanted, took time.Duration }
+	ends := make(chan end)
+	timers := make([]Timer, 30)
+	for i := range timers {
+		limit := time.Duration(i%10) * tick
+		begin := time.Now()
+		timers[i].Start(limit, func() { ends <- end{limit, time.Since(begin)} })
+		if i%3 == 0 {
+			time.Sleep(tick / 3)
+		}
+	}
+	stopped := new(Timer)
+	stopped.Start(tick, func() { t.Error("a timer has ended that was stopped") })
+	stopped.Stop()
+	for range timers {
+		e, ok := Receive(ends, time.Minute)
+		if !assert.True(t, ok, "a timer has not ended") {
+			break
+		}
+		assert.GreaterOrEqual(t, e.took, e.wanted)
+	}
+	for i := range timers {
+		timers[i].Stop() // they are gone already
+	}
+}
+
+// Whoever starts and stops a timer asks the runtime for none while there is one.
+func TestTimersShareOne(t *testing.T) {
+	var last Timer
+	last.Start(time.Hour, func() {})
+	defer last.Stop()
+	clock.mu.Lock()
+	next := clock.next
+	clock.mu.Unlock()
+	for range 100 {
+		var timer Timer
+		timer.Start(time.Hour, func() {})
+		clock.mu.Lock()
+		assert.True(t, clock.ticking)
+		assert.Same(t, next, clock.next)
+		clock.mu.Unlock()
+		timer.Stop()
+	}
+	clock.mu.Lock()
+	assert.Same(t, &last, clock.first, "what was stopped is not held")
+	assert.Same(t, &last, last.after)
+	clock.mu.Unlock()
+}
+
+func TestEventually(t *testing.T) {
+	asked := 0
+	assert.True(t, Eventually(time.Hour, func() bool { asked++; return asked == 3 }))
+	assert.Equal(t, 3, asked)
+
+	begin := time.Now()
+	assert.False(t, Eventually(3*tick, func() bool { return false }))
+	assert.GreaterOrEqual(t, time.Since(begin), 3*tick)
+
+	var over atomic.Bool
+	time.AfterFunc(2*tick, func() { over.Store(true) })
+	assert.True(t, Eventually(time.Hour, over.Load))
 }

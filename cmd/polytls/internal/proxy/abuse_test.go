@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"sync"
 	"testing"
 	"time"
 
@@ -102,18 +103,33 @@ func TestStalledStream(t *testing.T) {
 // A backend that takes its time between two parts of a response is no stall.
 func TestSlowResponseIsNoStall(t *testing.T) {
 	s := newSite(t, standard(t), HTTP, httpBackend(t, func(w http.ResponseWriter, _ *http.Request) {
-		for range 3 {
-			fmt.Fprint(w, "part ")
-			_ = http.NewResponseController(w).Flush()
-			time.Sleep(300 * time.Millisecond)
-		}
+		fmt.Fprint(w, "part ")
+		_ = http.NewResponseController(w).Flush()
+		time.Sleep(longerThanAStall)
+		fmt.Fprint(w, "part")
 	}))
-	s.listener.StallTimeout = 100 * time.Millisecond
+	s.listener.StallTimeout = stall
 	address := s.start(t)
-	for _, http2 := range []bool{false, true} {
+	bothVersions(func(http2 bool) {
 		_, text := do(t, s.client(t, http2), "GET", "https://"+address, "")
-		assert.Equal(t, "part part part ", text)
+		assert.Equal(t, "part part", text)
+	})
+}
+
+// stall is a StallTimeout that requests keep, on a busy machine, too, while they
+// take longerThanAStall as a whole.
+const (
+	stall            = time.Second
+	longerThanAStall = 1500 * time.Millisecond
+)
+
+// bothVersions makes requests of both versions of HTTP at the same time.
+func bothVersions(f func(http2 bool)) {
+	var both sync.WaitGroup
+	for _, http2 := range []bool{false, true} {
+		both.Go(func() { f(http2) })
 	}
+	both.Wait()
 }
 
 // A backend does not answer for a client that breaks off or stalls its body.
@@ -133,7 +149,9 @@ func TestBackendsAreNotBlamedForClients(t *testing.T) {
 					addresses = append(addresses, httpBackend(t, mirror))
 				}
 				s := newSite(t, standard(t), HTTP, addresses...)
-				s.listener.StallTimeout = 100 * time.Millisecond
+				if tc.status == 0 {
+					s.listener.StallTimeout = 100 * time.Millisecond
+				}
 				address := s.start(t)
 				for range 4 {
 					c := s.dial(t, address)

@@ -180,7 +180,7 @@ func TestCertificateSwapUnderLoad(t *testing.T) {
 func TestBackendDeathUnderLoad(t *testing.T) {
 	eachProvider(t, func(t *testing.T, p tlsapi.Provider) {
 		stable := httpBackend(t, mirror)
-		mortal, err := net.Listen("tcp", "127.0.0.1:0")
+		mortal, err := net.Listen("tcp", deadAddress(t))
 		require.NoError(t, err)
 		s := newSite(t, p, HTTP, stable, mortal.Addr().String())
 		s.listener.RetryAfter = 20 * time.Millisecond

@@ -24,18 +24,19 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 	"golang.org/x/net/websocket"
 
+	"github.com/polytls/polytls/internal/freeport"
+	"github.com/polytls/polytls/internal/leftover"
 	"github.com/polytls/polytls/providers"
 	"github.com/polytls/polytls/tlsapi"
 	"github.com/polytls/polytls/tlstest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leftover.Main(m) }
 
 // patience is far more than anything here takes.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // site is a proxy to be with its certificates.
 type site struct {
@@ -221,10 +222,10 @@ func tcpBackend(t *testing.T, serve func(c *net.TCPConn)) string {
 
 // deadAddress is one at which nobody listens.
 func deadAddress(t *testing.T) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	// None that the system could give to others meanwhile.
+	port, err := freeport.Choose()
 	require.NoError(t, err)
-	defer l.Close()
-	return l.Addr().String()
+	return "127.0.0.1:" + port
 }
 
 func do(t *testing.T, client *http.Client, method, url, body string) (*http.Response, string) {
@@ -698,16 +699,16 @@ func TestTimeouts(t *testing.T) {
 	t.Run("a body is no limit for the response", func(t *testing.T) {
 		slow := httpBackend(t, func(w http.ResponseWriter, r *http.Request) {
 			_, _ = io.Copy(io.Discard, r.Body)
-			time.Sleep(3 * short)
+			time.Sleep(longerThanAStall)
 			mirror(w, r)
 		})
 		s := newSite(t, standard(t), HTTP, slow)
-		s.listener.StallTimeout = short
+		s.listener.StallTimeout = stall
 		address := s.start(t)
-		for _, http2 := range []bool{false, true} {
+		bothVersions(func(http2 bool) {
 			resp, _ := do(t, s.client(t, http2), "POST", "https://"+address, "body")
 			assert.Equal(t, http.StatusOK, resp.StatusCode)
-		}
+		})
 	})
 	t.Run("response", func(t *testing.T) {
 		s := newSite(t, standard(t), HTTP, silent)
