@@ -172,6 +172,9 @@ struct connection {
   struct context *ctx;
   struct s2n_connection *s2n;
   struct polytls_names names;
+  /* Room for the identity of the longest PSK: used_psk must not fail. */
+  uint8_t *identity;
+  size_t identity_size;
   /* What polytls_s2n_x509_verify_cert came to: REFUSED and ACCEPTED say that it
    * has run. */
   enum verification verification;
@@ -1333,6 +1336,7 @@ static void conn_free(struct polytls_conn *base) {
     s2n_connection_free(conn->s2n);
   }
   free(conn->ocsp_response);
+  free(conn->identity);
   polytls_outcome_free(&conn->outcome);
   polytls_names_free(&conn->names);
   free(conn->server_name);
@@ -1385,7 +1389,11 @@ static struct polytls_result conn_new(struct polytls_ctx *base, struct polytls_c
   atomic_fetch_add(&ctx->references, 1);
   conn->ctx = ctx;
   conn->base.out_limit = POLYTLS_DEFAULT_OUT_LIMIT;
-  if (!make_s2n_connection(conn)) {
+  for (size_t i = 0; i < ctx->psk_count; i++) {
+    conn->identity_size = ctx->psks[i].identity_len > conn->identity_size ? ctx->psks[i].identity_len : conn->identity_size;
+  }
+  conn->identity = conn->identity_size > 0 ? malloc(conn->identity_size) : NULL;
+  if ((conn->identity == NULL && conn->identity_size > 0) || !make_s2n_connection(conn)) {
     struct polytls_result r = failure_result(POLYTLS_FAIL_INTERNAL);
     r.code = (uint32_t)*s2n_errno_location();
     conn_free(&conn->base);
@@ -1566,14 +1574,13 @@ static const struct psk *used_psk(struct connection *conn) {
   if (s2n_connection_get_negotiated_psk_identity_length(conn->s2n, &len) != S2N_SUCCESS || len == 0) {
     return NULL;
   }
-  uint8_t *identity = malloc(len);
   const struct psk *found = NULL;
-  if (identity != NULL && s2n_connection_get_negotiated_psk_identity(conn->s2n, identity, len) == S2N_SUCCESS) {
+  if (len <= conn->identity_size &&
+      s2n_connection_get_negotiated_psk_identity(conn->s2n, conn->identity, len) == S2N_SUCCESS) {
     for (size_t i = 0; i < conn->ctx->psk_count && found == NULL; i++) {
-      found = same_identity(&conn->ctx->psks[i], identity, len) ? &conn->ctx->psks[i] : NULL;
+      found = same_identity(&conn->ctx->psks[i], conn->identity, len) ? &conn->ctx->psks[i] : NULL;
     }
   }
-  free(identity);
   return found;
 }
 

@@ -587,8 +587,8 @@ func (c *conn) linger() bool {
 
 // discard reads what arrives and drops it. Reads must have been ended before.
 func (c *conn) discard() {
-	c.reading.Lock()
-	//lint:ignore SA2001 whoever held it has left the transport
+	// Whoever held it has left the transport.
+	linger.Await(c.inner, &c.reading)
 	c.reading.Unlock()
 	linger.Discard(c.inner)
 }

@@ -43,9 +43,8 @@ func (c *Conn) CloseWrite() error {
 	c.writeMu.Lock()
 	defer c.writeMu.Unlock()
 	c.mu.Lock()
-	err := c.closeWrite()
-	c.mu.Unlock()
-	return err
+	defer c.mu.Unlock()
+	return c.closeWrite()
 }
 
 // closeWrite is CloseWrite with writeMu and mu held.
@@ -66,7 +65,7 @@ func (c *Conn) closeWrite() error {
 	c.closeNotifySent = true
 	c.writeErr = &tlsapi.Error{Provider: c.options.Provider, Op: "write", Kind: tlsapi.KindClosed,
 		Err: errors.New("write after CloseWrite")}
-	return c.sendAll(true)
+	return c.sendAll()
 }
 
 // Close ends the connection.
@@ -157,7 +156,7 @@ func (c *Conn) linger() bool {
 // discard reads what arrives and drops it. Readers must have been woken before.
 func (c *Conn) discard() {
 	// Whoever held it has left the transport.
-	c.readMu.Lock()
+	linger.Await(c.transport, &c.readMu)
 	c.endRead()
 	c.deadlineMu.Lock()
 	//lint:ignore SA2001 whoever held it has set his deadline
@@ -222,11 +221,8 @@ func (c *Conn) startTail() *tail {
 	c.users++
 	if !c.sending {
 		c.sending, t.begun = true, true
-		if c.sendAtOnce() || c.sendSoon(t) {
-			c.endSending()
-			c.leaveLocked()
+		if c.sendNow(t) {
 			c.mu.Unlock()
-			close(t.sent)
 			return t
 		}
 	}
@@ -244,7 +240,8 @@ func (c *Conn) startTail() *tail {
 			c.limitWrites(tailLimit)
 			c.mu.Lock()
 		}
-		_ = c.sendAll(false)
+		_, _ = c.pump(false)
+		c.endSending()
 		c.leaveLocked()
 		c.mu.Unlock()
 	}()
@@ -258,6 +255,28 @@ func (c *Conn) startTail() *tail {
 	case <-wait.C:
 	}
 	return t
+}
+
+// sendNow sends a tail on the caller's goroutine if that can be done soon, and
+// reports whether that was all: the tail is over then. It is called like pump.
+func (c *Conn) sendNow(t *tail) (all bool) {
+	returned := false
+	defer func() {
+		if !returned {
+			// The transport has panicked.
+			c.leaveLocked()
+			c.mu.Unlock()
+			close(t.sent)
+		}
+	}()
+	all = c.sendAtOnce() || c.sendSoon(t)
+	returned = true
+	if all {
+		c.endSending()
+		c.leaveLocked()
+		close(t.sent)
+	}
+	return all
 }
 
 // sendSoon sends a tail on the caller's goroutine, for as long as its caller may

@@ -201,7 +201,7 @@ func (c *Conn) HandshakeContext(ctx context.Context) error {
 	returned := false
 	defer func() {
 		if !returned {
-			c.handshakeErr = &tlsapi.Error{Provider: c.options.Provider, Op: "handshake", Kind: tlsapi.KindInternal, Err: errors.New("a hook panicked")}
+			c.handshakeErr = &tlsapi.Error{Provider: c.options.Provider, Op: "handshake", Kind: tlsapi.KindInternal, Err: errors.New("a hook or the transport panicked")}
 		}
 	}()
 	err := c.runHandshake(ctx)
@@ -636,9 +636,8 @@ func (c *Conn) Write(p []byte) (int, error) {
 	c.writeMu.Lock()
 	defer c.writeMu.Unlock()
 	c.mu.Lock()
-	n, err := c.write(p)
-	c.mu.Unlock()
-	return n, err
+	defer c.mu.Unlock()
+	return c.write(p)
 }
 
 // write is Write after the handshake, with writeMu and mu held.
@@ -647,6 +646,7 @@ func (c *Conn) write(p []byte) (n int, err error) {
 		return 0, c.writable()
 	}
 	c.users++
+	defer c.leaveLocked()
 	for err == nil && n < len(p) {
 		// What is encrypted is taken out to be sent before anybody else can come:
 		// what a Write says about it must be true.
@@ -662,14 +662,13 @@ func (c *Conn) write(p []byte) (n int, err error) {
 			err = c.writeErr
 			break
 		}
-		if err = c.sendAll(true); err == nil {
+		if err = c.sendAll(); err == nil {
 			n += res.N
 		} else if c.hold != nil && c.writeErr != nil {
 			// Woken by startBlinding: the failure itself says more.
 			err = c.writeErr
 		}
 	}
-	c.leaveLocked()
 	return n, err
 }
 
@@ -716,10 +715,9 @@ func (c *Conn) endSending() {
 // is fatal for the writing half.
 func (c *Conn) send() error {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.beginSending()
-	err := c.sendAll(true)
-	c.mu.Unlock()
-	return err
+	return c.sendAll()
 }
 
 // sendInBackground sends output that a Read has caused (a key update, a
@@ -735,43 +733,59 @@ func (c *Conn) sendInBackground() {
 		c.endSending()
 		return
 	}
+	c.goOnSending(nil)
+}
+
+// goOnSending lets the background send all output, and calls ended, unless nil,
+// then. It is called with mu held by who may send, who does not any more.
+func (c *Conn) goOnSending(ended func(error)) {
 	c.users++
 	go func() {
 		c.mu.Lock()
-		_ = c.sendAll(false)
+		_, err := c.pump(false)
+		c.endSending()
 		c.leaveLocked()
 		c.mu.Unlock()
+		if ended != nil {
+			ended(err)
+		}
 	}()
 }
 
-// sendAll sends all output and lets others send then. An error is that of the
-// output that was there: what others add meanwhile is sent, too, but their matter.
-// It is called with mu held by who may send; mu is free while the transport is
-// written.
-func (c *Conn) sendAll(deadline bool) error {
-	_, err := c.pump(deadline)
+// sendAll sends all output that is there, and returns why it cannot. What others
+// add meanwhile is their matter: it is sent, too, but nobody waits for it, or a peer
+// that never stops asking for answers would hold a Write for ever. A deadline that
+// cuts it off is fatal, as part of a record may be out. It is called with mu held by
+// who may send, and lets others send then; mu is free while the transport is written.
+func (c *Conn) sendAll() error {
+	done, err := c.pump(true)
+	if !done {
+		c.goOnSending(nil)
+		return nil
+	}
 	c.endSending()
 	return err
 }
 
-// pump gives all output to the transport, until nothing is left or nothing can be
-// sent any more. Done is false where a deadline has cut it off: what is left goes
-// first the next time then. With deadline that is fatal, as part of a record may be
-// out, but only for the output that was there when it was called. It is called like
-// sendAll, and the caller may go on sending.
+// pump gives output to the transport, until nothing is left or nothing can be sent
+// any more. Done is false where a deadline has cut it off: what is left goes first
+// the next time then. With deadline that is fatal, and it sends no more than the
+// output that was there when it was called: done is false, too, when others have
+// added some. It is called like sendAll, and the caller may go on sending.
 func (c *Conn) pump(deadline bool) (done bool, err error) {
 	own := true
 	for c.sendErr == nil {
+		if deadline && !own && (c.unsent != nil || c.engine.HasOutput()) {
+			return false, nil
+		}
 		rest := c.unsent != nil
 		out := c.takeOutput()
 		if len(out) == 0 {
 			return true, nil
 		}
-		c.mu.Unlock()
-		n, err := c.transmit(out)
-		c.mu.Lock()
+		n, err := c.transmitUnlocked(out)
 		if err != nil {
-			e := c.sendFailed(err, out[n:], deadline && own)
+			e := c.sendFailed(err, out[n:], deadline)
 			switch {
 			case c.sendErr != nil:
 			case own:
@@ -862,6 +876,31 @@ func (c *Conn) takeOutput() []byte {
 	}
 	return out
 }
+
+// transmitUnlocked is transmit for who has mu, which is free meanwhile. Where the
+// transport panics it is broken: nobody may wait for it any more.
+func (c *Conn) transmitUnlocked(out []byte) (n int, err error) {
+	c.mu.Unlock()
+	returned := false
+	defer func() {
+		if !returned {
+			c.transport.Close()
+		}
+		c.mu.Lock()
+		if !returned {
+			c.sendErr = TransportError(c.options.Provider, "write", errPanicked)
+			if c.writeErr == nil {
+				c.writeErr = c.sendErr
+			}
+			c.endSending()
+		}
+	}()
+	n, err = c.transmit(out)
+	returned = true
+	return n, err
+}
+
+var errPanicked = errors.New("the transport's Write has panicked")
 
 // transmit gives output to the transport. Only who may send calls it, without mu.
 func (c *Conn) transmit(out []byte) (n int, err error) {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -33,9 +34,14 @@ const host = "server.example"
 
 // eachProvider runs the test with every native provider that is there.
 func eachProvider(t *testing.T, test func(*testing.T, *fixture)) {
+	eachOf(t, []tlsapi.Provider{openssl.Provider, boringssl.Provider, s2n.Provider}, test)
+}
+
+// eachOf runs the test with every provider of the list that is there.
+func eachOf(t *testing.T, providers []tlsapi.Provider, test func(*testing.T, *fixture)) {
 	ca := tlstest.NewAuthority(t, tlstest.Spec{CommonName: "CA"})
 	cert := ca.Leaf(t, tlstest.Spec{CommonName: host, DNSNames: []string{host}})
-	for _, p := range []tlsapi.Provider{openssl.Provider, boringssl.Provider, s2n.Provider} {
+	for _, p := range providers {
 		t.Run(p.Name(), func(t *testing.T) {
 			if err := p.Available(); err != nil {
 				t.Skipf("%s: %v", p.Name(), err)
@@ -108,7 +114,8 @@ func within(t *testing.T, limit time.Duration, what string, f func()) {
 	done := make(chan struct{})
 	go func() { defer close(done); f() }()
 	if _, ok := uptime.Receive(done, limit); !ok {
-		t.Errorf("%s took longer than %v", what, limit)
+		stacks := make([]byte, 1<<20)
+		t.Errorf("%s took longer than %v:\n%s", what, limit, stacks[:runtime.Stack(stacks, true)])
 		<-done
 		t.Logf("%s took %v", what, time.Since(start))
 	}

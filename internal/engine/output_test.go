@@ -64,9 +64,9 @@ func lending(t *testing.T, options Options) (*Conn, *lendingEngine, *slowTranspo
 	return c, e, transport
 }
 
-// A Write sends what others have left to it behind its own data, too. The memory
-// it sends from stays until it has.
-func TestEngineOutlivesWhatAWriteSendsLast(t *testing.T) {
+// What others have left to a Write goes out behind its own data, too. The memory it
+// is sent from stays until it has.
+func TestEngineOutlivesWhatIsSentBehindAWrite(t *testing.T) {
 	c, e, transport := lending(t, Options{Client: true})
 	e.outputs = [][]byte{[]byte("data"), []byte("rest")}
 	written := make(chan error, 1)
@@ -77,14 +77,14 @@ func TestEngineOutlivesWhatAWriteSendsLast(t *testing.T) {
 	require.Equal(t, "data", string(<-transport.begun))
 	transport.release <- struct{}{}
 	require.Equal(t, "rest", string(<-transport.begun))
+	require.NoError(t, <-written)
 	c.mu.Lock()
 	c.closeNotifySent = true // by a CloseWrite
 	c.mu.Unlock()
 	require.NoError(t, c.Close())
 	assert.False(t, e.freed.Load(), "the engine's output is being sent")
 	transport.release <- struct{}{}
-	require.NoError(t, <-written)
-	assert.True(t, e.freed.Load())
+	eventually(t, "the engine is freed", e.freed.Load)
 }
 
 // A failure without an alert that is blinded leaves the memory alone that a Write

@@ -16,18 +16,23 @@ const (
 // such a peer, and that has the deadline of Writes: this returns at the deadline
 // of Reads, too, and leaves the sending to the background.
 func (c *Conn) sendForRead() error {
-	done := make(chan error, 1)
+	var done chan error
 	for pause := readSendMinPause; ; pause = min(2*pause, readSendPause) {
 		c.mu.Lock()
 		switch {
 		case c.closed:
 			c.mu.Unlock()
 			return ClosedError(c.options.Provider, "read")
-		case c.sending:
-			// Somebody else is at it: output is left to who sends.
+		case c.sendErr != nil:
+			err := c.sendErr
+			c.mu.Unlock()
+			return err
 		case c.unsent == nil && !c.engine.HasOutput():
+			// There is room again, whoever sends what was there.
 			c.mu.Unlock()
 			return nil
+		case c.sending:
+			// Somebody else is at it: output is left to who sends.
 		default:
 			c.sending = true
 			if c.sendAtOnce() {
@@ -35,14 +40,10 @@ func (c *Conn) sendForRead() error {
 				c.mu.Unlock()
 				return nil
 			}
-			c.users++
-			go func() {
-				c.mu.Lock()
-				err := c.sendAll(false)
-				c.leaveLocked()
-				c.mu.Unlock()
-				done <- err
-			}()
+			// Of its own: nobody may be there any more to receive.
+			ended := make(chan error, 1)
+			done = ended
+			c.goOnSending(func(err error) { ended <- err })
 		}
 		c.mu.Unlock()
 		select {

@@ -18,9 +18,12 @@ import (
 type textEngine struct {
 	slowEngine
 	output []byte
-	// read is the next result of Read, once.
-	read *Result
+	// reads are the next results of Read.
+	reads []Result
+	freed bool
 }
+
+func (e *textEngine) Free() { e.freed = true }
 
 func (*textEngine) Handshake() Result { return Result{Status: OK, Fault: NoFault} }
 
@@ -45,11 +48,11 @@ func (e *textEngine) TakeOutput() []byte {
 }
 
 func (e *textEngine) Read([]byte) Result {
-	if e.read == nil {
+	if len(e.reads) == 0 {
 		return Result{Status: WantInput}
 	}
-	res := *e.read
-	e.read = nil
+	res := e.reads[0]
+	e.reads = e.reads[1:]
 	return res
 }
 
@@ -89,12 +92,16 @@ func (t *scriptedTransport) Close() error {
 // expect returns when the transport was asked to write text.
 func (t *scriptedTransport) expect(tt *testing.T, text string) {
 	tt.Helper()
+	over := make(chan struct{})
+	var limit uptime.Timer
+	limit.Start(time.Minute, func() { close(over) })
+	defer limit.Stop()
 	select {
 	case got := <-t.writes:
 		require.Equal(tt, text, got)
 	case <-t.closed:
 		require.Fail(tt, "the transport was closed instead of getting "+text)
-	case <-time.After(time.Minute):
+	case <-over:
 		require.Fail(tt, "nothing was sent instead of "+text)
 	}
 }
@@ -177,7 +184,7 @@ func TestWriteThatABlindedFailureOvertakes(t *testing.T) {
 	write := startWrite(c, "data")
 	c.mu.Lock()
 	c.readable.Store(true)
-	e.read = &Result{Status: Failed, Fault: Fault{Failure: FailBadRecord, AlertSent: 20, AlertReceived: -1}}
+	e.reads = []Result{{Status: Failed, Fault: Fault{Failure: FailBadRecord, AlertSent: 20, AlertReceived: -1}}}
 	c.mu.Unlock()
 	_, err := c.Read(make([]byte, 10))
 	require.Error(t, err)
@@ -219,12 +226,32 @@ func (t *scriptedTransport) writeAndAdd(tt *testing.T, c *Conn, e *textEngine, l
 	c.add(e, "update")
 	t.answers <- answer{}
 	t.expect(tt, "update")
-	t.answers <- last
 	assert.Equal(tt, written{4, nil}, requireWritten(tt, write))
+	t.answers <- last
+	eventually(tt, "all is sent", func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.users == 0
+	})
 }
 
-// What others add during a Write goes out behind it. A deadline that cuts it off
-// is fatal for nobody: the rest comes before all else.
+// eventually waits until f is true.
+func eventually(t *testing.T, what string, f func() bool) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for !f() {
+			time.Sleep(time.Millisecond)
+		}
+	}()
+	_, ok := uptime.Receive(done, time.Minute)
+	require.True(t, ok, what)
+}
+
+// What others add during a Write goes out behind it, and the Write does not wait for
+// that. A deadline that cuts it off is fatal for nobody: the rest comes before all
+// else.
 func TestOutputOfOthersBehindAWrite(t *testing.T) {
 	c, e, transport := scripted(t, Options{})
 	transport.writeAndAdd(t, c, e, answer{left: 4, err: os.ErrDeadlineExceeded})
@@ -249,7 +276,7 @@ func TestReadThatSendsPastTheWriteDeadline(t *testing.T) {
 	for _, left := range []int{2, 0} {
 		c.mu.Lock()
 		c.readable.Store(true)
-		e.read = &Result{Status: WantOutput, Fault: NoFault}
+		e.reads = []Result{{Status: WantOutput, Fault: NoFault}}
 		if left > 0 {
 			e.output = []byte("update")
 		}
@@ -309,4 +336,77 @@ func TestCloseBehindAWriteThatIsLateToReturn(t *testing.T) {
 	assert.Equal(t, written{4, nil}, requireWritten(t, write))
 	transport.take(t, ".")
 	<-transport.closed
+}
+
+// A Read whose answers have been taken goes on: it waits for room, not for the
+// transport, nor for the Write that was at it.
+func TestReadWaitsForRoomOnly(t *testing.T) {
+	c, e, transport := scripted(t, Options{})
+	write := startWrite(c, "data")
+	transport.expect(t, "data")
+	c.mu.Lock()
+	c.readable.Store(true)
+	e.reads = []Result{{Status: WantOutput, Fault: NoFault}, {Status: OK, Fault: NoFault, N: 3}}
+	e.output = []byte("update")
+	c.mu.Unlock()
+	type read struct {
+		n   int
+		err error
+	}
+	done := make(chan read, 1)
+	go func() {
+		n, err := c.Read(make([]byte, smallRead+1))
+		done <- read{n, err}
+	}()
+	transport.answers <- answer{}
+	transport.expect(t, "update")
+	got, ok := uptime.Receive(done, 10*time.Second)
+	assert.True(t, ok, "the Read waits for the Write")
+	assert.Equal(t, read{3, nil}, got)
+	assert.Equal(t, written{4, nil}, requireWritten(t, write))
+	transport.answers <- answer{}
+	transport.expectClose(t, c, ".")
+}
+
+// faultyTransport panics when it is written to.
+type faultyTransport struct{ net.Conn }
+
+func (faultyTransport) Write([]byte) (int, error) { panic("the transport's") }
+
+// A transport whose Write panics breaks its connection: nobody waits for what
+// cannot be sent, and nothing of it stays after Close.
+func TestTransportThatPanics(t *testing.T) {
+	for name, call := range map[string]func(*Conn){
+		"Handshake":  func(c *Conn) { _ = c.Handshake() },
+		"Write":      func(c *Conn) { _, _ = c.Write([]byte("data")) },
+		"CloseWrite": func(c *Conn) { _ = c.CloseWrite() },
+		"Close":      func(c *Conn) { _ = c.Close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			one, two := net.Pipe()
+			defer two.Close()
+			e := &textEngine{}
+			c := New(faultyTransport{one}, e, Options{Client: true, HalfClose: true})
+			if name == "Handshake" {
+				e.output = []byte("hello")
+			} else {
+				require.NoError(t, c.Handshake())
+			}
+			require.PanicsWithValue(t, "the transport's", func() { call(c) })
+			done := make(chan error, 1)
+			go func() {
+				_, err := c.Write([]byte("more"))
+				_ = c.Close()
+				done <- err
+			}()
+			err, ok := uptime.Receive(done, 10*time.Second)
+			require.True(t, ok, "a call waits for a Write that is over")
+			require.Error(t, err)
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			assert.True(t, e.freed)
+			_, err = two.Read(make([]byte, 1))
+			assert.Equal(t, io.EOF, err, "the transport is closed")
+		})
+	}
 }

@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
@@ -42,19 +43,21 @@ type scenario struct {
 	// cold says that the native contexts are built again for every connection,
 	// and their allocations fail as well.
 	cold bool
-	// resumed says that a session of an earlier connection is offered.
+	// resumed says that a session of an earlier connection is offered, and
+	// taken when nothing fails.
 	resumed bool
+	// expired says that the session is one of a client whose certificate has
+	// expired since: the server must not take it.
+	expired bool
 	// established says that allocations fail from the end of the handshake on.
 	established bool
 	// clientKind and serverKind, unless zero, say how the ends fail when no
 	// allocation does. Whatever fails, they must not succeed.
 	clientKind, serverKind tlsapi.Kind
-	// scope, unless zero, is what counts; only every thin-th point of it is
-	// tried, unless zero.
+	// scope, unless zero, is what counts.
 	scope Scope
-	thin  int
-	// only is the provider that the scenario is for, if not all.
-	only string
+	// only are the providers that the scenario is for, if not all.
+	only []string
 }
 
 func mutual(f *fixtures, c *tlsapi.ClientConfig) { c.Certificate = &f.clientCert }
@@ -73,18 +76,13 @@ func psks(f *fixtures, s *tlsapi.Settings) {
 }
 
 // scenariosOf returns the scenarios of a provider. With every context s2n reads
-// the system's roots, in a hundred thousand allocations that are the same for
-// each certificate: a scenario of their own tries a sample.
+// the system's roots, which cold scenarios would do at every point: that is a
+// scenario of its own.
 func scenariosOf(provider string) []scenario {
-	list := slices.DeleteFunc(scenarios(), func(s scenario) bool { return s.only != "" && s.only != provider })
-	if provider == "s2n" {
-		for i := range list {
-			if list[i].scope == Everything {
-				list[i].scope = AllButNewContexts
-			}
-			if list[i].cold && testing.Short() {
-				list[i].thin = max(list[i].thin, 4) // they are slow
-			}
+	list := slices.DeleteFunc(scenarios(), func(s scenario) bool { return s.only != nil && !slices.Contains(s.only, provider) })
+	for i := range list {
+		if provider == "s2n" && list[i].scope == Everything {
+			list[i].scope = AllButNewContexts
 		}
 	}
 	return list
@@ -92,6 +90,9 @@ func scenariosOf(provider string) []scenario {
 
 func scenarios() []scenario {
 	old := func(s *tlsapi.Settings) { s.MaxVersion = tls.VersionTLS12 }
+	// Their tickets of servers that ask for certificates hold the client's
+	// chain; s2n has none then.
+	withChains := []string{"openssl", "boringssl"}
 	return []scenario{
 		{name: "handshake"},
 		{name: "handshake-cold", cold: true},
@@ -113,6 +114,16 @@ func scenarios() []scenario {
 		},
 		{name: "mtls", client: mutual, server: demanding},
 		{name: "mtls-cold", cold: true, client: mutual, server: demanding},
+		{name: "mtls-resumption", only: withChains, resumed: true, client: mutual, server: demanding},
+		{
+			name: "mtls-resumption-tls12", only: withChains, resumed: true,
+			client: func(f *fixtures, c *tlsapi.ClientConfig) { mutual(f, c); old(&c.Settings) },
+			server: func(f *fixtures, c *tlsapi.ServerConfig) { demanding(f, c); old(&c.Settings) },
+		},
+		{
+			name: "mtls-resumption-expired", only: withChains, expired: true,
+			client: mutual, server: demanding, serverKind: tlsapi.KindExpired,
+		},
 		{
 			name:   "psk-cold",
 			cold:   true,
@@ -140,7 +151,7 @@ func scenarios() []scenario {
 			},
 			serverKind: tlsapi.KindUntrusted,
 		},
-		{name: "new-contexts", cold: true, only: "s2n", scope: NewContexts, thin: 400},
+		{name: "new-contexts", cold: true, only: []string{"s2n"}, scope: NewContexts},
 		{name: "no-client-certificate", server: demanding, serverKind: tlsapi.KindNoCertificate},
 	}
 }
@@ -153,10 +164,25 @@ type fixtures struct {
 	scenario      scenario
 	clientSide    tlsapi.ClientConfig
 	serverSide    tlsapi.ServerConfig
-	sessions      tlsapi.SessionCache
 }
 
+// replayed is a cache that gives the session of one connection again and again.
+type replayed []byte
+
+func (r replayed) Get(string) []byte  { return bytes.Clone(r) }
+func (r replayed) Put(string, []byte) {}
+
 func newFixtures(t *testing.T, p tlsapi.Provider, s scenario) *fixtures {
+	f := makeFixtures(t, p, s)
+	for tries := 0; s.expired && !f.takeSession(); tries++ {
+		// The machine may have been away for that long.
+		require.Less(t, tries, 20, "no session is made and resumed while the certificate is in date")
+		f = makeFixtures(t, p, s)
+	}
+	return f
+}
+
+func makeFixtures(t *testing.T, p tlsapi.Provider, s scenario) *fixtures {
 	spec := tlstest.Spec{CommonName: host, DNSNames: []string{host}}
 	f := &fixtures{provider: p, scenario: s}
 	f.ca, f.other = tlstest.NewAuthority(t, tlstest.Spec{CommonName: "CA"}), tlstest.NewAuthority(t, tlstest.Spec{CommonName: "Other"})
@@ -171,8 +197,11 @@ func newFixtures(t *testing.T, p tlsapi.Provider, s scenario) *fixtures {
 		f.clientSide.ConfigCacheSize, f.serverSide.ConfigCacheSize = -1, -1
 	}
 	if s.resumed {
-		f.sessions = tlsapi.NewLRUSessionCache(0)
-		f.clientSide.SessionCache = f.sessions
+		f.clientSide.SessionCache = tlsapi.NewLRUSessionCache(0)
+	}
+	if s.expired {
+		f.clientCert = f.ca.Leaf(t, tlstest.Spec{CommonName: "client", NotAfter: time.Now().Add(expiry)})
+		f.clientSide.SessionCache = tlsapi.NewLRUSessionCache(0)
 	}
 	if s.client != nil {
 		s.client(f, &f.clientSide)
@@ -183,18 +212,39 @@ func newFixtures(t *testing.T, p tlsapi.Provider, s scenario) *fixtures {
 	return f
 }
 
+// expiry is how long the certificate of a client is good for a session.
+const expiry = 3 * time.Second
+
+// takeSession keeps a session of a client whose certificate is in date, for all
+// connections after its end; false when it was too slow for that.
+func (f *fixtures) takeSession() bool {
+	f.once(func() {})
+	if o := f.once(func() {}); o.client != nil || o.server != nil || !o.resumed {
+		return false
+	}
+	session := f.clientSide.SessionCache.Get(f.clientSide.SessionKey(f.provider.Name()))
+	if session == nil {
+		return false
+	}
+	f.clientSide.SessionCache = replayed(session)
+	time.Sleep(time.Until(f.clientCert.Leaf.NotAfter.Add(time.Second)))
+	return true
+}
+
 // outcome is what became of one connection.
 type outcome struct {
 	client, server error
 	// wrong says what an end that succeeded tells that is not so.
 	wrong string
+	// resumed says that both ends have resumed a session.
+	resumed bool
 	// count are the allocations.
 	count int
 }
 
 // connect makes one connection of which the allocation failAt fails, if it is
 // not 0.
-func (f *fixtures) connect(failAt int, trace bool) outcome {
+func (f *fixtures) connect(failAt int, trace Trace) outcome {
 	var o outcome
 	if f.scenario.resumed {
 		if fill := f.once(func() {}); fill.client != nil || fill.server != nil || fill.wrong != "" {
@@ -221,6 +271,7 @@ func (f *fixtures) once(established func()) outcome {
 	defer serverWire.Close()
 	served, handshaken := make(chan error, 1), make(chan struct{})
 	var serverWrong string
+	var clientResumed, serverResumed bool
 	go func() {
 		defer close(served)
 		server, err := f.provider.Server(serverWire, &f.serverSide)
@@ -234,7 +285,7 @@ func (f *fixtures) once(established func()) outcome {
 		err = server.Handshake()
 		close(handshaken)
 		if err == nil {
-			serverWrong = f.checkServer(server)
+			serverWrong, serverResumed = f.checkServer(server), server.Info().Resumed
 			_, err = io.Copy(server, server)
 		}
 		served <- err
@@ -251,7 +302,7 @@ func (f *fixtures) once(established func()) outcome {
 			return err
 		}
 		<-handshaken
-		clientWrong = f.checkClient(client)
+		clientWrong, clientResumed = f.checkClient(client), client.Info().Resumed
 		established()
 		message := bytes.Repeat([]byte("echo"), 10000)
 		wrote := make(chan error, 1)
@@ -276,7 +327,7 @@ func (f *fixtures) once(established func()) outcome {
 		return nil
 	}()
 	o.server = <-served
-	o.wrong = clientWrong + serverWrong
+	o.wrong, o.resumed = clientWrong+serverWrong, clientResumed && serverResumed
 	return o
 }
 
@@ -377,8 +428,8 @@ func TestChild(t *testing.T) {
 		t.Skip("it is run by TestAllocationFailures")
 	}
 	var provider, name string
-	var from, stride int
-	_, err := fmt.Sscanf(task, "%s %s %d %d", &provider, &name, &from, &stride)
+	var from, stride, total int
+	_, err := fmt.Sscanf(task, "%s %s %d %d %d", &provider, &name, &from, &stride, &total)
 	require.NoError(t, err)
 	p := providers[slices.IndexFunc(providers, func(p tlsapi.Provider) bool { return p.Name() == provider })]
 	all := scenariosOf(provider)
@@ -387,15 +438,18 @@ func TestChild(t *testing.T) {
 	out := json.NewEncoder(os.Stdout)
 	say := func(r report) { require.NoError(t, out.Encode(r)) }
 	Limit(s.scope)
-	stride *= max(1, s.thin)
 	f := newFixtures(t, p, s)
-	total := 0
 	for range 5 {
 		if wrong := f.healthy(); wrong != "" {
 			say(report{Wrong: "before anything failed: " + wrong, End: true})
 			return
 		}
-		total = max(total, f.connect(0, false).count)
+		o := f.connect(0, Trace{})
+		if s.resumed && !o.resumed {
+			say(report{Wrong: "no session is resumed", End: true})
+			return
+		}
+		total = max(total, o.count)
 	}
 	say(report{Total: total})
 	text := func(err error) string {
@@ -417,10 +471,10 @@ func TestChild(t *testing.T) {
 			fmt.Fprintf(os.Stderr, "hung at %d:\n%s", point, stacks[:runtime.Stack(stacks, true)])
 			os.Exit(97)
 		})
-		o := f.connect(point, false)
+		o := f.connect(point, Trace{})
 		r := report{Point: point, Done: true, Client: text(o.client), Server: text(o.server), Wrong: f.judge(o)}
-		if len(Living()) > 0 {
-			r.Leaks, r.Failed = f.leaks(point)
+		if left := Living(); len(left) > 0 {
+			r.Leaks, r.Failed = f.leaks(point, left)
 		}
 		if r.Wrong != "" {
 			r.Failed = FailedStack()
@@ -434,15 +488,17 @@ func TestChild(t *testing.T) {
 	say(report{End: true})
 }
 
-// leaks repeats a point and returns what is left behind every time: what a
-// library keeps for later is left once.
-func (f *fixtures) leaks(point int) (leaks [][]uintptr, failed []uintptr) {
+// leaks repeats a point that has left blocks behind and returns what is left every
+// time: what a library keeps for later is left once.
+func (f *fixtures) leaks(point int, blocks []Block) (leaks [][]uintptr, failed []uintptr) {
+	trace := StacksLike(blocks)
 	for _, limit := range []time.Duration{100 * time.Millisecond, 100 * time.Millisecond, 100 * time.Millisecond, 10 * time.Second} {
-		f.connect(point, true)
+		f.connect(point, trace)
 		if leaks = settled(limit); len(leaks) == 0 {
 			return nil, nil
 		}
 		failed = FailedStack()
+		trace = Stacks()
 	}
 	return leaks, failed
 }
@@ -487,8 +543,9 @@ func runScenario(t *testing.T, provider string, s scenario, stride int) {
 	total, done, crashes := 0, 0, 0
 	outcomes, kinds := map[string]int{}, map[string]int{}
 	var wrong []string
+	roots := fewRoots(t)
 	for from := 1; ; {
-		last, reports, stderr, err := runChild(t, provider, s.name, from, stride)
+		last, reports, stderr, err := runChild(t, roots, provider, s.name, from, stride, total)
 		for _, r := range reports {
 			total = max(total, r.Total)
 			if r.Done {
@@ -520,10 +577,9 @@ func runScenario(t *testing.T, provider string, s scenario, stride int) {
 		if last < from || crashes > 2000 {
 			break
 		}
-		from = last + stride*max(1, s.thin)
+		from = last + stride
 	}
 	t.Logf("%d allocations, %d of them failed in turn, %d crashes; outcomes (client, server): %v; faults of the library: %v", total, done, crashes, outcomes, kinds)
-	require.NotZero(t, total)
 	for i, w := range wrong {
 		if i == 12 {
 			t.Errorf("and %d more", len(wrong)-i)
@@ -531,16 +587,31 @@ func runScenario(t *testing.T, provider string, s scenario, stride int) {
 		}
 		t.Error(w)
 	}
+	assert.NotZero(t, total)
 	assert.Positive(t, done)
 }
 
-// runChild runs points from a number on, and returns the last one that was
-// begun.
-func runChild(t *testing.T, provider, name string, from, stride int) (last int, reports []report, stderr string, err error) {
+// fewRoots is the environment of a system that trusts two roots: s2n reads them
+// all with each of its contexts, every one alike.
+func fewRoots(t *testing.T) []string {
+	dir := t.TempDir()
+	file, hashed := filepath.Join(dir, "roots.pem"), filepath.Join(dir, "hashed")
+	var roots []byte
+	for _, name := range []string{"Root 1", "Root 2"} {
+		roots = append(roots, tlstest.NewAuthority(t, tlstest.Spec{CommonName: name}).PEM()...)
+	}
+	require.NoError(t, os.WriteFile(file, roots, 0o600))
+	require.NoError(t, os.Mkdir(hashed, 0o700))
+	return []string{"SSL_CERT_FILE=" + file, "SSL_CERT_DIR=" + hashed}
+}
+
+// runChild runs points from a number on, up to total at least, and returns the last
+// one that was begun.
+func runChild(t *testing.T, roots []string, provider, name string, from, stride, total int) (last int, reports []report, stderr string, err error) {
 	exe, err := os.Executable()
 	require.NoError(t, err)
 	cmd := exec.Command(exe, "-test.run", "^TestChild$", "-test.timeout", "0", fmt.Sprint("-test.short=", testing.Short()))
-	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %s %d %d", childVariable, provider, name, from, stride), "GOMAXPROCS=2",
+	cmd.Env = append(append(os.Environ(), roots...), fmt.Sprintf("%s=%s %s %d %d %d", childVariable, provider, name, from, stride, total), "GOMAXPROCS=2",
 		// The sanitizer must not end the process for what a library loses.
 		"ASAN_OPTIONS=detect_leaks=0")
 	var errText bytes.Buffer

@@ -12,6 +12,8 @@ package faultinjection
 import "C"
 
 import (
+	"slices"
+
 	// The headers are part of this package's build key.
 	_ "github.com/polytls/polytls/cgo/include"
 )
@@ -33,14 +35,38 @@ func Limit(s Scope) { C.polytls_faults_scope(C.enum_polytls_faults_scope(s)) }
 
 // Start counts allocations from zero and lets the one with the number failAt,
 // counted from one, fail; none with 0. From here on it also keeps what is
-// allocated and not freed again, for Living; with trace set, together with the
-// stacks.
-func Start(failAt int, trace bool) {
-	traced := C.int(0)
-	if trace {
-		traced = 1
+// allocated and not freed again, for Living, with the stacks that trace says.
+func Start(failAt int, trace Trace) {
+	if len(trace.sizes) == 0 || len(trace.sizes) > C.POLYTLS_FAULTS_SIZES {
+		how := C.enum_polytls_faults_trace(C.POLYTLS_FAULTS_NO_STACKS)
+		if trace.stacks {
+			how = C.POLYTLS_FAULTS_STACKS
+		}
+		C.polytls_faults_start(C.uint64_t(failAt), how, nil, 0)
+		return
 	}
-	C.polytls_faults_start(C.uint64_t(failAt), traced)
+	C.polytls_faults_start(C.uint64_t(failAt), C.POLYTLS_FAULTS_STACKS_OF_SIZES, &trace.sizes[0], C.size_t(len(trace.sizes)))
+}
+
+// Trace says of which blocks the stacks are kept: most of the time of a connection
+// goes into them. The zero value is none.
+type Trace struct {
+	stacks bool
+	sizes  []C.size_t
+}
+
+// Stacks keeps those of all blocks.
+func Stacks() Trace { return Trace{stacks: true} }
+
+// StacksLike keeps those of blocks of the same sizes as the blocks.
+func StacksLike(blocks []Block) Trace {
+	t := Stacks()
+	for _, b := range blocks {
+		if size := C.size_t(b.Size); !slices.Contains(t.sizes, size) {
+			t.sizes = append(t.sizes, size)
+		}
+	}
+	return t
 }
 
 // Stop ends the counting, and with it the failing. What was allocated before is

@@ -41,7 +41,9 @@ static _Thread_local int depth;
  * probing; a slot whose block was freed has the address REMOVED. */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static int counting;
-static int tracing;
+static enum polytls_faults_trace tracing;
+static size_t traced_sizes[POLYTLS_FAULTS_SIZES];
+static size_t traced_count;
 static uint64_t failing;
 static uint64_t counted;
 static struct polytls_faults_block failed;
@@ -89,6 +91,19 @@ static __attribute__((noinline)) int refuse(uint64_t *number) {
   return fails;
 }
 
+/* Says whether the stack of a block is to be kept. It is called with the lock held. */
+static int traced(size_t size) {
+  if (tracing != POLYTLS_FAULTS_STACKS_OF_SIZES) {
+    return tracing == POLYTLS_FAULTS_STACKS;
+  }
+  for (size_t i = 0; i < traced_count; i++) {
+    if (traced_sizes[i] == size) {
+      return 1;
+    }
+  }
+  return 0;
+}
+
 /* Remembers a block that was allocated with a number; nothing without. */
 static __attribute__((noinline)) void remember(void *p, size_t size, uint64_t number) {
   if (p == NULL || number == 0) {
@@ -106,7 +121,7 @@ static __attribute__((noinline)) void remember(void *p, size_t size, uint64_t nu
     blocks[i].number = number;
     blocks[i].size = size;
     blocks[i].frames = 0;
-    if (tracing) {
+    if (traced(size)) {
       int saved = depth;
       depth = 0;
       trace_stack(&blocks[i]);
@@ -130,8 +145,12 @@ static void forget(const void *p) {
   pthread_mutex_unlock(&lock);
 }
 
-void polytls_faults_start(uint64_t fail_at, int trace) {
+void polytls_faults_start(uint64_t fail_at, enum polytls_faults_trace trace, const size_t *sizes, size_t n) {
   pthread_mutex_lock(&lock);
+  traced_count = n < POLYTLS_FAULTS_SIZES ? n : POLYTLS_FAULTS_SIZES;
+  for (size_t i = 0; i < traced_count; i++) {
+    traced_sizes[i] = sizes[i];
+  }
   for (size_t i = 0; i < POLYTLS_FAULTS_BLOCKS; i++) {
     blocks[i].address = NULL;
   }

@@ -8,6 +8,7 @@ package linger
 import (
 	"io"
 	"net"
+	"sync"
 	"time"
 )
 
@@ -54,6 +55,24 @@ func Close(transport net.Conn, discard func()) bool {
 		discard()
 	}()
 	return true
+}
+
+// lock is that of whoever reads from a transport.
+type lock interface {
+	sync.Locker
+	TryLock() bool
+}
+
+// Await takes the lock of whoever reads from the transport, and closes that where it
+// takes longer than Limit: a Read may be in the program's own code, a session cache,
+// and stay there.
+func Await(transport net.Conn, reading lock) {
+	if reading.TryLock() {
+		return
+	}
+	limit := time.AfterFunc(Limit, func() { transport.Close() })
+	defer limit.Stop()
+	reading.Lock()
 }
 
 // Discard reads the input of a transport and drops it, until it ends or Limit is
