@@ -162,7 +162,7 @@ recipe_text() {
   case $1 in
     openssl) files=(scripts/native/openssl.sh) ;;
     boringssl) files=(scripts/native/boringssl.sh third_party/boringssl-2023/CMakeLists.txt) ;;
-    s2n) files=(scripts/native/s2n.sh third_party/s2n-policies.c) ;;
+    s2n) files=(scripts/native/s2n.sh third_party/s2n-policies.c third_party/s2n-guards.c) ;;
     awslc) files=(scripts/native/awslc.sh) ;;
   esac
   (cd "$ROOT" && $SHA256_TOOL scripts/native/build.sh third_party/hide-symbols.pl "${files[@]}")

@@ -2,6 +2,8 @@ package tlstest
 
 import (
 	"crypto/tls"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"errors"
 	"testing"
 
@@ -26,6 +28,7 @@ func (s *suite) testServerCertificates(t *testing.T) {
 	})
 	t.Run("chosen by name", s.testCertificateByName)
 	t.Run("chosen by key type", s.testCertificateByKeyType)
+	t.Run("empty common names", s.testEmptyCommonNames)
 	t.Run("external signer", s.testExternalSigner)
 	t.Run("hook", s.testGetCertificate)
 	t.Run("configuration hook", s.testGetConfigForClient)
@@ -73,6 +76,22 @@ func (s *suite) testCertificateByKeyType(t *testing.T) {
 			assert.Equal(t, s.certs[c.kind].Certificate[0], d.peer.ConnectionState().PeerCertificates[0].Raw)
 		})
 	}
+}
+
+// s2n 1.3.33 on its own frees the text of a common name twice that has none.
+func (s *suite) testEmptyCommonNames(t *testing.T) {
+	empty := pkix.AttributeTypeAndValue{Type: asn1.ObjectIdentifier{2, 5, 4, 3}, Value: asn1.RawValue{Tag: asn1.TagUTF8String}}
+	subject, err := asn1.Marshal(pkix.RDNSequence{{empty}, {empty}})
+	require.NoError(t, err)
+	spec := validSpec(ECDSA)
+	spec.Subject = subject
+	cert := s.ca.Leaf(t, spec)
+	eachVersion(t, func(t *testing.T, version uint16) {
+		config := s.serverConfig(func(c *tlsapi.ServerConfig) { c.Certificates = []tls.Certificate{cert} })
+		d := s.serverDuo(t, config, s.referenceClient(only(version)))
+		d.mustHandshake(t)
+		assert.Equal(t, cert.Certificate[0], d.peer.ConnectionState().PeerCertificates[0].Raw)
+	})
 }
 
 func (s *suite) testGetCertificate(t *testing.T) {

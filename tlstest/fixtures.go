@@ -57,7 +57,9 @@ type Spec struct {
 	Key          KeyType
 	CommonName   string
 	Organization string
-	DNSNames     []string
+	// Subject, unless nil, is the subject in DER, in place of both names.
+	Subject  []byte
+	DNSNames []string
 	// IPAddresses are IP literals.
 	IPAddresses []string
 	// NotBefore and NotAfter are an hour ago and in a day by default.
@@ -278,6 +280,7 @@ func (spec Spec) template() *x509.Certificate {
 	template := &x509.Certificate{
 		SerialNumber:       spec.Serial,
 		Subject:            pkix.Name{CommonName: spec.CommonName},
+		RawSubject:         spec.Subject,
 		NotBefore:          spec.NotBefore,
 		NotAfter:           spec.NotAfter,
 		DNSNames:           spec.DNSNames,

@@ -51,9 +51,9 @@ s2n_install() {
   s2n_redirects >"$BUILD/redirects"
   awk 'NR == FNR { print; seen[$1] = 1; next } !($1 in seen)' "$BUILD/redirects" "$BUILD/crypto.symbols" >"$BUILD/s2n.symbols"
   objcopy --redefine-syms="$BUILD/s2n.symbols" "$archive"
+  rename_header "$BUILD/crypto.symbols" "$OUT/include/openssl" >"$OUT/include/polytls_s2n_rename.h"
   s2n_extras "$archive"
   hide_symbols "$archive" "$crypto"
-  rename_header "$BUILD/crypto.symbols" "$OUT/include/openssl" >"$OUT/include/polytls_s2n_rename.h"
   cp "$SRC/LICENSE" "$OUT/LICENSE"
   cp "$CRYPTO/LICENSE" "$OUT/LICENSE.libcrypto"
   s2n_check_symbols "$archive" "$crypto"
@@ -71,16 +71,25 @@ s2n_check_symbols() {
   }
 }
 
+# What s2n calls instead of functions of libcrypto: our verification, and the
+# guards of third_party/s2n-guards.c.
+#
 # AWS-LC answers its name with its version since 5.0; s2n 1.3.33 compares it
 # with the name alone. The two are linked to each other here and nowhere else,
 # so s2n is given the name alone.
 s2n_redirects() {
-  printf 'X509_verify_cert polytls_s2n_x509_verify_cert\n'
+  printf '%s\n' 'X509_verify_cert polytls_s2n_x509_verify_cert' \
+    'ASN1_STRING_to_UTF8 polytls_s2n_string_to_utf8' 'X509_STORE_add_cert polytls_s2n_store_add_cert'
   [ "$CRYPTO_NAME" = awslc ] || return 0
   printf 'OpenSSL_version polytls_s2n_libcrypto_name\nSSLeay_version polytls_s2n_libcrypto_name_2\n'
 }
 
 s2n_extras() {
+  # An object of its own: a program may have guards of its own in their place.
+  "$CC" -std=gnu11 -O2 -fPIC -fvisibility=hidden -Wall -Wextra -Werror -include "$OUT/include/polytls_s2n_rename.h" "-I$OUT/include" \
+    -c -o "$BUILD/polytls_s2n_guards.o" "$ROOT/third_party/s2n-guards.c"
+  ar qc "$1" "$BUILD/polytls_s2n_guards.o"
+  ranlib "$1"
   [ "$CRYPTO_NAME" = awslc ] || return 0
   cat >"$BUILD/polytls_s2n_name.c" <<'EOC'
 const char *polytls_s2n_libcrypto_name(int what);

@@ -77,7 +77,7 @@ void __wrap_free(void *p) {
  * frees all that it gets and forgets the library's errors. Returns the exit
  * status of the program: 0 when the call has crashed (with crashes set) or lost
  * memory (without), 1 when it has not. */
-static int failing_run(void (*call)(void), int crashes) {
+static inline int failing_run(void (*call)(void), int crashes) {
   call(); /* what the library makes once */
   failing_counts = 1;
   call();
