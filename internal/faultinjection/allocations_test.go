@@ -24,6 +24,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/polytls/polytls/boringssl"
+	"github.com/polytls/polytls/internal/native"
 	"github.com/polytls/polytls/internal/uptime"
 	"github.com/polytls/polytls/openssl"
 	"github.com/polytls/polytls/s2n"
@@ -510,13 +511,14 @@ func (f *fixtures) leaks(point int, blocks []Block) (leaks [][]uintptr, failed [
 	return leaks, failed
 }
 
-// settled returns what is left, but for what threads keep, when what runs in the
-// background has had time.
+// settled returns what is left, but for what threads and the pools of buffers keep,
+// when what runs in the background has had time.
 func settled(limit time.Duration) (left [][]uintptr) {
 	uptime.Eventually(limit, func() bool {
 		left = nil
-		for _, b := range Living() {
-			if !keptByThread(b.Stack) {
+		living, pooled := Living(), native.Pooled()
+		for _, b := range living {
+			if !keptByThread(b.Stack) && !slices.Contains(pooled, b.Address) {
 				left = append(left, b.Stack)
 			}
 		}

@@ -80,8 +80,9 @@ func Count() int { return int(C.polytls_faults_count()) }
 // freed since.
 type Block struct {
 	// Number is that of the allocation.
-	Number int
-	Size   int
+	Number  int
+	Address uintptr
+	Size    int
 	// Stack are addresses of native code, the innermost first; empty without
 	// tracing.
 	Stack []uintptr
@@ -93,7 +94,7 @@ func Living() []Block {
 	found = found[:C.polytls_faults_living(&found[0], C.size_t(len(found)))]
 	var list []Block
 	for i := range found {
-		list = append(list, Block{Number: int(found[i].number), Size: int(found[i].size), Stack: stack(&found[i])})
+		list = append(list, Block{Number: int(found[i].number), Address: uintptr(found[i].address), Size: int(found[i].size), Stack: stack(&found[i])})
 	}
 	return list
 }

@@ -9,7 +9,7 @@
 
 enum { POLYTLS_FAULTS_FRAMES = 44, POLYTLS_FAULTS_BLOCKS = 1 << 15, POLYTLS_FAULTS_SIZES = 32 };
 
-/* A block of memory; its address is not the reader's business. */
+/* A block of memory. Whoever reads its address must not use what is there. */
 struct polytls_faults_block {
   void *address;
   uint64_t number;
