@@ -1,0 +1,6 @@
+//go:build !race && !asan
+
+package stdtls
+
+// instrumented says that memory is not what it would be.
+const instrumented = false
