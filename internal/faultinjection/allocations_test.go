@@ -61,6 +61,8 @@ type scenario struct {
 	scope Scope
 	// only are the providers that the scenario is for, if not all.
 	only []string
+	// long says that CI does without it: each scenario is a process or more.
+	long bool
 }
 
 func mutual(f *fixtures, c *tlsapi.ClientConfig) { c.Certificate = &f.clientCert }
@@ -174,7 +176,7 @@ func scenarios() []scenario {
 			clientKind: tlsapi.KindRevoked,
 		},
 		{
-			name:   "revoked-client-cold",
+			name: "revoked-client-cold", long: true,
 			cold:   true,
 			client: mutual,
 			server: func(f *fixtures, c *tlsapi.ServerConfig) {
@@ -184,7 +186,7 @@ func scenarios() []scenario {
 			serverKind: tlsapi.KindRevoked,
 		},
 		{
-			name: "chosen-cold",
+			name: "chosen-cold", long: true,
 			cold: true,
 			server: func(f *fixtures, c *tlsapi.ServerConfig) {
 				chosen := *c
@@ -192,7 +194,7 @@ func scenarios() []scenario {
 			},
 		},
 		{
-			name: "chosen-mtls", client: mutual,
+			name: "chosen-mtls", long: true, client: mutual,
 			server: func(f *fixtures, c *tlsapi.ServerConfig) {
 				chosen := *c
 				demanding(f, &chosen)
@@ -200,16 +202,16 @@ func scenarios() []scenario {
 			},
 		},
 		{
-			name: "hello-retry-cold", cold: true, only: []string{"openssl", "boringssl"},
+			name: "hello-retry-cold", long: true, cold: true, only: []string{"openssl", "boringssl"},
 			server: func(_ *fixtures, c *tlsapi.ServerConfig) { c.Curves = []tlsapi.CurveID{tlsapi.CurveP384} },
 		},
 		{
-			name: "psk-tls12", only: []string{"openssl", "boringssl"},
+			name: "psk-tls12", long: true, only: []string{"openssl", "boringssl"},
 			client: func(f *fixtures, c *tlsapi.ClientConfig) { oldPSKs(&c.Settings) },
 			server: func(f *fixtures, c *tlsapi.ServerConfig) { oldPSKs(&c.Settings) },
 		},
 		{
-			name:   "wrong-psk",
+			name: "wrong-psk", long: true,
 			client: func(f *fixtures, c *tlsapi.ClientConfig) { psks(f, &c.Settings) },
 			server: func(f *fixtures, c *tlsapi.ServerConfig) {
 				psks(f, &c.Settings)
@@ -217,9 +219,9 @@ func scenarios() []scenario {
 			},
 			serverKind: tlsapi.KindBadPSK,
 		},
-		{name: "resumption-cold", cold: true, resumed: true},
+		{name: "resumption-cold", long: true, cold: true, resumed: true},
 		{
-			name: "signer", only: []string{"boringssl", "s2n"},
+			name: "signer", long: true, only: []string{"boringssl", "s2n"},
 			server: func(f *fixtures, c *tlsapi.ServerConfig) {
 				cert := f.cert
 				cert.PrivateKey = remote{cert.PrivateKey.(crypto.Signer)}
@@ -632,6 +634,9 @@ func TestAllocationFailures(t *testing.T) {
 				t.Skipf("%s: %v", p.Name(), err)
 			}
 			for _, s := range scenariosOf(p.Name()) {
+				if s.long && testing.Short() {
+					continue
+				}
 				t.Run(s.name, func(t *testing.T) { runScenario(t, p.Name(), s, stride) })
 			}
 		})
