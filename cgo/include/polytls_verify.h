@@ -449,14 +449,23 @@ static inline int polytls_has_signed(X509 *candidate, X509 *certificate) {
   return signed_it;
 }
 
+/* How many signatures are looked at to tell a cause: the keys are the peer's, and
+ * those of OpenSSL may have exponents that make each take milliseconds. */
+#define POLYTLS_MAX_CAUSES 2
+
 /* Reports whether one of the candidates has signed the certificate but may not:
- * 1 or 0. */
+ * 1 or 0. Only the first that have the issuer's name are looked at. */
 static inline int polytls_signed_by_non_ca(STACK_OF(X509) *candidates, X509 *certificate) {
   int count = candidates == NULL ? 0 : (int)sk_X509_num(candidates);
-  for (int i = 0; i < count; i++) {
+  int looked = 0;
+  for (int i = 0; i < count && looked < POLYTLS_MAX_CAUSES; i++) {
     X509 *candidate = sk_X509_value(candidates, i);
-    int may_issue = X509_check_ca(candidate) != 0 && (X509_get_key_usage(candidate) & KU_KEY_CERT_SIGN);
-    if (!may_issue && polytls_has_signed(candidate, certificate)) {
+    if (X509_NAME_cmp(X509_get_subject_name(candidate), X509_get_issuer_name(certificate)) != 0 ||
+        (X509_check_ca(candidate) != 0 && (X509_get_key_usage(candidate) & KU_KEY_CERT_SIGN))) {
+      continue;
+    }
+    looked++;
+    if (polytls_has_signed(candidate, certificate)) {
       return 1;
     }
   }
