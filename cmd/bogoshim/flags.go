@@ -320,8 +320,9 @@ var switches = map[string]func(*connection){
 	"false-start":                    func(*connection) {},
 	"allow-false-start-without-alpn": func(*connection) {},
 	"jdk11-workaround":               func(*connection) {},
-	// Renegotiation is always forbidden.
+	// Renegotiation is always forbidden: a request for it is refused or ignored.
 	"forbid-renegotiation-after-handshake": func(*connection) {},
+	"renegotiate-ignore":                   func(*connection) {},
 	// Every Write is whole.
 	"partial-write": func(*connection) {},
 }
@@ -389,6 +390,12 @@ var options = map[string]func(*connection, string) error{
 	"expect-peer-cert-file":         func(c *connection, v string) error { c.expectPeerCert = v; return nil },
 	"expect-peer-signature-algorithm": func(c *connection, v string) error {
 		return number(&c.expectScheme, v)
+	},
+	"expect-total-renegotiations": func(c *connection, v string) error {
+		if v != "0" {
+			return missing{"renegotiation"}
+		}
+		return nil
 	},
 	"use-client-ca-list":    func(c *connection, v string) error { return names(&c.clientCAs, v) },
 	"expect-client-ca-list": func(c *connection, v string) error { return names(&c.expectClientCAs, v) },

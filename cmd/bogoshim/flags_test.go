@@ -44,7 +44,7 @@ func TestFlagsOfConnections(t *testing.T) {
 
 func TestWhatDoesNotApply(t *testing.T) {
 	for _, args := range [][]string{
-		{"-enable-channel-id"}, {"-on-retry-verify-fail"}, {"-on-shim-application-settings", "x"}, {"-cipher", "3DES"},
+		{"-enable-channel-id"}, {"-expect-total-renegotiations", "1"}, {"-on-retry-verify-fail"}, {"-on-shim-application-settings", "x"}, {"-cipher", "3DES"},
 	} {
 		_, err := parse(args)
 		require.Error(t, err, args)
