@@ -78,6 +78,7 @@ const struct polytls_library *polytls_s2n_library(void) {
 #include <string.h>
 #include <time.h>
 
+#include "client_hello.h"
 #include "polytls_buffer.h"
 #include "polytls_verify.h"
 
@@ -94,10 +95,6 @@ const struct polytls_library *polytls_s2n_library(void) {
 #define SUITE_AES_256_GCM_SHA384 0x1302
 /* psk_dhe_ke of RFC 8446 section 4.2.9: the only mode that s2n has. */
 #define PSK_DHE_KE 1
-/* Extensions of a ClientHello for which s2n has no name. */
-#define EXTENSION_PRE_SHARED_KEY 41
-#define EXTENSION_SUPPORTED_VERSIONS 43
-#define EXTENSION_PSK_KEY_EXCHANGE_MODES 45
 /* s2n keeps no more ticket keys, and chooses among those that it may encrypt
  * with at random. So the first is given such a time of introduction that it
  * encrypts for decades, the others one that lets them only decrypt. The margin
@@ -113,11 +110,6 @@ const struct polytls_library *polytls_s2n_library(void) {
 #define SESSION_HEADER_SIZE 8
 /* RFC 8446 section 4.6.1. */
 #define MAX_SESSION_LIFETIME (7 * SECONDS_A_DAY)
-
-enum { ALERT_UNEXPECTED_MESSAGE = 10, ALERT_BAD_RECORD_MAC = 20, ALERT_HANDSHAKE_FAILURE = 40,
-       ALERT_ILLEGAL_PARAMETER = 47, ALERT_DECODE_ERROR = 50, ALERT_DECRYPT_ERROR = 51, ALERT_PROTOCOL_VERSION = 70,
-       ALERT_INTERNAL_ERROR = 80, ALERT_MISSING_EXTENSION = 109, ALERT_UNSUPPORTED_EXTENSION = 110,
-       ALERT_UNKNOWN_PSK_IDENTITY = 115, ALERT_CERTIFICATE_REQUIRED = 116, ALERT_NO_APPLICATION_PROTOCOL = 120 };
 
 /* An external PSK. All of it belongs to the context. */
 struct psk {
@@ -187,6 +179,8 @@ struct connection {
   /* Bytes of ciphertext made so far. */
   uint64_t produced;
   int alpn_refused;
+  /* The alert for a malformed ClientHello, or 0. */
+  int hello_alert;
   int done;
   int close_notify_sent;
   /* The client has answered the server's hello, up to its Finished. */
@@ -1140,8 +1134,7 @@ static struct polytls_result ctx_finish(struct polytls_ctx *base) {
       !is_error("S2N_ERR_OCSP_NOT_SUPPORTED")) {
     return library_failure(ctx->base.error_text, POLYTLS_FAIL_INTERNAL, "asking for OCSP responses");
   }
-  int reads_hello = ctx->alpn_strict || (ctx->role == POLYTLS_SERVER && ctx->psk_count > 0);
-  if (reads_hello && s2n_config_set_client_hello_cb(ctx->config, on_client_hello, NULL) != S2N_SUCCESS) {
+  if (ctx->role == POLYTLS_SERVER && s2n_config_set_client_hello_cb(ctx->config, on_client_hello, NULL) != S2N_SUCCESS) {
     return library_failure(ctx->base.error_text, POLYTLS_FAIL_INTERNAL, "configuring");
   }
   if (!ctx->anchors) {
@@ -1692,7 +1685,7 @@ static int allows_psk(struct s2n_client_hello *hello) {
     tls13 = tls13 || read_uint16(versions + at) == 0x0304;
   }
   free(versions);
-  uint8_t *modes = read_extension(hello, EXTENSION_PSK_KEY_EXCHANGE_MODES, &len);
+  uint8_t *modes = read_extension(hello, EXTENSION_PSK_MODES, &len);
   int dhe = modes != NULL && len > 1 && memchr(modes + 1, PSK_DHE_KE, len - 1) != NULL;
   free(modes);
   return tls13 && dhe;
@@ -1766,12 +1759,32 @@ static const char *choose_psk(struct connection *conn, struct s2n_client_hello *
   return conn->psk == NULL ? problem : NULL;
 }
 
+/* Returns whether s2n may go on with a ClientHello. Of one in the format of SSL 2.0
+ * (RFC 5246 appendix E.2), which has no extensions, s2n does not show all. */
+static int is_sound(struct connection *conn, struct s2n_client_hello *hello) {
+  if (s2n_connection_get_client_hello_version(conn->s2n) == S2N_SSLv2 &&
+      s2n_connection_get_client_protocol_version(conn->s2n) != S2N_SSLv2) {
+    return 1;
+  }
+  ssize_t len = s2n_client_hello_get_raw_message_length(hello);
+  uint8_t *message = len > 0 ? malloc((size_t)len) : NULL;
+  if (message == NULL || s2n_client_hello_get_raw_message(hello, message, (uint32_t)len) != len) {
+    conn->out_of_memory = 1;
+    free(message);
+    return 0;
+  }
+  int alert = hello_alert(message, (size_t)len, conn->ctx->policy.max_version >= 0x0304);
+  conn->hello_alert = alert < 0 ? 0 : alert;
+  free(message);
+  return alert < 0;
+}
+
 /* Decides from the ClientHello what s2n decides otherwise. */
 static int on_client_hello(struct s2n_connection *s2n, void *unused) {
   (void)unused;
   struct connection *conn = s2n_connection_get_ctx(s2n);
   struct s2n_client_hello *hello = s2n_connection_get_client_hello(s2n);
-  if (conn == NULL || hello == NULL) {
+  if (conn == NULL || hello == NULL || !is_sound(conn, hello)) {
     return -1;
   }
   if (conn->ctx->psk_count > 0) {
@@ -2138,6 +2151,9 @@ static struct polytls_result fail_with_error(struct connection *conn, const char
     return fail(conn, POLYTLS_FAIL_NO_PSK, ALERT_HANDSHAKE_FAILURE, "the server answers with a certificate instead of a PSK");
   }
   *s2n_errno_location() = error;
+  if (conn->hello_alert != 0) {
+    return fail(conn, POLYTLS_FAIL_PROTOCOL, conn->hello_alert, "the ClientHello is malformed, or lacks what its version needs");
+  }
   if (conn->alpn_refused) {
     return fail(conn, POLYTLS_FAIL_PROTOCOL, ALERT_NO_APPLICATION_PROTOCOL,
                 "the client offers none of this server's application protocols");
