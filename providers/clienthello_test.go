@@ -9,7 +9,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/polytls/polytls/tlsapi"
-	"github.com/polytls/polytls/tlstest"
 )
 
 // ClientHellos that are malformed, or lack what their version needs, are refused
@@ -93,33 +92,6 @@ func TestMalformedClientHellos(t *testing.T) {
 					assert.Equal(t, c.alert, alert)
 				}
 			}
-		})
-	}
-}
-
-// A server's program learns the name that the client has sent, or the client is
-// refused: a name that is cut would be another one.
-func TestServerNameIsWhole(t *testing.T) {
-	x := newFuzzFixtures(t)
-	const name = "server.example\x00.evil.example"
-	for _, p := range x.providers {
-		t.Run(p.Name(), func(t *testing.T) {
-			wire, serverWire := tlstest.Pipe()
-			server, err := p.Server(serverWire, x.servers[p.Name()])
-			require.NoError(t, err)
-			defer server.Close()
-			client := tls.Client(wire, &tls.Config{ServerName: name, InsecureSkipVerify: true})
-			defer client.Close()
-			done := make(chan error, 1)
-			go func() { done <- client.Handshake() }()
-			err = server.Handshake()
-			if err != nil {
-				wire.Close()
-				assert.ErrorIs(t, err, tlsapi.KindProtocol)
-				return
-			}
-			require.NoError(t, <-done)
-			assert.Equal(t, name, server.ConnectionState().ServerName)
 		})
 	}
 }

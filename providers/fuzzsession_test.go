@@ -134,7 +134,7 @@ func newFuzzSessions(f testing.TB) *fuzzSessions {
 func (s *fuzzSessions) sessionOf(f testing.TB, p tlsapi.Provider, version uint16) []byte {
 	cache := s.caches[p.Name()]
 	cache.session, cache.kept = nil, nil
-	s.connect(f, p, s.peerServer(version))
+	s.connect(f, p, s.peerServer(version), false)
 	return cache.kept
 }
 
@@ -174,7 +174,7 @@ func (s *fuzzSessions) offered(t *testing.T, p tlsapi.Provider, framed bool, ses
 		cache.session = frame(head, session)
 	}
 	if whole || shape(s.hello(t, p)) != s.plain[p.Name()] {
-		promptly(t, p, func() { s.connect(t, p, s.peer) })
+		promptly(t, p, func() { s.connect(t, p, s.peer, framed) })
 	}
 }
 
@@ -255,15 +255,21 @@ func resumes(flight []byte) (bool, error) {
 }
 
 // connect makes a connection of the provider's client and echoes one message. It
-// must succeed whatever session is offered.
-func (s *fuzzSessions) connect(t testing.TB, p tlsapi.Provider, peer *tls.Config) {
+// must succeed whatever the cache returns, unless that is made up: a cache that
+// lies about what the library wrote may make a library fail, and no more.
+func (s *fuzzSessions) connect(t testing.TB, p tlsapi.Provider, peer *tls.Config, madeUp bool) {
 	wire, serverWire := tlstest.Pipe()
 	conn, err := p.Client(wire, s.clients[p.Name()])
 	if err != nil {
 		t.Errorf("%s: %v", p.Name(), err)
 		return
 	}
-	echoed(t, p, conn, tls.Server(serverWire, peer))
+	err, peerErr := echoed(conn, tls.Server(serverWire, peer))
+	if madeUp {
+		failUnexpected(t, p, err)
+	} else if err := errors.Join(err, peerErr); err != nil {
+		t.Errorf("%s: %v", p.Name(), err)
+	}
 }
 
 // accept makes a connection of the provider's server with a client of crypto/tls
@@ -279,28 +285,29 @@ func (s *fuzzSessions) accept(t testing.TB, p tlsapi.Provider, ticket []byte) {
 	if len(ticket) > 0 && len(ticket) <= 1<<15 {
 		config.ClientSessionCache = &forgedTicket{state: s.state, ticket: ticket}
 	}
-	echoed(t, p, tls.Client(wire, config), conn)
+	if err := errors.Join(echoed(tls.Client(wire, config), conn)); err != nil {
+		t.Errorf("%s: %v", p.Name(), err)
+	}
 }
 
 // echoed sends a byte there and back, and closes both ends.
-func echoed(t testing.TB, p tlsapi.Provider, client, server net.Conn) {
+func echoed(client, server net.Conn) (clientErr, serverErr error) {
 	done := make(chan error, 1)
 	go func() {
 		_, err := io.CopyN(server, server, 1)
 		done <- err
 	}()
-	_, err := client.Write([]byte{1})
-	if err == nil {
-		_, err = io.ReadFull(client, make([]byte, 1))
+	_, clientErr = client.Write([]byte{1})
+	if clientErr == nil {
+		_, clientErr = io.ReadFull(client, make([]byte, 1))
 	}
-	if err != nil {
+	if clientErr != nil {
 		client.Close()
 	}
-	if err := errors.Join(err, <-done); err != nil {
-		t.Errorf("%s: %v", p.Name(), err)
-	}
+	serverErr = <-done
 	client.Close()
 	server.Close()
+	return clientErr, serverErr
 }
 
 // splitSession divides a session of the state machine (internal/engine/sessions.go)
@@ -337,7 +344,7 @@ func (s *fuzzSessions) ticketOf(f testing.TB, p tlsapi.Provider, version uint16)
 	require.NoError(f, err)
 	peer, cache := s.peerClient(version), tls.NewLRUClientSessionCache(1)
 	peer.ClientSessionCache = cache
-	echoed(f, p, tls.Client(wire, peer), server)
+	require.NoError(f, errors.Join(echoed(tls.Client(wire, peer), server)))
 	session, ok := cache.Get(fuzzHost)
 	require.True(f, ok, "%s sends no ticket", p.Name())
 	ticket, _, err := session.ResumptionState()
@@ -350,7 +357,7 @@ func (x *fuzzFixtures) sessionState(f testing.TB) []byte {
 	wire, serverWire := tlstest.Pipe()
 	config, cache := x.peerClient(0), tls.NewLRUClientSessionCache(1)
 	config.ClientSessionCache = cache
-	echoed(f, x.providers[0], tls.Client(wire, config), tls.Server(serverWire, x.peerServer(0)))
+	require.NoError(f, errors.Join(echoed(tls.Client(wire, config), tls.Server(serverWire, x.peerServer(0)))))
 	session, ok := cache.Get(fuzzHost)
 	require.True(f, ok)
 	_, state, err := session.ResumptionState()
