@@ -1,7 +1,8 @@
 /* A strict reading of ClientHellos. s2n-tls 1.3.33 takes an extension that it
  * cannot read for one that is not there, a server's name up to its first NUL byte
  * for the name, and does not check what RFC 8446 section 9.2 wants servers to. The
- * other libraries refuse all that. */
+ * other libraries refuse nearly all of that; providers/testdata/clienthello.txt has
+ * the rest. */
 
 #ifndef POLYTLS_S2N_CLIENT_HELLO_H
 #define POLYTLS_S2N_CLIENT_HELLO_H
