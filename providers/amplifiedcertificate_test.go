@@ -83,8 +83,7 @@ func TestAmplifiedCertificates(t *testing.T) {
 					}
 					t.Run(what, func(t *testing.T) {
 						wire, serverWire := tlstest.Pipe()
-						config := x.clientConfig()
-						settings(p, &config.Settings)
+						config := x.clientConfig(p)
 						if skip {
 							config.InsecureSkipVerify, config.RootCAs = true, nil
 						}
@@ -96,8 +95,7 @@ func TestAmplifiedCertificates(t *testing.T) {
 				for _, mode := range []tls.ClientAuthType{tls.RequestClientCert, tls.RequireAndVerifyClientCert} {
 					t.Run(tls.VersionName(version)+" client's "+name+", "+mode.String(), func(t *testing.T) {
 						wire, serverWire := tlstest.Pipe()
-						config := x.serverConfig()
-						settings(p, &config.Settings)
+						config := x.serverConfig(p)
 						config.ClientAuth, config.ClientCAs = mode, tlstest.Pool(x.ca)
 						conn, err := p.Server(serverWire, config)
 						require.NoError(t, err)

@@ -43,10 +43,8 @@ type target struct {
 func newTarget(t *testing.T, p tlsapi.Provider) *target {
 	f := newFuzzFixtures(t)
 	x := &target{t: t, provider: p}
-	x.client = f.clientConfig()
-	server := f.serverConfig()
-	settings(p, &x.client.Settings)
-	settings(p, &server.Settings)
+	x.client = f.clientConfig(p)
+	server := f.serverConfig(p)
 	var err error
 	x.listener, err = net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -96,10 +94,11 @@ func (x *target) good(count int, length time.Duration) []time.Duration {
 
 // attackers are in a process of their own.
 type attackers struct {
-	t        *testing.T
-	address  string
-	fixtures *fuzzFixtures
-	stopped  atomic.Bool
+	t       *testing.T
+	address string
+	// state is of a session of crypto/tls, for forged tickets.
+	state   []byte
+	stopped atomic.Bool
 }
 
 // reference is crypto/tls's client. Attackers do not look who they attack.
@@ -126,7 +125,7 @@ var attacks = []struct {
 		config := x.reference()
 		ticket := make([]byte, 12000)
 		_, _ = rand.Read(ticket)
-		config.ClientSessionCache = &forgedTicket{ca: x.fixtures, ticket: ticket}
+		config.ClientSessionCache = &forgedTicket{state: x.state, ticket: ticket}
 		client := tls.Client(c, config)
 		_, _ = client.Write([]byte("x"))
 		_, _ = client.Read(make([]byte, 1))
@@ -291,7 +290,7 @@ func attack(t *testing.T, order string) {
 	name := strings.Join(fields[:n-2], ",")
 	halfOpen, err := strconv.Atoi(fields[n-1])
 	require.NoError(t, err)
-	x := &attackers{t: t, address: fields[n-2], fixtures: newFuzzFixtures(t)}
+	x := &attackers{t: t, address: fields[n-2], state: newFuzzFixtures(t).sessionState(t)}
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		x.stopped.Store(true)
@@ -373,16 +372,14 @@ func TestHugeMessages(t *testing.T) {
 	eachNamed(t, "", func(t *testing.T, p tlsapi.Provider) {
 		f := newFuzzFixtures(t)
 		t.Run("ClientHello", func(t *testing.T) {
-			config := f.serverConfig()
-			settings(p, &config.Settings)
+			config := f.serverConfig(p)
 			wire, serverWire := tlstest.Pipe()
 			conn, err := p.Server(serverWire, config)
 			require.NoError(t, err)
 			refusedHuge(t, conn, wire, nil)
 		})
 		t.Run("Certificate", func(t *testing.T) {
-			config := f.clientConfig()
-			settings(p, &config.Settings)
+			config := f.clientConfig(p)
 			config.MaxVersion = tls.VersionTLS12
 			wire, serverWire := tlstest.Pipe()
 			conn, err := p.Client(wire, config)

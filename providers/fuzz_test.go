@@ -10,18 +10,19 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/crypto/cryptobyte"
 
+	"github.com/polytls/polytls/internal/uptime"
 	"github.com/polytls/polytls/providers"
 	"github.com/polytls/polytls/tlsapi"
 	"github.com/polytls/polytls/tlstest"
@@ -30,19 +31,27 @@ import (
 // The targets feed bytes to every provider that is compiled in. `go test` runs
 // the seeds; `make fuzz` goes on from there.
 
-// fuzzFixtures are what all targets share in a process.
+// fuzzFixtures are what all targets share in a process. Configurations are made
+// once: what they come to would be worked out anew for each.
 type fuzzFixtures struct {
 	providers []tlsapi.Provider
 	ca        *tlstest.Authority
 	cert      tls.Certificate
+	clients   map[string]*tlsapi.ClientConfig
+	servers   map[string]*tlsapi.ServerConfig
 }
 
 func newFuzzFixtures(f testing.TB) *fuzzFixtures {
-	x := &fuzzFixtures{ca: tlstest.NewAuthority(f, tlstest.Spec{CommonName: "Fuzz CA"})}
+	x := &fuzzFixtures{
+		ca:      tlstest.NewAuthority(f, tlstest.Spec{CommonName: "Fuzz CA"}),
+		clients: make(map[string]*tlsapi.ClientConfig),
+		servers: make(map[string]*tlsapi.ServerConfig),
+	}
 	x.cert = x.ca.Leaf(f, tlstest.Spec{CommonName: fuzzHost, DNSNames: []string{fuzzHost}})
 	for _, p := range providers.All() {
 		if p.Available() == nil {
 			x.providers = append(x.providers, p)
+			x.clients[p.Name()], x.servers[p.Name()] = x.clientConfig(p), x.serverConfig(p)
 		}
 	}
 	return x
@@ -50,23 +59,37 @@ func newFuzzFixtures(f testing.TB) *fuzzFixtures {
 
 const fuzzHost = "server.example"
 
-func (x *fuzzFixtures) clientConfig() *tlsapi.ClientConfig {
+func (x *fuzzFixtures) clientConfig(p tlsapi.Provider) *tlsapi.ClientConfig {
 	c := &tlsapi.ClientConfig{ServerName: fuzzHost, RootCAs: tlstest.Pool(x.ca)}
-	c.MaxBlindingDelay = -1
+	c.MaxBlindingDelay = noBlinding(p)
 	return c
 }
 
-func (x *fuzzFixtures) serverConfig() *tlsapi.ServerConfig {
+func (x *fuzzFixtures) serverConfig(p tlsapi.Provider) *tlsapi.ServerConfig {
 	c := &tlsapi.ServerConfig{Certificates: []tls.Certificate{x.cert}}
-	c.MaxBlindingDelay = -1
+	c.MaxBlindingDelay = noBlinding(p)
 	return c
 }
 
-// settings takes the blinding delay away where the provider has none.
-func settings(p tlsapi.Provider, s *tlsapi.Settings) {
+// noBlinding is the MaxBlindingDelay that takes the delay away where the provider
+// has one.
+func noBlinding(p tlsapi.Provider) time.Duration {
 	if p.Name() == "std" {
-		s.MaxBlindingDelay = 0
+		return 0
 	}
+	return -1
+}
+
+// peerGroups spare the other end, crypto/tls, the work for a post-quantum share.
+// The certificate's key is on the second.
+var peerGroups = []tls.CurveID{tls.X25519, tls.CurveP256}
+
+func (x *fuzzFixtures) peerServer(version uint16) *tls.Config {
+	return &tls.Config{Certificates: []tls.Certificate{x.cert}, MinVersion: version, MaxVersion: version, CurvePreferences: peerGroups}
+}
+
+func (x *fuzzFixtures) peerClient(version uint16) *tls.Config {
+	return &tls.Config{ServerName: fuzzHost, RootCAs: tlstest.X509Pool(x.ca), MinVersion: version, MaxVersion: version, CurvePreferences: peerGroups}
 }
 
 // flights returns what the two ends of a handshake of std and each provider
@@ -75,7 +98,7 @@ func (x *fuzzFixtures) flights(f testing.TB) (fromClient, fromServer [][]byte) {
 	for _, p := range x.providers {
 		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 			wire, serverWire := tlstest.Pipe()
-			client, err := p.Client(wire, x.clientConfig())
+			client, err := p.Client(wire, x.clients[p.Name()])
 			require.NoError(f, err)
 			server := tls.Server(serverWire, &tls.Config{Certificates: []tls.Certificate{x.cert}, MinVersion: version, MaxVersion: version})
 			done := make(chan error, 1)
@@ -91,7 +114,7 @@ func (x *fuzzFixtures) flights(f testing.TB) (fromClient, fromServer [][]byte) {
 }
 
 // failUnexpected fails a test with an error that no input may cause.
-func failUnexpected(t *testing.T, p tlsapi.Provider, err error) {
+func failUnexpected(t testing.TB, p tlsapi.Provider, err error) {
 	t.Helper()
 	var e *tlsapi.Error
 	switch {
@@ -104,20 +127,18 @@ func failUnexpected(t *testing.T, p tlsapi.Provider, err error) {
 }
 
 // promptly runs f and fails the test when it hangs.
-func promptly(t *testing.T, p tlsapi.Provider, f func()) {
+func promptly(t testing.TB, p tlsapi.Provider, f func()) {
 	t.Helper()
 	done := make(chan struct{})
 	go func() { defer close(done); f() }()
-	select {
-	case <-done:
-	case <-time.After(time.Minute):
+	if _, ok := uptime.Receive(done, time.Minute); !ok {
 		stacks := make([]byte, 1<<20)
 		t.Fatalf("%s hangs:\n%s", p.Name(), stacks[:runtime.Stack(stacks, true)])
 	}
 }
 
 // fed runs the handshake of an end whose peer sends the input and closes.
-func (x *fuzzFixtures) fed(t *testing.T, p tlsapi.Provider, client bool, input []byte) (answer []byte, err error) {
+func fed(t testing.TB, p tlsapi.Provider, open func(wire net.Conn) (tlsapi.Conn, error), input []byte) (answer []byte, err error) {
 	t.Helper()
 	wire, peer := tlstest.Pipe()
 	peer.SetCapacity(len(input) + 1)
@@ -126,16 +147,7 @@ func (x *fuzzFixtures) fed(t *testing.T, p tlsapi.Provider, client bool, input [
 	peer.Close()
 	promptly(t, p, func() {
 		var conn tlsapi.Conn
-		if client {
-			c := x.clientConfig()
-			settings(p, &c.Settings)
-			conn, err = p.Client(wire, c)
-		} else {
-			c := x.serverConfig()
-			settings(p, &c.Settings)
-			conn, err = p.Server(wire, c)
-		}
-		if err != nil {
+		if conn, err = open(wire); err != nil {
 			t.Errorf("%s: %v", p.Name(), err)
 			return
 		}
@@ -147,14 +159,24 @@ func (x *fuzzFixtures) fed(t *testing.T, p tlsapi.Provider, client bool, input [
 	return wire.Written(), err
 }
 
+func (x *fuzzFixtures) fedClient(t testing.TB, p tlsapi.Provider, input []byte) (answer []byte, err error) {
+	t.Helper()
+	return fed(t, p, func(wire net.Conn) (tlsapi.Conn, error) { return p.Client(wire, x.clients[p.Name()]) }, input)
+}
+
+func (x *fuzzFixtures) fedServer(t testing.TB, p tlsapi.Provider, input []byte) (answer []byte, err error) {
+	t.Helper()
+	return fed(t, p, func(wire net.Conn) (tlsapi.Conn, error) { return p.Server(wire, x.servers[p.Name()]) }, input)
+}
+
 // FuzzServerFlight gives clients what a server might send.
 func FuzzServerFlight(f *testing.F) {
 	x := newFuzzFixtures(f)
 	_, fromServer := x.flights(f)
-	addSeeds(f, fromServer, corpus("s2n_client_fuzz_test", nil))
+	addSeeds(f, fromServer, corpus(f, "s2n_client_fuzz_test", nil))
 	f.Fuzz(func(t *testing.T, input []byte) {
 		for _, p := range x.providers {
-			_, err := x.fed(t, p, true, input)
+			_, err := x.fedClient(t, p, input)
 			if err == nil {
 				t.Errorf("%s: a handshake with a replay succeeds", p.Name())
 			}
@@ -167,10 +189,10 @@ func FuzzServerFlight(f *testing.F) {
 func FuzzClientFlight(f *testing.F) {
 	x := newFuzzFixtures(f)
 	fromClient, _ := x.flights(f)
-	addSeeds(f, fromClient, corpus("s2n_server_fuzz_test", nil))
+	addSeeds(f, fromClient, corpus(f, "s2n_server_fuzz_test", nil))
 	f.Fuzz(func(t *testing.T, input []byte) {
 		for _, p := range x.providers {
-			_, err := x.fed(t, p, false, input)
+			_, err := x.fedServer(t, p, input)
 			if err == nil {
 				t.Errorf("%s: a handshake with a replay succeeds", p.Name())
 			}
@@ -195,32 +217,35 @@ func FuzzAfterHandshake(f *testing.F) {
 			f.Add(client, tls13, append(record(23), record(23)...))
 		}
 	}
-	f.Fuzz(func(t *testing.T, client, tls13 bool, input []byte) {
-		version := uint16(tls.VersionTLS12)
-		if tls13 {
-			version = tls.VersionTLS13
+	peers := make(map[bool]map[bool]*tls.Config)
+	for _, client := range []bool{false, true} {
+		peer := x.peerClient
+		if client {
+			peer = x.peerServer
 		}
+		peers[client] = map[bool]*tls.Config{false: peer(tls.VersionTLS12), true: peer(tls.VersionTLS13)}
+		for _, config := range peers[client] {
+			config.InsecureSkipVerify = true // Verifying takes long, and is not what is tested.
+		}
+	}
+	f.Fuzz(func(t *testing.T, client, tls13 bool, input []byte) {
 		for _, p := range x.providers {
-			promptly(t, p, func() { x.injected(t, p, client, version, input) })
+			promptly(t, p, func() { x.injected(t, p, client, peers[client][tls13], input) })
 		}
 	})
 }
 
-func (x *fuzzFixtures) injected(t *testing.T, p tlsapi.Provider, client bool, version uint16, input []byte) {
+func (x *fuzzFixtures) injected(t *testing.T, p tlsapi.Provider, client bool, config *tls.Config, input []byte) {
 	wire, peerWire := tlstest.Pipe()
 	var conn tlsapi.Conn
 	var peer *tls.Conn
 	var err error
 	if client {
-		c := x.clientConfig()
-		settings(p, &c.Settings)
-		conn, err = p.Client(wire, c)
-		peer = tls.Server(peerWire, &tls.Config{Certificates: []tls.Certificate{x.cert}, MinVersion: version, MaxVersion: version})
+		conn, err = p.Client(wire, x.clients[p.Name()])
+		peer = tls.Server(peerWire, config)
 	} else {
-		c := x.serverConfig()
-		settings(p, &c.Settings)
-		conn, err = p.Server(wire, c)
-		peer = tls.Client(peerWire, &tls.Config{ServerName: fuzzHost, RootCAs: tlstest.X509Pool(x.ca), MinVersion: version, MaxVersion: version})
+		conn, err = p.Server(wire, x.servers[p.Name()])
+		peer = tls.Client(peerWire, config)
 	}
 	if err != nil {
 		t.Errorf("%s: %v", p.Name(), err)
@@ -247,164 +272,13 @@ func (x *fuzzFixtures) injected(t *testing.T, p tlsapi.Provider, client bool, ve
 	failUnexpected(t, p, err)
 }
 
-// fixedCache gives the same session for every key.
-type fixedCache struct{ session []byte }
-
-func (c *fixedCache) Get(string) []byte          { return bytes.Clone(c.session) }
-func (c *fixedCache) Put(_ string, value []byte) {}
-
-// keepingCache keeps the last session.
-type keepingCache struct {
-	mu      sync.Mutex
-	session []byte
-}
-
-func (c *keepingCache) Get(string) []byte { return nil }
-func (c *keepingCache) Put(_ string, value []byte) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.session = bytes.Clone(value)
-}
-
-// FuzzSession gives clients sessions that their caches never had, and servers
-// tickets that they never made.
-func FuzzSession(f *testing.F) {
-	x := newFuzzFixtures(f)
-	for _, seed := range corpus("s2n_deserialize_resumption_state_test", nil) {
-		f.Add(seed)
-	}
-	for _, p := range x.providers {
-		kept := &keepingCache{}
-		c := x.clientConfig()
-		settings(p, &c.Settings)
-		c.SessionCache = kept
-		x.exchange(f, p, c, nil)
-		f.Add(kept.session)
-	}
-	f.Add([]byte{})
-	f.Add(bytes.Repeat([]byte{0x5a}, 300))
-	f.Fuzz(func(t *testing.T, session []byte) {
-		for _, p := range x.providers {
-			promptly(t, p, func() {
-				c := x.clientConfig()
-				settings(p, &c.Settings)
-				c.SessionCache = &fixedCache{session}
-				x.exchange(t, p, c, nil)
-				x.exchange(t, p, nil, session)
-			})
-		}
-	})
-}
-
-// exchange makes a connection and echoes one message, with p as the client, or
-// as the server to a client with that ticket. It must succeed whatever session
-// is offered.
-func (x *fuzzFixtures) exchange(t testing.TB, p tlsapi.Provider, client *tlsapi.ClientConfig, ticket []byte) {
-	wire, serverWire := tlstest.Pipe()
-	var c, s net2
-	var err error
-	if client != nil {
-		c, err = p.Client(wire, client)
-		s = tls.Server(serverWire, &tls.Config{Certificates: []tls.Certificate{x.cert}})
-	} else {
-		config := x.serverConfig()
-		settings(p, &config.Settings)
-		s, err = p.Server(serverWire, config)
-		c = tls.Client(wire, &tls.Config{ServerName: fuzzHost, RootCAs: tlstest.X509Pool(x.ca), ClientSessionCache: x.ticketCache(t, ticket)})
-	}
-	if err != nil {
-		t.Errorf("%s: %v", p.Name(), err)
-		return
-	}
-	done := make(chan error, 1)
-	go func() {
-		_, err := io.CopyN(s, s, 1)
-		done <- err
-	}()
-	_, err = c.Write([]byte{1})
-	if err == nil {
-		_, err = io.ReadFull(c, make([]byte, 1))
-	}
-	if err != nil {
-		c.Close()
-	}
-	if err := errors.Join(err, <-done); err != nil {
-		t.Errorf("%s: %v", p.Name(), err)
-	}
-	c.Close()
-	s.Close()
-}
-
-type net2 interface {
-	io.ReadWriteCloser
-	Handshake() error
-}
-
-// ticketCache gives crypto/tls's client a session with another ticket.
-func (x *fuzzFixtures) ticketCache(t testing.TB, ticket []byte) tls.ClientSessionCache {
-	if len(ticket) == 0 || len(ticket) > 1<<15 {
-		return nil
-	}
-	return &forgedTicket{ca: x, ticket: ticket}
-}
-
-type forgedTicket struct {
-	ca     *fuzzFixtures
-	ticket []byte
-}
-
-// sessionState is of a connection of crypto/tls with itself.
-func (x *fuzzFixtures) sessionState() (*tls.SessionState, error) {
-	wire, serverWire := tlstest.Pipe()
-	cache := tls.NewLRUClientSessionCache(1)
-	client := tls.Client(wire, &tls.Config{ServerName: fuzzHost, RootCAs: tlstest.X509Pool(x.ca), ClientSessionCache: cache})
-	server := tls.Server(serverWire, &tls.Config{Certificates: []tls.Certificate{x.cert}})
-	go func() {
-		_, _ = io.CopyN(server, server, 1)
-		server.Close()
-	}()
-	if _, err := client.Write([]byte{1}); err != nil {
-		return nil, err
-	}
-	_, _ = io.Copy(io.Discard, client)
-	client.Close()
-	session, ok := cache.Get(fuzzHost)
-	if !ok {
-		return nil, errors.New("crypto/tls kept no session")
-	}
-	_, state, err := session.ResumptionState()
-	return state, err
-}
-
-var (
-	fuzzStateOnce sync.Once
-	fuzzState     []byte
-)
-
-func (c *forgedTicket) Get(string) (*tls.ClientSessionState, bool) {
-	fuzzStateOnce.Do(func() {
-		if state, err := c.ca.sessionState(); err == nil {
-			fuzzState, _ = state.Bytes()
-		}
-	})
-	// Each session is one of its own: crypto/tls writes to it.
-	state, err := tls.ParseSessionState(fuzzState)
-	if err != nil {
-		return nil, false
-	}
-	session, err := tls.NewResumptionState(c.ticket, state)
-	return session, err == nil
-}
-
-func (c *forgedTicket) Put(string, *tls.ClientSessionState) {}
-
 // FuzzCertificates gives configurations certificates and keys in PEM and DER.
 func FuzzCertificates(f *testing.F) {
 	x := newFuzzFixtures(f)
 	f.Add(tlstest.CertificatePEM(x.cert), tlstest.KeyPEM(f, x.cert))
 	f.Add(x.ca.PEM(), []byte{})
 	f.Add(x.cert.Certificate[0], x.cert.Certificate[0])
-	for _, seed := range append(corpus("s2n_openssl_diff_pem_parsing_test", nil), corpus("s2n_stuffer_pem_fuzz_test", nil)...) {
+	for _, seed := range append(corpus(f, "s2n_openssl_diff_pem_parsing_test", nil), corpus(f, "s2n_stuffer_pem_fuzz_test", nil)...) {
 		f.Add(seed, tlstest.KeyPEM(f, x.cert))
 	}
 	f.Fuzz(func(t *testing.T, cert, key []byte) {
@@ -418,8 +292,7 @@ func FuzzCertificates(f *testing.F) {
 		parsed, parseErr := x509.ParseCertificate(der)
 		for _, p := range x.providers {
 			wire, _ := tlstest.Pipe()
-			server := x.serverConfig()
-			settings(p, &server.Settings)
+			server := x.serverConfig(p)
 			if pairErr == nil {
 				server.Certificates = []tls.Certificate{pair}
 			} else {
@@ -436,8 +309,7 @@ func FuzzCertificates(f *testing.F) {
 			if parseErr != nil {
 				continue
 			}
-			client := x.clientConfig()
-			settings(p, &client.Settings)
+			client := x.clientConfig(p)
 			client.RootCAs = tlsapi.NewCertPool()
 			client.RootCAs.AddCert(parsed)
 			conn, err = p.Client(wire, client)
@@ -454,7 +326,7 @@ func FuzzCertificates(f *testing.F) {
 // FuzzClientHello gives the same ClientHello to every provider and compares who
 // accepts it. Each pair of one that accepts and one that refuses, with its alert,
 // is classified once in testdata/clienthello.txt: with POLYTLS_FUZZ_RECORD in the
-// environment those that are not go to that file, with an example.
+// environment those that are not go to that file, with a few examples.
 func FuzzClientHello(f *testing.F) {
 	x := newFuzzFixtures(f)
 	if len(x.providers) < 4 {
@@ -469,10 +341,10 @@ func FuzzClientHello(f *testing.F) {
 	for _, flight := range fromClient {
 		variants = append(variants, helloVariants(f, flight)...)
 	}
-	addSeeds(f, fromClient, variants, corpus("s2n_client_hello_recv_fuzz_test", hello))
+	addSeeds(f, fromClient, variants, corpus(f, "s2n_client_hello_recv_fuzz_test", hello))
 	text, err := os.ReadFile(filepath.Join("testdata", "clienthello.txt"))
 	require.NoError(f, err)
-	known := make(map[string]bool)
+	known, recorded := make(map[string]bool), make(map[string]int)
 	for line := range strings.Lines(string(text)) {
 		if words := strings.Fields(line); len(words) > 0 && words[0] != "#" {
 			known[words[0]] = true
@@ -487,28 +359,41 @@ func FuzzClientHello(f *testing.F) {
 		input = input[:5+len(records[0].Payload)]
 		var accepted, refused []string
 		for _, p := range x.providers {
-			answer, _ := x.fed(t, p, false, input)
-			switch {
-			case len(answer) > 0 && answer[0] == tlstest.RecordHandshake:
+			answer, _ := x.fedServer(t, p, input)
+			switch alert, ok := alertIn(answer); {
+			case ok:
+				refused = append(refused, fmt.Sprintf("%s:%d", p.Name(), alert))
+			case len(answer) > 0:
 				accepted = append(accepted, p.Name())
-			case len(answer) == 7 && answer[0] == tlstest.RecordAlert:
-				refused = append(refused, fmt.Sprintf("%s:%d", p.Name(), answer[6]))
 			default:
 				refused = append(refused, p.Name()+":-")
 			}
 		}
 		for _, one := range accepted {
 			for _, other := range refused {
-				classified(t, known, one+"/"+other, input)
+				classified(t, known, recorded, one+"/"+other, input)
 			}
 		}
 	})
 }
 
+// alertIn returns the alert in the clear that ends what a server has sent. It may
+// come behind messages: some find out late that they cannot go on.
+func alertIn(answer []byte) (alert byte, ok bool) {
+	records, _ := tlstest.ParseRecords(answer)
+	for _, r := range records {
+		if r.Type == tlstest.RecordAlert && len(r.Payload) == 2 {
+			return r.Payload[1], true
+		}
+	}
+	return 0, false
+}
+
 // classified fails a test for a pair of providers that differ about an input, or
 // records it, when testdata/clienthello.txt does not say why they do.
-func classified(t *testing.T, known map[string]bool, pair string, input []byte) {
-	if known[pair] {
+func classified(t *testing.T, known map[string]bool, recorded map[string]int, pair string, input []byte) {
+	const examples = 8
+	if known[pair] || recorded[pair] == examples {
 		return
 	}
 	path := os.Getenv("POLYTLS_FUZZ_RECORD")
@@ -518,90 +403,121 @@ func classified(t *testing.T, known map[string]bool, pair string, input []byte) 
 	}
 	file, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
 	require.NoError(t, err)
+	recorded[pair]++
 	fmt.Fprintf(file, "%s: %x\n", pair, input)
 	require.NoError(t, file.Close())
 }
 
-// helloVariants returns what a ClientHello becomes when a field or an extension
-// is left out, comes twice, loses its end or gets a byte too many; all lengths
-// around it are right.
-func helloVariants(f testing.TB, flight []byte) (list [][]byte) {
+// rawHello is a ClientHello whose parts can be changed; all lengths around them
+// are right when it is put together again.
+type rawHello struct {
+	version                              uint16
+	random, session, suites, compression []byte
+	extensions                           []rawExtension
+}
+
+type rawExtension struct {
+	id   uint16
+	body []byte
+}
+
+// splitHello reads the ClientHello that a client's first record holds; false when
+// it is not whole.
+func splitHello(flight []byte) (h rawHello, ok bool) {
 	records, _ := tlstest.ParseRecords(flight)
-	require.NotEmpty(f, records)
+	if len(records) == 0 {
+		return h, false
+	}
 	s := cryptobyte.String(records[0].Payload)
-	var version uint16
-	var random []byte
 	var body, session, suites, compression, extensions cryptobyte.String
-	require.True(f, s.Skip(1) && s.ReadUint24LengthPrefixed(&body) && body.ReadUint16(&version) && body.ReadBytes(&random, 32) &&
-		body.ReadUint8LengthPrefixed(&session) && body.ReadUint16LengthPrefixed(&suites) &&
-		body.ReadUint8LengthPrefixed(&compression) && body.ReadUint16LengthPrefixed(&extensions))
-	type extension struct {
-		id   uint16
-		body []byte
+	if !s.Skip(1) || !s.ReadUint24LengthPrefixed(&body) || !body.ReadUint16(&h.version) || !body.ReadBytes(&h.random, 32) ||
+		!body.ReadUint8LengthPrefixed(&session) || !body.ReadUint16LengthPrefixed(&suites) ||
+		!body.ReadUint8LengthPrefixed(&compression) || !body.ReadUint16LengthPrefixed(&extensions) {
+		return h, false
 	}
-	var all []extension
+	h.session, h.suites, h.compression = session, suites, compression
 	for !extensions.Empty() {
-		var e extension
+		var e rawExtension
 		var content cryptobyte.String
-		require.True(f, extensions.ReadUint16(&e.id) && extensions.ReadUint16LengthPrefixed(&content))
+		if !extensions.ReadUint16(&e.id) || !extensions.ReadUint16LengthPrefixed(&content) {
+			return h, false
+		}
 		e.body = content
-		all = append(all, e)
+		h.extensions = append(h.extensions, e)
 	}
-	add := func(version uint16, session, suites, compression []byte, extensions []extension) {
-		var b cryptobyte.Builder
-		b.AddUint8(tlstest.RecordHandshake)
-		b.AddUint16(0x0301)
-		b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) {
-			b.AddUint8(1)
-			b.AddUint24LengthPrefixed(func(b *cryptobyte.Builder) {
-				b.AddUint16(version)
-				b.AddBytes(random)
-				b.AddUint8LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes(session) })
-				b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes(suites) })
-				b.AddUint8LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes(compression) })
-				if extensions == nil {
-					return
+	return h, true
+}
+
+// record returns the record that holds the ClientHello, without a field for
+// extensions where they are nil; false when it is too large.
+func (h rawHello) record() ([]byte, bool) {
+	var b cryptobyte.Builder
+	b.AddUint8(tlstest.RecordHandshake)
+	b.AddUint16(0x0301)
+	b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) {
+		b.AddUint8(1)
+		b.AddUint24LengthPrefixed(func(b *cryptobyte.Builder) {
+			b.AddUint16(h.version)
+			b.AddBytes(h.random)
+			b.AddUint8LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes(h.session) })
+			b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes(h.suites) })
+			b.AddUint8LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes(h.compression) })
+			if h.extensions == nil {
+				return
+			}
+			b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) {
+				for _, e := range h.extensions {
+					b.AddUint16(e.id)
+					b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes(e.body) })
 				}
-				b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) {
-					for _, e := range extensions {
-						b.AddUint16(e.id)
-						b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes(e.body) })
-					}
-				})
 			})
 		})
-		if out, err := b.Bytes(); err == nil {
-			list = append(list, out)
+	})
+	record, err := b.Bytes()
+	return record, err == nil && len(record) <= 5+1<<14
+}
+
+// helloVariants returns what a ClientHello becomes when a field or an extension
+// is left out, comes twice, loses its end or gets a byte too many.
+func helloVariants(f testing.TB, flight []byte) (list [][]byte) {
+	original, ok := splitHello(flight)
+	require.True(f, ok)
+	all, suites := original.extensions, original.suites
+	add := func(change func(h *rawHello)) {
+		h := original
+		change(&h)
+		if record, ok := h.record(); ok {
+			list = append(list, record)
 		}
-	}
-	with := func(i int, replacement ...extension) []extension {
-		return append(append(slices.Clone(all[:i]), replacement...), all[i+1:]...)
 	}
 	for i, e := range all {
-		add(version, session, suites, compression, with(i))
-		add(version, session, suites, compression, with(i, e, e))
-		add(version, session, suites, compression, with(i, extension{e.id, append(slices.Clone(e.body), 0)}))
-		add(version, session, suites, compression, with(i, extension{e.id, nil}))
+		with := func(replacement ...rawExtension) {
+			add(func(h *rawHello) { h.extensions = slices.Concat(all[:i], replacement, all[i+1:]) })
+		}
+		with()
+		with(e, e)
+		with(rawExtension{e.id, append(slices.Clone(e.body), 0)})
+		with(rawExtension{e.id, nil})
 		if len(e.body) > 0 {
-			add(version, session, suites, compression, with(i, extension{e.id, e.body[:len(e.body)-1]}))
+			with(rawExtension{e.id, e.body[:len(e.body)-1]})
 		}
 	}
-	unknown := append(slices.Clone(all), extension{0x0a0a, nil}, extension{0xfff1, []byte{1, 2, 3}})
-	add(version, session, suites, compression, unknown)
-	add(version, session, suites, compression, []extension{})
-	add(version, session, suites, compression, nil)
+	unknown := []rawExtension{{0x0a0a, nil}, {0xfff1, []byte{1, 2, 3}}}
+	for _, v := range [][]rawExtension{slices.Concat(all, unknown), {}, nil} {
+		add(func(h *rawHello) { h.extensions = v })
+	}
 	for _, v := range []uint16{0, 0x0200, 0x0300, 0x0301, 0x0302, 0x0304, 0x0305, 0x7f1c, 0xfefd, 0xffff} {
-		add(v, session, suites, compression, all)
+		add(func(h *rawHello) { h.version = v })
 	}
 	for _, v := range [][]byte{nil, {1}, bytes.Repeat([]byte{1}, 32), bytes.Repeat([]byte{1}, 33), bytes.Repeat([]byte{1}, 255)} {
-		add(version, v, suites, compression, all)
+		add(func(h *rawHello) { h.session = v })
 	}
 	for _, v := range [][]byte{nil, {1}, {0, 1}, {1, 0}, {0, 0}} {
-		add(version, session, suites, v, all)
+		add(func(h *rawHello) { h.compression = v })
 	}
 	for _, v := range [][]byte{nil, {0x13}, suites[:2], append(slices.Clone(suites), 0x13), append(slices.Clone(suites), 0x56, 0),
 		append(slices.Clone(suites), 0, 0xff), bytes.Repeat(suites, 8)} {
-		add(version, session, v, compression, all)
+		add(func(h *rawHello) { h.suites = v })
 	}
 	return list
 }
@@ -620,7 +536,7 @@ func addSeeds(f *testing.F, lists ...[][]byte) {
 // package that the native build has fetched; none where it was built from
 // something else. It is every twentieth, or all with POLYTLS_FUZZ_SEEDS=all in the
 // environment. wrap may change each.
-func corpus(folder string, wrap func([]byte) []byte) (seeds [][]byte) {
+func corpus(f testing.TB, folder string, wrap func([]byte) []byte) (seeds [][]byte) {
 	base := os.Getenv("POLYTLS_CACHE")
 	if base == "" {
 		cache, err := os.UserCacheDir()
@@ -649,6 +565,9 @@ func corpus(folder string, wrap func([]byte) []byte) (seeds [][]byte) {
 	entries := tar.NewReader(unzipped)
 	for i := 0; ; {
 		entry, err := entries.Next()
+		if err == io.EOF && i == 0 {
+			f.Fatalf("s2n's corpus has no folder %s", folder)
+		}
 		if err != nil {
 			return seeds
 		}

@@ -56,8 +56,7 @@ func TestCausesAreFew(t *testing.T) {
 		}
 		chain.Certificate = append(chain.Certificate, real)
 		wire, serverWire := tlstest.Pipe()
-		config := x.clientConfig()
-		config.MaxBlindingDelay = -1
+		config := x.clientConfig(p)
 		conn, err := p.Client(wire, config)
 		require.NoError(t, err)
 		peer := tls.Server(serverWire, &tls.Config{Certificates: []tls.Certificate{chain}})

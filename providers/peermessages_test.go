@@ -3,9 +3,7 @@ package providers_test
 import (
 	"bytes"
 	"crypto/tls"
-	"encoding/binary"
 	"errors"
-	"hash/crc32"
 	"io"
 	"slices"
 	"strings"
@@ -40,8 +38,7 @@ func (x *fuzzFixtures) keyed(t *testing.T, p tlsapi.Provider, client bool, versi
 	k := &keyedPeer{}
 	var err error
 	if client {
-		c := x.clientConfig()
-		settings(p, &c.Settings)
+		c := x.clientConfig(p)
 		c.SessionCache = tlsapi.NewLRUSessionCache(0)
 		k.conn, err = p.Client(clientWire, c)
 		k.wire = serverWire
@@ -49,8 +46,7 @@ func (x *fuzzFixtures) keyed(t *testing.T, p tlsapi.Provider, client bool, versi
 		k.peer = tls.Server(serverWire, &tls.Config{Certificates: []tls.Certificate{x.cert}, MinVersion: version, MaxVersion: version,
 			KeyLogWriter: &log, SessionTicketsDisabled: true})
 	} else {
-		c := x.serverConfig()
-		settings(p, &c.Settings)
+		c := x.serverConfig(p)
 		k.conn, err = p.Server(serverWire, c)
 		k.wire = clientWire
 		k.peer = tls.Client(clientWire, &tls.Config{ServerName: fuzzHost, RootCAs: tlstest.X509Pool(x.ca), MinVersion: version, MaxVersion: version, KeyLogWriter: &log})
@@ -155,8 +151,7 @@ func TestHugeMessagesOfPeers(t *testing.T) {
 			for _, mode := range []tls.ClientAuthType{tls.RequestClientCert, tls.RequireAndVerifyClientCert} {
 				t.Run(name+" certificate of a client, "+mode.String(), func(t *testing.T) {
 					wire, serverWire := tlstest.Pipe()
-					c := x.serverConfig()
-					settings(p, &c.Settings)
+					c := x.serverConfig(p)
 					c.ClientAuth, c.ClientCAs = mode, tlstest.Pool(x.ca)
 					conn, err := p.Server(serverWire, c)
 					require.NoError(t, err)
@@ -167,8 +162,7 @@ func TestHugeMessagesOfPeers(t *testing.T) {
 			}
 			t.Run(name+" certificate of a server", func(t *testing.T) {
 				wire, serverWire := tlstest.Pipe()
-				c := x.clientConfig()
-				settings(p, &c.Settings)
+				c := x.clientConfig(p)
 				conn, err := p.Client(wire, c)
 				require.NoError(t, err)
 				peer := tls.Server(serverWire, &tls.Config{MinVersion: version, MaxVersion: version,
@@ -216,75 +210,4 @@ func requireRefused(t *testing.T, conn tlsapi.Conn, wire *tlstest.Transport, do 
 	require.Error(t, err)
 	assert.NotErrorIs(t, err, tlsapi.KindTimeout)
 	assert.Less(t, taken, 2<<20, "bytes that were taken")
-}
-
-// FuzzChangedSession gives clients sessions of their own in which a byte was
-// changed behind the checksum's back: what a library makes of the part that is its
-// own. FuzzSession's do not come as far.
-func FuzzChangedSession(f *testing.F) {
-	x := newFuzzFixtures(f)
-	for at := uint(0); at < 1600; at += 23 {
-		f.Add(false, at, byte(0xff), uint(0))
-		f.Add(true, at, byte(1), uint(0))
-	}
-	for cut := uint(1); cut < 1600; cut += 97 {
-		f.Add(true, uint(0), byte(0), cut)
-	}
-	type kept struct {
-		once    sync.Once
-		session []byte
-	}
-	sessions := make([]kept, 2*len(x.providers))
-	reference := &tls.Config{Certificates: []tls.Certificate{x.cert}}
-	connect := func(t *testing.T, p tlsapi.Provider, config *tlsapi.ClientConfig) (resumed bool, err error) {
-		wire, serverWire := tlstest.Pipe()
-		client, err := p.Client(wire, config)
-		if err != nil {
-			return false, err
-		}
-		defer client.Close()
-		server := tls.Server(serverWire, reference)
-		go func() {
-			_, _ = io.CopyN(server, server, 1)
-			server.Close()
-		}()
-		if _, err = client.Write([]byte{1}); err == nil {
-			_, err = io.ReadFull(client, make([]byte, 1))
-		}
-		return client.Info().Resumed, err
-	}
-	f.Fuzz(func(t *testing.T, tls13 bool, at uint, xor byte, cut uint) {
-		for i, p := range x.providers {
-			config := x.clientConfig()
-			settings(p, &config.Settings)
-			config.MaxVersion = tls.VersionTLS12
-			s := &sessions[2*i]
-			if tls13 {
-				config.MaxVersion, s = tls.VersionTLS13, &sessions[2*i+1]
-			}
-			s.once.Do(func() {
-				cache := &keepingCache{}
-				config.SessionCache = cache
-				_, err := connect(t, p, config)
-				require.NoError(t, err, p.Name())
-				s.session = cache.session
-				config.SessionCache = &fixedCache{s.session}
-				resumed, err := connect(t, p, config)
-				require.NoError(t, err, p.Name())
-				require.True(t, resumed, "%s resumes nothing", p.Name())
-			})
-			require.Greater(t, len(s.session), crc32.Size, "%s keeps no session", p.Name())
-			// From the end: the library's own part is the last.
-			body := bytes.Clone(s.session[:len(s.session)-crc32.Size])
-			body[len(body)-1-int(at%uint(len(body)))] ^= xor
-			if cut %= uint(len(body)); cut > 0 {
-				body = slices.Delete(body, len(body)-1-int(cut), len(body)-int(cut))
-			}
-			config.SessionCache = &fixedCache{binary.BigEndian.AppendUint32(body, crc32.Checksum(body, crc32.MakeTable(crc32.Castagnoli)))}
-			promptly(t, p, func() {
-				_, err := connect(t, p, config)
-				failUnexpected(t, p, err)
-			})
-		}
-	})
 }

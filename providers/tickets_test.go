@@ -115,8 +115,7 @@ func startTicketFleet(x *ticketParties) (*ticketFleet, error) {
 			if err != nil {
 				return nil, err
 			}
-			config.MaxBlindingDelay = -1
-			settings(p, &config.Settings)
+			config.MaxBlindingDelay = noBlinding(p)
 			listener, err := net.Listen("tcp", "127.0.0.1:0")
 			if err != nil {
 				return nil, err
@@ -334,8 +333,7 @@ func (c *ticketClient) connect(address string, cache *offering) (resumed bool, e
 	if err := config.RootCAs.AddPEM(c.parties.ServerCA); err != nil {
 		return false, err
 	}
-	config.MaxBlindingDelay = -1
-	settings(c.provider, &config.Settings)
+	config.MaxBlindingDelay = noBlinding(c.provider)
 	if c.version == tls.VersionTLS12 {
 		config.MaxVersion = tls.VersionTLS12
 	} else {

@@ -78,6 +78,7 @@ const struct polytls_library *polytls_s2n_library(void) {
 #include <string.h>
 #include <time.h>
 
+#include "client_hello.h"
 #include "polytls_buffer.h"
 #include "polytls_verify.h"
 
@@ -94,10 +95,6 @@ const struct polytls_library *polytls_s2n_library(void) {
 #define SUITE_AES_256_GCM_SHA384 0x1302
 /* psk_dhe_ke of RFC 8446 section 4.2.9: the only mode that s2n has. */
 #define PSK_DHE_KE 1
-/* Extensions of a ClientHello for which s2n has no name. */
-#define EXTENSION_PRE_SHARED_KEY 41
-#define EXTENSION_SUPPORTED_VERSIONS 43
-#define EXTENSION_PSK_KEY_EXCHANGE_MODES 45
 /* s2n keeps no more ticket keys, and chooses among those that it may encrypt
  * with at random. So the first is given such a time of introduction that it
  * encrypts for decades, the others one that lets them only decrypt. The margin
@@ -113,11 +110,6 @@ const struct polytls_library *polytls_s2n_library(void) {
 #define SESSION_HEADER_SIZE 8
 /* RFC 8446 section 4.6.1. */
 #define MAX_SESSION_LIFETIME (7 * SECONDS_A_DAY)
-
-enum { ALERT_UNEXPECTED_MESSAGE = 10, ALERT_BAD_RECORD_MAC = 20, ALERT_HANDSHAKE_FAILURE = 40,
-       ALERT_ILLEGAL_PARAMETER = 47, ALERT_DECODE_ERROR = 50, ALERT_DECRYPT_ERROR = 51, ALERT_PROTOCOL_VERSION = 70,
-       ALERT_INTERNAL_ERROR = 80, ALERT_MISSING_EXTENSION = 109, ALERT_UNSUPPORTED_EXTENSION = 110,
-       ALERT_UNKNOWN_PSK_IDENTITY = 115, ALERT_CERTIFICATE_REQUIRED = 116, ALERT_NO_APPLICATION_PROTOCOL = 120 };
 
 /* An external PSK. All of it belongs to the context. */
 struct psk {
@@ -187,7 +179,8 @@ struct connection {
   /* Bytes of ciphertext made so far. */
   uint64_t produced;
   int alpn_refused;
-  int name_refused;
+  /* The alert for a malformed ClientHello, or 0. */
+  int hello_alert;
   int done;
   int close_notify_sent;
   /* The client has answered the server's hello, up to its Finished. */
@@ -1683,21 +1676,6 @@ static int offers_known_protocol(struct connection *conn, struct s2n_client_hell
   return known;
 }
 
-/* Whether s2n reads the server_name as crypto/tls has read it for the hooks. It
- * ends a name at its first NUL, and ignores an extension that it does not
- * understand: the connection would have another name than the one by which was
- * chosen, or none. */
-static int has_plain_name(struct s2n_client_hello *hello) {
-  enum { HEAD = 2 + 1 + 2, HOST_NAME = 0, LONGEST = 255 };
-  size_t len = 0;
-  uint8_t *list = read_extension(hello, S2N_EXTENSION_SERVER_NAME, &len);
-  int plain = len == 0 || (list != NULL && len > HEAD && len <= HEAD + LONGEST && read_uint16(list) == len - 2 &&
-                           list[2] == HOST_NAME && read_uint16(list + 3) == len - HEAD &&
-                           memchr(list + HEAD, 0, len - HEAD) == NULL);
-  free(list);
-  return plain;
-}
-
 /* Whether a ClientHello can come to TLS 1.3 with psk_dhe_ke. */
 static int allows_psk(struct s2n_client_hello *hello) {
   size_t len = 0;
@@ -1707,7 +1685,7 @@ static int allows_psk(struct s2n_client_hello *hello) {
     tls13 = tls13 || read_uint16(versions + at) == 0x0304;
   }
   free(versions);
-  uint8_t *modes = read_extension(hello, EXTENSION_PSK_KEY_EXCHANGE_MODES, &len);
+  uint8_t *modes = read_extension(hello, EXTENSION_PSK_MODES, &len);
   int dhe = modes != NULL && len > 1 && memchr(modes + 1, PSK_DHE_KE, len - 1) != NULL;
   free(modes);
   return tls13 && dhe;
@@ -1781,16 +1759,32 @@ static const char *choose_psk(struct connection *conn, struct s2n_client_hello *
   return conn->psk == NULL ? problem : NULL;
 }
 
+/* Returns whether s2n may go on with a ClientHello. Of one in the format of SSL 2.0
+ * (RFC 5246 appendix E.2), which has no extensions, s2n does not show all. */
+static int is_sound(struct connection *conn, struct s2n_client_hello *hello) {
+  if (s2n_connection_get_client_hello_version(conn->s2n) == S2N_SSLv2 &&
+      s2n_connection_get_client_protocol_version(conn->s2n) != S2N_SSLv2) {
+    return 1;
+  }
+  ssize_t len = s2n_client_hello_get_raw_message_length(hello);
+  uint8_t *message = len > 0 ? malloc((size_t)len) : NULL;
+  if (message == NULL || s2n_client_hello_get_raw_message(hello, message, (uint32_t)len) != len) {
+    conn->out_of_memory = 1;
+    free(message);
+    return 0;
+  }
+  int alert = hello_alert(message, (size_t)len, conn->ctx->policy.max_version >= 0x0304);
+  conn->hello_alert = alert < 0 ? 0 : alert;
+  free(message);
+  return alert < 0;
+}
+
 /* Decides from the ClientHello what s2n decides otherwise. */
 static int on_client_hello(struct s2n_connection *s2n, void *unused) {
   (void)unused;
   struct connection *conn = s2n_connection_get_ctx(s2n);
   struct s2n_client_hello *hello = s2n_connection_get_client_hello(s2n);
-  if (conn == NULL || hello == NULL) {
-    return -1;
-  }
-  if (!has_plain_name(hello)) {
-    conn->name_refused = 1;
+  if (conn == NULL || hello == NULL || !is_sound(conn, hello)) {
     return -1;
   }
   if (conn->ctx->psk_count > 0) {
@@ -2157,12 +2151,12 @@ static struct polytls_result fail_with_error(struct connection *conn, const char
     return fail(conn, POLYTLS_FAIL_NO_PSK, ALERT_HANDSHAKE_FAILURE, "the server answers with a certificate instead of a PSK");
   }
   *s2n_errno_location() = error;
+  if (conn->hello_alert != 0) {
+    return fail(conn, POLYTLS_FAIL_PROTOCOL, conn->hello_alert, "the ClientHello is malformed, or lacks what its version needs");
+  }
   if (conn->alpn_refused) {
     return fail(conn, POLYTLS_FAIL_PROTOCOL, ALERT_NO_APPLICATION_PROTOCOL,
                 "the client offers none of this server's application protocols");
-  }
-  if (conn->name_refused) {
-    return fail(conn, POLYTLS_FAIL_PROTOCOL, ALERT_DECODE_ERROR, "the client's server name is malformed");
   }
   if (conn->wrong_key_type) {
     return fail(conn, POLYTLS_FAIL_PROTOCOL, ALERT_ILLEGAL_PARAMETER, "the server's certificate has a key that the cipher suite is not for");

@@ -15,13 +15,16 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 	"unicode/utf8"
+	"weak"
 
+	"github.com/spf13/cobra"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -158,6 +161,21 @@ func TestHelpAndCompletion(t *testing.T) {
 	for _, name := range providers.Names() {
 		assert.Contains(t, r.stdout, name+"\n")
 	}
+	r = runPolytls(t, noInput(), "__complete", "proxy", "--backend-send-proxy", "")
+	assert.Contains(t, r.stdout, "off\n")
+}
+
+// The flags of a configuration file, in which there are secrets, end with it.
+func TestFlagsAreCollected(t *testing.T) {
+	listener, backend := func() (weak.Pointer[listenerOptions], weak.Pointer[backendOptions]) {
+		listener, backend := new(listenerOptions), new(backendOptions)
+		listener.register(&cobra.Command{})
+		backend.register(&cobra.Command{})
+		return weak.Make(listener), weak.Make(backend)
+	}()
+	runtime.GC()
+	assert.True(t, listener.Value() == nil, "a listener's")
+	assert.True(t, backend.Value() == nil, "a backend's")
 }
 
 func TestMatrix(t *testing.T) {

@@ -462,10 +462,32 @@ func (f *parsedFlag[T]) Set(text string) error {
 func (f *parsedFlag[T]) String() string { return f.text }
 func (f *parsedFlag[T]) Type() string   { return f.kind }
 
-// complete makes the shell complete the values of a flag.
+// flagValues is the annotation with the values that complete has been given.
+const flagValues = "polytls_values"
+
+// complete makes the shell complete the values of a flag. cobra is told of them by
+// registerCompletions: it keeps flags for good, and with them what they have been
+// set to, but those of a configuration file end with it.
 func complete(cmd *cobra.Command, flag string, values []string) {
-	if err := cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+	if err := cmd.Flags().SetAnnotation(flag, flagValues, values); err != nil {
 		panic(err) // The flag does not exist: a mistake in this package.
+	}
+}
+
+// registerCompletions makes the shell complete the values of the flags of a command
+// and of those below it.
+func registerCompletions(cmd *cobra.Command) {
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		values, ok := f.Annotations[flagValues]
+		if !ok {
+			return
+		}
+		if err := cmd.RegisterFlagCompletionFunc(f.Name, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+			panic(err) // It was registered before: a mistake in this package.
+		}
+	})
+	for _, sub := range cmd.Commands() {
+		registerCompletions(sub)
 	}
 }
 

@@ -65,6 +65,7 @@ func newRootCommand() *cobra.Command {
 		// In the order of their registration related flags stand together.
 		cmd.Flags().SortFlags = false
 	}
+	registerCompletions(root)
 	return root
 }
 

@@ -150,7 +150,7 @@ func TestMalformedClientHello(t *testing.T) {
 	assert.EqualValues(t, alertDecodeError, alerting.alert)
 }
 
-func FuzzClientHello(f *testing.F) {
+func FuzzCollectHello(f *testing.F) {
 	for _, config := range []*tls.Config{
 		{ServerName: "a.example"},
 		{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12},
