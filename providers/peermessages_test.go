@@ -95,6 +95,7 @@ func FuzzPeerMessages(f *testing.F) {
 			f.Add(client, tls13, byte(20), []byte{1})
 			f.Add(client, tls13, byte(24), []byte{1, 0, 1, 0})
 			f.Add(client, tls13, byte(0), []byte{0})
+			f.Add(client, tls13, byte(0), []byte{'d', 'a', 't', 'a', records.ApplicationData, 0})
 		}
 	}
 	f.Fuzz(func(t *testing.T, client, tls13 bool, kind byte, content []byte) {
@@ -103,6 +104,12 @@ func FuzzPeerMessages(f *testing.F) {
 			version = tls.VersionTLS13
 		}
 		content = content[:min(len(content), 1<<14)]
+		if tls13 && kind == 0 {
+			// That is padding: the type is the last byte that is not (RFC 8446 section 5.4).
+			if content = bytes.TrimRight(content, "\x00"); len(content) > 0 {
+				kind, content = content[len(content)-1], content[:len(content)-1]
+			}
+		}
 		for _, p := range x.providers {
 			promptly(t, p, func() { x.told(t, p, client, version, kind, content) })
 		}
