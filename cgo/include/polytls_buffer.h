@@ -75,7 +75,7 @@ static inline ptrdiff_t polytls_conn_out_append(struct polytls_conn *conn, const
 /* A step of a flood ends after so many records more, but not before so many
  * nanoseconds: a key update may cost 30 microseconds (OpenSSL), an empty record
  * one. */
-#define POLYTLS_FLOOD_STEP_RECORDS 8
+#define POLYTLS_FLOOD_STEP_RECORDS 4
 #define POLYTLS_FLOOD_STEP_TIME 100000
 
 static inline uint64_t polytls_nanoseconds(void) {

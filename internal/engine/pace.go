@@ -32,7 +32,7 @@ func (p *pace) turn() (time.Duration, bool) {
 }
 
 // floods is the pace of all connections whose peers send records in a row that
-// bring no data, more than crypto/tls takes. A step of theirs takes 100 to 250
+// bring no data, more than crypto/tls takes. A step of theirs takes some 100
 // microseconds (POLYTLS_FLOOD_STEP_TIME), so all together have a part of one
 // processor. runtime.Gosched would not do: while one goroutine is always ready to
 // run, the scheduler looks at sockets every 10 ms only, and every other connection
