@@ -187,6 +187,7 @@ struct connection {
   /* Bytes of ciphertext made so far. */
   uint64_t produced;
   int alpn_refused;
+  int name_refused;
   int done;
   int close_notify_sent;
   /* The client has answered the server's hello, up to its Finished. */
@@ -1140,8 +1141,7 @@ static struct polytls_result ctx_finish(struct polytls_ctx *base) {
       !is_error("S2N_ERR_OCSP_NOT_SUPPORTED")) {
     return library_failure(ctx->base.error_text, POLYTLS_FAIL_INTERNAL, "asking for OCSP responses");
   }
-  int reads_hello = ctx->alpn_strict || (ctx->role == POLYTLS_SERVER && ctx->psk_count > 0);
-  if (reads_hello && s2n_config_set_client_hello_cb(ctx->config, on_client_hello, NULL) != S2N_SUCCESS) {
+  if (ctx->role == POLYTLS_SERVER && s2n_config_set_client_hello_cb(ctx->config, on_client_hello, NULL) != S2N_SUCCESS) {
     return library_failure(ctx->base.error_text, POLYTLS_FAIL_INTERNAL, "configuring");
   }
   if (!ctx->anchors) {
@@ -1683,6 +1683,21 @@ static int offers_known_protocol(struct connection *conn, struct s2n_client_hell
   return known;
 }
 
+/* Whether s2n reads the server_name as crypto/tls has read it for the hooks. It
+ * ends a name at its first NUL, and ignores an extension that it does not
+ * understand: the connection would have another name than the one by which was
+ * chosen, or none. */
+static int has_plain_name(struct s2n_client_hello *hello) {
+  enum { HEAD = 2 + 1 + 2, HOST_NAME = 0, LONGEST = 255 };
+  size_t len = 0;
+  uint8_t *list = read_extension(hello, S2N_EXTENSION_SERVER_NAME, &len);
+  int plain = len == 0 || (list != NULL && len > HEAD && len <= HEAD + LONGEST && read_uint16(list) == len - 2 &&
+                           list[2] == HOST_NAME && read_uint16(list + 3) == len - HEAD &&
+                           memchr(list + HEAD, 0, len - HEAD) == NULL);
+  free(list);
+  return plain;
+}
+
 /* Whether a ClientHello can come to TLS 1.3 with psk_dhe_ke. */
 static int allows_psk(struct s2n_client_hello *hello) {
   size_t len = 0;
@@ -1772,6 +1787,10 @@ static int on_client_hello(struct s2n_connection *s2n, void *unused) {
   struct connection *conn = s2n_connection_get_ctx(s2n);
   struct s2n_client_hello *hello = s2n_connection_get_client_hello(s2n);
   if (conn == NULL || hello == NULL) {
+    return -1;
+  }
+  if (!has_plain_name(hello)) {
+    conn->name_refused = 1;
     return -1;
   }
   if (conn->ctx->psk_count > 0) {
@@ -2141,6 +2160,9 @@ static struct polytls_result fail_with_error(struct connection *conn, const char
   if (conn->alpn_refused) {
     return fail(conn, POLYTLS_FAIL_PROTOCOL, ALERT_NO_APPLICATION_PROTOCOL,
                 "the client offers none of this server's application protocols");
+  }
+  if (conn->name_refused) {
+    return fail(conn, POLYTLS_FAIL_PROTOCOL, ALERT_DECODE_ERROR, "the client's server name is malformed");
   }
   if (conn->wrong_key_type) {
     return fail(conn, POLYTLS_FAIL_PROTOCOL, ALERT_ILLEGAL_PARAMETER, "the server's certificate has a key that the cipher suite is not for");

@@ -6,6 +6,7 @@ import (
 	"crypto"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"slices"
@@ -37,6 +38,7 @@ func (s *suite) testSelection(t *testing.T) {
 	t.Run("client hello in pieces", s.testFragmentedHello)
 	t.Run("bad client hello", s.testBadHello)
 	t.Run("another name in the second client hello", s.testChangedName)
+	t.Run("odd names", s.testOddNames)
 	t.Run("blocked hook", s.testBlockedHook)
 	t.Run("failing hook", s.testFailingHook)
 	t.Run("chosen configuration", s.testChosenConfiguration)
@@ -289,6 +291,37 @@ func (s *suite) testChangedName(t *testing.T) {
 	assert.Equal(t, serverName, chosen)
 	assert.NotEqual(t, other, d.conn.Info().ServerName)
 	assert.NotEqual(t, other, d.conn.ConnectionState().ServerName)
+}
+
+// testOddNames tests that a hook and the connection never have different names of
+// one client: what a library that thinks in C takes for the end of a name is a
+// byte like others to crypto/tls, which parses the ClientHello for the hooks.
+func (s *suite) testOddNames(t *testing.T) {
+	s.need(t, tlsapi.ServerGetConfig)
+	eachVersion(t, func(t *testing.T, version uint16) {
+		for _, name := range []string{serverName + "\x00.other.example", "\x00" + serverName, "SERVER.example", strings.Repeat("long.", 60) + "example"} {
+			for _, hook := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%.20q, hook %t", name, hook), func(t *testing.T) {
+					seen := name
+					d := s.serverDuo(t, s.serverConfig(func(c *tlsapi.ServerConfig) {
+						if hook {
+							c.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tlsapi.ServerConfig, error) {
+								seen = hello.ServerName
+								return nil, nil
+							}
+						}
+					}), s.referenceClient(only(version), func(r *tls.Config) { r.ServerName, r.InsecureSkipVerify = name, true }))
+					err, _ := d.handshakes()
+					if err != nil {
+						s.requireKinds(t, err, tlsapi.KindProtocol)
+						return
+					}
+					assert.Equal(t, seen, d.conn.Info().ServerName)
+					assert.Equal(t, seen, d.conn.ConnectionState().ServerName)
+				})
+			}
+		}
+	})
 }
 
 // plainAlert returns the first alert in the clear of what an end has written.
