@@ -97,7 +97,7 @@ func TestFloodsTakeTurns(t *testing.T) {
 func TestReadEndsBeforeItsTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		PaceFloods(t, time.Hour, 1)
-		c, e := flooded(t, 1)
+		c, _ := flooded(t, 1)
 		begin := time.Now()
 		require.NoError(t, c.SetReadDeadline(begin.Add(100*time.Millisecond)))
 		_, err := c.Read(make([]byte, 10))
@@ -109,7 +109,7 @@ func TestReadEndsBeforeItsTurn(t *testing.T) {
 		assert.Equal(t, 4, n)
 
 		PaceFloods(t, time.Hour, 1)
-		c, e = flooded(t, 1)
+		c, e := flooded(t, 1)
 		ended := make(chan error)
 		go func() {
 			_, err := c.Read(make([]byte, 10))
