@@ -4,6 +4,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -24,14 +25,15 @@ func PaceFloods(t *testing.T, interval time.Duration, waiting int) {
 // floodEngine has received a number of steps without data, and data behind them.
 type floodEngine struct {
 	textEngine
-	left, steps int
-	ended       bool
+	left  int
+	steps atomic.Int64
+	ended bool
 }
 
 func (e *floodEngine) EndFlood() { e.ended = true }
 
 func (e *floodEngine) Read(p []byte) Result {
-	e.steps++
+	e.steps.Add(1)
 	switch {
 	case e.ended:
 		return Result{Status: Failed, Fault: Fault{Failure: FailProtocol, AlertSent: -1, AlertReceived: -1}}
@@ -76,8 +78,8 @@ func TestFloodsTakeTurns(t *testing.T) {
 			synctest.Wait()
 			taken := 0
 			for _, e := range engines {
-				taken += e.steps
-				assert.InDelta(t, 1+i/connections, e.steps, 1, "somebody's steps")
+				taken += int(e.steps.Load())
+				assert.InDelta(t, 1+i/connections, e.steps.Load(), 1, "somebody's steps")
 			}
 			require.Equal(t, connections+i+1, taken, "all steps")
 
@@ -143,7 +145,7 @@ func TestTooManyFloods(t *testing.T) {
 		_, err := c.Read(make([]byte, 10))
 		assert.ErrorIs(t, err, tlsapi.KindProtocol)
 		assert.Zero(t, time.Since(begin))
-		assert.Equal(t, 2, e.steps)
+		assert.EqualValues(t, 2, e.steps.Load())
 		all.Wait()
 
 		// There is room again.
