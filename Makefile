@@ -27,7 +27,7 @@ FAULTS := cd internal/faultinjection && $(GO) test -c -tags polytls_faults
 FAULTS_STRIDE ?= 1
 
 FUZZTIME ?= 60s
-FUZZ_TARGETS ?= FuzzServerFlight FuzzClientFlight FuzzAfterHandshake FuzzSession FuzzCertificates FuzzClientHello FuzzOptions
+FUZZ_TARGETS ?= FuzzServerFlight FuzzClientFlight FuzzAfterHandshake FuzzPeerMessages FuzzSession FuzzChangedSession FuzzCertificates FuzzClientHello FuzzOptions
 SOAK ?= 1
 # The subtests of the providers asked for.
 space := $(subst ,, )

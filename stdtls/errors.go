@@ -138,6 +138,8 @@ func kindOfText(text string) tlsapi.Kind {
 		{"certificate contains an unsupported", tlsapi.KindInvalidCertificate},
 		{"tls: client requested unsupported application protocols", tlsapi.KindNoALPN},
 		{"tls: failed to write to key log", tlsapi.KindInternal},
+		// Data in the middle of a handshake message.
+		{"attempted to read record with pending application data", tlsapi.KindProtocol},
 		{"tls: internal error", tlsapi.KindInternal},
 	} {
 		if strings.Contains(text, t.part) {

@@ -14,6 +14,7 @@
 #define POLYTLS_REVOCATION_H
 
 #include <openssl/asn1.h>
+#include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/objects.h>
 #include <openssl/x509.h>
@@ -90,42 +91,82 @@ static inline int polytls_revocation_add(STACK_OF(X509_CRL) **lists, const uint8
   return ok;
 }
 
-/* Reports whether the list is in force now: 1 or 0. One that does not say when
- * the next one comes holds for good. */
+/* Reports whether the list is in force now: 1, 0, or -1 when that cannot be told
+ * for want of memory. One that does not say when the next one comes holds for
+ * good. */
 static inline int polytls_revocation_in_date(X509_CRL *list) {
   const ASN1_TIME *next = X509_CRL_get0_nextUpdate(list);
-  return X509_cmp_current_time(X509_CRL_get0_lastUpdate(list)) < 0 && (next == NULL || X509_cmp_current_time(next) > 0);
+  int begun = X509_cmp_current_time(X509_CRL_get0_lastUpdate(list));
+  int ends = next == NULL ? 1 : X509_cmp_current_time(next);
+  return begun == 0 || ends == 0 ? -1 : begun < 0 && ends > 0;
 }
 
-/* Reports whether the issuer has made the list, and may: 1 or 0. */
+/* Reports whether one of the errors in the queue, which is empty afterwards, is
+ * that memory ran out: 1 or 0. */
+static inline int polytls_revocation_out_of_memory(void) {
+  int out = 0;
+  for (unsigned long error = ERR_get_error(); error != 0; error = ERR_get_error()) {
+    out = out || ERR_GET_REASON(error) == ERR_R_MALLOC_FAILURE;
+  }
+  return out;
+}
+
+/* Reports whether the issuer, which has the list's name, has made the list, and
+ * may: 1, 0, or -1 when that cannot be told for want of memory. Not every failed
+ * allocation becomes an error of its own: a signature that is wrong is wrong when
+ * it is looked at again. */
 static inline int polytls_revocation_issued_by(X509_CRL *list, X509 *issuer) {
-  if (X509_NAME_cmp(X509_CRL_get_issuer(list), X509_get_subject_name(issuer)) != 0 ||
-      !(X509_get_key_usage(issuer) & KU_CRL_SIGN)) {
+  if (!(X509_get_key_usage(issuer) & KU_CRL_SIGN)) {
     return 0;
   }
   EVP_PKEY *key = X509_get_pubkey(issuer);
-  int signed_it = key != NULL && X509_CRL_verify(list, key) == 1;
+  if (key == NULL) {
+    return -1;
+  }
+  ERR_clear_error();
+  int issued = X509_CRL_verify(list, key) == 1;
+  if (!issued && (polytls_revocation_out_of_memory() || X509_CRL_verify(list, key) == 1 ||
+                  polytls_revocation_out_of_memory())) {
+    issued = -1;
+  }
   EVP_PKEY_free(key);
-  return signed_it;
+  return issued;
 }
 
-/* Reports whether one list is newer than another: 1 or 0. */
+/* Reports whether one list is newer than another: 1, 0, or -1 when that cannot be
+ * told for want of memory. */
 static inline int polytls_revocation_newer(X509_CRL *list, X509_CRL *than) {
   int days = 0;
   int seconds = 0;
-  return ASN1_TIME_diff(&days, &seconds, X509_CRL_get0_lastUpdate(than), X509_CRL_get0_lastUpdate(list)) == 1 &&
-         (days > 0 || seconds > 0);
+  if (ASN1_TIME_diff(&days, &seconds, X509_CRL_get0_lastUpdate(than), X509_CRL_get0_lastUpdate(list)) != 1) {
+    return -1;
+  }
+  return days > 0 || seconds > 0;
 }
 
-/* Returns the newest of the issuer's lists that are in force, or NULL. It stays
- * in lists. */
+/* Returns the newest of the issuer's lists that are in force, or NULL; it stays in
+ * lists. NULL as well when it cannot be told for want of memory which that is: an
+ * older one does not stand in for it. */
 static inline X509_CRL *polytls_revocation_current(STACK_OF(X509_CRL) *lists, X509 *issuer) {
   X509_CRL *newest = NULL;
   int count = (int)sk_X509_CRL_num(lists);
   for (int i = 0; i < count; i++) {
     X509_CRL *list = sk_X509_CRL_value(lists, i);
-    if (polytls_revocation_in_date(list) && (newest == NULL || polytls_revocation_newer(list, newest)) &&
-        polytls_revocation_issued_by(list, issuer)) {
+    /* Names are made comparable when they are parsed: this needs no memory. */
+    if (X509_NAME_cmp(X509_CRL_get_issuer(list), X509_get_subject_name(issuer)) != 0) {
+      continue;
+    }
+    int better = polytls_revocation_in_date(list);
+    if (better == 1 && newest != NULL) {
+      better = polytls_revocation_newer(list, newest);
+    }
+    if (better == 1) {
+      better = polytls_revocation_issued_by(list, issuer);
+    }
+    if (better < 0) {
+      return NULL;
+    }
+    if (better) {
       newest = list;
     }
   }

@@ -449,14 +449,23 @@ static inline int polytls_has_signed(X509 *candidate, X509 *certificate) {
   return signed_it;
 }
 
+/* How many signatures are looked at to tell a cause: the keys are the peer's, and
+ * those of OpenSSL may have exponents that make each take milliseconds. */
+#define POLYTLS_MAX_CAUSES 2
+
 /* Reports whether one of the candidates has signed the certificate but may not:
- * 1 or 0. */
+ * 1 or 0. Only the first that have the issuer's name are looked at. */
 static inline int polytls_signed_by_non_ca(STACK_OF(X509) *candidates, X509 *certificate) {
   int count = candidates == NULL ? 0 : (int)sk_X509_num(candidates);
-  for (int i = 0; i < count; i++) {
+  int looked = 0;
+  for (int i = 0; i < count && looked < POLYTLS_MAX_CAUSES; i++) {
     X509 *candidate = sk_X509_value(candidates, i);
-    int may_issue = X509_check_ca(candidate) != 0 && (X509_get_key_usage(candidate) & KU_KEY_CERT_SIGN);
-    if (!may_issue && polytls_has_signed(candidate, certificate)) {
+    if (X509_NAME_cmp(X509_get_subject_name(candidate), X509_get_issuer_name(certificate)) != 0 ||
+        (X509_check_ca(candidate) != 0 && (X509_get_key_usage(candidate) & KU_KEY_CERT_SIGN))) {
+      continue;
+    }
+    looked++;
+    if (polytls_has_signed(candidate, certificate)) {
       return 1;
     }
   }
@@ -625,6 +634,42 @@ static inline int polytls_verify_revocation(X509_STORE_CTX *ctx, STACK_OF(X509) 
                                      "there is no current and usable revocation list of its issuer");
 }
 
+/* The libraries make whole names of the distribution points that are named
+ * relative to a certificate's issuer, as soon as they look at its extensions: each
+ * takes as much memory as the issuer's name, some 5 bytes for each byte of the
+ * extension and each of the name (CVE-2026-35189). Lists are never looked up
+ * there, and real certificates come to a tenth of this. */
+#define POLYTLS_MAX_POINTS ((size_t)2 << 20)
+
+/* Returns the bytes of a certificate's distribution points by those of its
+ * issuer's name. The certificate stays the caller's; its extensions are not looked
+ * at by the library. */
+static inline size_t polytls_points(X509 *certificate) {
+  int name = i2d_X509_NAME(X509_get_issuer_name(certificate), NULL);
+  if (name < 0) {
+    return POLYTLS_MAX_POINTS + 1;
+  }
+  size_t points = 0;
+  for (int at = -1; (at = X509_get_ext_by_NID(certificate, NID_crl_distribution_points, at)) >= 0;) {
+    points += (size_t)ASN1_STRING_length(X509_EXTENSION_get_data(X509_get_ext(certificate, at))) * (size_t)name;
+  }
+  return points;
+}
+
+/* Reports whether what the peer has sent can be looked at with memory in
+ * proportion: 1 or 0. The store context has not been used. */
+static inline int polytls_points_are_few(X509_STORE_CTX *ctx) {
+  X509 *leaf = X509_STORE_CTX_get0_cert(ctx);
+  STACK_OF(X509) *untrusted = X509_STORE_CTX_get0_untrusted(ctx);
+  size_t points = polytls_points(leaf);
+  int count = untrusted == NULL ? 0 : (int)sk_X509_num(untrusted);
+  for (int i = 0; i < count && points <= POLYTLS_MAX_POINTS; i++) {
+    X509 *certificate = sk_X509_value(untrusted, i);
+    points += certificate == leaf ? 0 : polytls_points(certificate);
+  }
+  return points <= POLYTLS_MAX_POINTS;
+}
+
 /* Verifies the certificate of a peer.
  *
  * ctx: initialised with the store of anchors, the peer's leaf and the chain as
@@ -652,6 +697,10 @@ static inline int polytls_verify(X509_STORE_CTX *ctx, enum polytls_role peer, co
   if (leaf == NULL || param == NULL || (peer != POLYTLS_SERVER && peer != POLYTLS_CLIENT)) {
     return polytls_verify_refuse(ctx, outcome, POLYTLS_VERIFY_OTHER, 0, X509_V_ERR_UNSPECIFIED,
                                  "there is nothing to verify");
+  }
+  if (!polytls_points_are_few(ctx)) {
+    return polytls_verify_refuse(ctx, outcome, POLYTLS_VERIFY_MALFORMED, 0, X509_V_ERR_INVALID_EXTENSION,
+                                 "the distribution points of its revocation lists are too many");
   }
   outcome->sent = polytls_chain_sent(ctx);
   if (outcome->sent == NULL) {

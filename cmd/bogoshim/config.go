@@ -128,6 +128,9 @@ func (c *connection) setSchemes(s *tlsapi.Settings, server bool) error {
 		if verifies && c.verifyPrefs == nil {
 			s.SignatureSchemes = union(signing, tls.PSSWithSHA256, tls.ECDSAWithP256AndSHA256, tls.PKCS1WithSHA256)
 		}
+	case c.verifyPrefs != nil && c.fixed(c.verifyPrefs):
+		// What the peer may not use then, the library allows; a test that wants it
+		// refused is disabled.
 	case c.verifyPrefs != nil:
 		s.SignatureSchemes = c.verifyPrefs
 		if signs && verifies && server {
@@ -136,6 +139,24 @@ func (c *connection) setSchemes(s *tlsapi.Settings, server bool) error {
 		}
 	}
 	return nil
+}
+
+// cryptoTLSSchemes are the signature schemes that crypto/tls verifies.
+var cryptoTLSSchemes = []tls.SignatureScheme{
+	tls.PSSWithSHA256, tls.PSSWithSHA384, tls.PSSWithSHA512,
+	tls.PKCS1WithSHA256, tls.PKCS1WithSHA384, tls.PKCS1WithSHA512,
+	tls.ECDSAWithP256AndSHA256, tls.ECDSAWithP384AndSHA384, tls.ECDSAWithP521AndSHA512,
+	tls.Ed25519,
+}
+
+// fixed reports whether the library has the schemes without being told.
+func (c *connection) fixed(schemes []tls.SignatureScheme) bool {
+	for _, scheme := range schemes {
+		if !slices.Contains(c.fixedSchemes, scheme) {
+			return false
+		}
+	}
+	return true
 }
 
 // union returns the schemes and behind them those that are not among them.
@@ -250,7 +271,7 @@ func (c *connection) clientConfig(sessions tlsapi.SessionCache) (*tlsapi.ClientC
 		}
 	case len(certs) == 1 && c.noCertificateHook && c.expectVerifyPrefs == nil && c.expectClientCAs == nil && len(c.matchIssuers) == 0:
 		config.Certificate = &certs[0]
-	case len(certs) > 1 || len(certs) > 0 && (c.expectVerifyPrefs != nil || c.expectClientCAs != nil) || c.presentsCredentials():
+	case len(certs) > 1 || len(certs) > 0 && (c.hookPresents || c.expectVerifyPrefs != nil || c.expectClientCAs != nil) || c.presentsCredentials():
 		config.GetClientCertificate = c.chooseCertificate(certs)
 	case len(certs) == 1:
 		config.Certificate = &certs[0]
@@ -263,7 +284,7 @@ func (c *connection) serverConfig() (*tlsapi.ServerConfig, error) {
 	if err != nil {
 		return nil, err
 	}
-	config := &tlsapi.ServerConfig{Settings: settings, SessionTicketsDisabled: c.noTicket}
+	config := &tlsapi.ServerConfig{Settings: settings, SessionTicketsDisabled: c.noTicket, SessionTicketKeys: c.ticketKeys}
 	switch {
 	case c.selectALPN != "":
 		config.ALPN = []string{c.selectALPN}
@@ -347,7 +368,7 @@ func (c *connection) chooseCertificate(certs []tls.Certificate) func(*tls.Certif
 		}
 		// BoringSSL ends the handshake then. So does a library that is given a
 		// certificate with which it cannot sign.
-		if c.presentsCredentials() && len(c.matchIssuers) == 0 {
+		if (c.presentsCredentials() || c.hookPresents) && len(c.matchIssuers) == 0 {
 			return &certs[0], nil
 		}
 		if c.presentsCredentials() {

@@ -51,6 +51,14 @@ type connection struct {
 	// partlyCompliant is set where the provider has a part of what a compliance
 	// policy says.
 	partlyCompliant bool
+	// fixedSchemes are the signature schemes of a library that has no setting for
+	// them; it does not tell the peer's either.
+	fixedSchemes []tls.SignatureScheme
+	// hookPresents is set where only a certificate of GetClientCertificate is
+	// presented, or ends the handshake, when it does not suit the server.
+	hookPresents bool
+	// noExporter is set where the library has none.
+	noExporter bool
 
 	// certificate is what -cert-file and its companions say before the first
 	// -new-x509-credential; credentials are those after it, which come first.
@@ -81,7 +89,9 @@ type connection struct {
 	rejectALPN    bool
 	declineALPN   bool
 
-	noTicket bool
+	noTicket    bool
+	renewTicket bool
+	ticketKeys  [][32]byte
 
 	pskSecret   []byte
 	pskIdentity []byte
@@ -129,6 +139,7 @@ type connection struct {
 	expectClientCAs      [][]byte
 	expectNoPeerCert     bool
 	expectSCTs           []byte
+	expectEMS            bool
 	enableSCTs           bool
 }
 
@@ -248,6 +259,8 @@ var switches = map[string]func(*connection){
 	"reject-alpn":                    func(c *connection) { c.rejectALPN = true },
 	"decline-alpn":                   func(c *connection) { c.declineALPN = true },
 	"no-ticket":                      func(c *connection) { c.noTicket = true },
+	"skip-ticket":                    func(c *connection) { c.noTicket = true },
+	"renew-ticket":                   func(c *connection) { c.renewTicket = true },
 	"use-early-callback":             func(c *connection) { c.earlyCallback = true },
 	"fail-early-callback":            func(c *connection) { c.failEarlyCallback = true },
 	"fail-cert-callback":             func(c *connection) { c.failCertCallback = true },
@@ -273,6 +286,7 @@ var switches = map[string]func(*connection){
 	"expect-no-session":              func(c *connection) { c.expectNoSession = true },
 	"expect-ticket-renewal":          func(c *connection) { c.expectTicketRenewal = true },
 	"expect-no-peer-cert":            func(c *connection) { c.expectNoPeerCert = true },
+	"expect-extended-master-secret":  func(c *connection) { c.expectEMS = true },
 	"enable-signed-cert-timestamps":  func(c *connection) { c.enableSCTs = true },
 	"no-legacy-server-connect":       func(c *connection) { c.noLegacyServers = true },
 	"must-match-issuer":              func(c *connection) { c.last().mustMatchIssuer = true },
@@ -298,15 +312,17 @@ var switches = map[string]func(*connection){
 	"expect-reject-early-data":   func(*connection) {},
 	"expect-no-offer-early-data": func(*connection) {},
 	// Tickets go through callbacks of ours where the library has them.
-	"use-ticket-callback": func(*connection) {},
+	"use-ticket-callback":      func(*connection) {},
+	"use-ticket-aead-callback": func(*connection) {},
 	// For two processes.
 	"allow-hint-mismatch": func(*connection) {},
 	// What these allow, Polytls never does: a test that wants nothing else applies.
 	"false-start":                    func(*connection) {},
 	"allow-false-start-without-alpn": func(*connection) {},
 	"jdk11-workaround":               func(*connection) {},
-	// Renegotiation is always forbidden.
+	// Renegotiation is always forbidden: a request for it is refused or ignored.
 	"forbid-renegotiation-after-handshake": func(*connection) {},
+	"renegotiate-ignore":                   func(*connection) {},
 	// Every Write is whole.
 	"partial-write": func(*connection) {},
 }
@@ -374,6 +390,12 @@ var options = map[string]func(*connection, string) error{
 	"expect-peer-cert-file":         func(c *connection, v string) error { c.expectPeerCert = v; return nil },
 	"expect-peer-signature-algorithm": func(c *connection, v string) error {
 		return number(&c.expectScheme, v)
+	},
+	"expect-total-renegotiations": func(c *connection, v string) error {
+		if v != "0" {
+			return missing{"renegotiation"}
+		}
+		return nil
 	},
 	"use-client-ca-list":    func(c *connection, v string) error { return names(&c.clientCAs, v) },
 	"expect-client-ca-list": func(c *connection, v string) error { return names(&c.expectClientCAs, v) },

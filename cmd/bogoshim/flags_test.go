@@ -44,7 +44,7 @@ func TestFlagsOfConnections(t *testing.T) {
 
 func TestWhatDoesNotApply(t *testing.T) {
 	for _, args := range [][]string{
-		{"-enable-channel-id"}, {"-on-retry-verify-fail"}, {"-on-shim-application-settings", "x"}, {"-cipher", "3DES"},
+		{"-enable-channel-id"}, {"-expect-total-renegotiations", "1"}, {"-on-retry-verify-fail"}, {"-on-shim-application-settings", "x"}, {"-cipher", "3DES"},
 	} {
 		_, err := parse(args)
 		require.Error(t, err, args)
@@ -134,6 +134,45 @@ func TestVersions(t *testing.T) {
 	assert.Equal(t, uint16(tls.VersionTLS12), s.MaxVersion)
 	c.noVersion[tls.VersionTLS12] = true
 	assert.True(t, unimplemented(c.setVersions(&s)))
+}
+
+func TestSchemesWithoutASetting(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		fixed []tls.SignatureScheme
+		prefs []tls.SignatureScheme
+		want  []tls.SignatureScheme
+	}{
+		{"a library with a setting", nil, []tls.SignatureScheme{tls.Ed25519}, []tls.SignatureScheme{tls.Ed25519}},
+		{"what the library has", cryptoTLSSchemes, []tls.SignatureScheme{tls.Ed25519, tls.PSSWithSHA384}, nil},
+		{"more than it has", cryptoTLSSchemes, []tls.SignatureScheme{tls.Ed25519, 0x0904}, []tls.SignatureScheme{tls.Ed25519, 0x0904}},
+	} {
+		var s tlsapi.Settings
+		require.NoError(t, (&connection{fixedSchemes: tt.fixed, verifyPrefs: tt.prefs}).setSchemes(&s, false), tt.name)
+		assert.Equal(t, tt.want, s.SignatureSchemes, tt.name)
+	}
+}
+
+func TestTickets(t *testing.T) {
+	parsed, err := parse([]string{"-server", "-use-ticket-callback", "-renew-ticket"})
+	require.NoError(t, err)
+	parsed.rotateTicketKeys()
+	initial, err := parsed.initial.serverConfig()
+	require.NoError(t, err)
+	resumed, err := parsed.resumed.serverConfig()
+	require.NoError(t, err)
+	require.Len(t, initial.SessionTicketKeys, 1)
+	require.Len(t, resumed.SessionTicketKeys, 2)
+	assert.Equal(t, initial.SessionTicketKeys[0], resumed.SessionTicketKeys[1], "it decrypts")
+	assert.NotEqual(t, initial.SessionTicketKeys[0], resumed.SessionTicketKeys[0], "another encrypts")
+
+	parsed, err = parse([]string{"-server", "-use-ticket-aead-callback", "-skip-ticket"})
+	require.NoError(t, err)
+	parsed.rotateTicketKeys()
+	config, err := parsed.initial.serverConfig()
+	require.NoError(t, err)
+	assert.True(t, config.SessionTicketsDisabled)
+	assert.Nil(t, config.SessionTicketKeys)
 }
 
 // Every test that is disabled says why.

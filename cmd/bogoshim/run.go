@@ -22,7 +22,14 @@ func (t *test) run(provider tlsapi.Provider) error {
 		c.noTLSUnique = provider.Name() == "s2n"
 		c.oneShareByDefault = provider.Name() == "openssl"
 		c.refusesLegacyServers = provider.Name() == "openssl"
+		// Each connection has a hook of its own, and under another nothing is resumed.
+		c.hookPresents = provider.Name() == "std" && t.resumeCount == 0
+		c.noExporter = provider.Name() == "s2n"
+		if provider.Name() == "std" {
+			c.fixedSchemes = cryptoTLSSchemes
+		}
 	}
+	t.rotateTicketKeys()
 	sessions := &countingCache{SessionCache: tlsapi.NewLRUSessionCache(0)}
 	for i := range t.resumeCount + 1 {
 		c := &t.initial
@@ -35,6 +42,18 @@ func (t *test) run(provider tlsapi.Provider) error {
 		}
 	}
 	return nil
+}
+
+// rotateTicketKeys does what -renew-ticket wants: a server renews a ticket under a
+// key that no longer encrypts.
+func (t *test) rotateTicketKeys() {
+	keys := [][32]byte{{2}, {1}}
+	if t.initial.renewTicket {
+		t.initial.ticketKeys = keys[1:]
+	}
+	if t.resumed.renewTicket {
+		t.resumed.ticketKeys = keys
+	}
 }
 
 // countingCache counts the sessions that are stored.
@@ -267,8 +286,13 @@ func (c *connection) check(t *test, conn tlsapi.Conn, resumption bool) error {
 	if c.expectCurve != 0 && info.Group != c.expectCurve && !(state.DidResume && state.Version == tls.VersionTLS12) {
 		return wrong("group", info.Group, c.expectCurve)
 	}
-	if c.expectScheme != 0 && info.SignatureScheme != c.expectScheme && !state.DidResume {
+	if c.expectScheme != 0 && c.fixedSchemes == nil && info.SignatureScheme != c.expectScheme && !state.DidResume {
 		return wrong("signature scheme", info.SignatureScheme, c.expectScheme)
+	}
+	if c.expectEMS {
+		if err := c.checkExtendedMasterSecret(conn); err != nil {
+			return err
+		}
 	}
 	if c.expectALPN != "" && state.NegotiatedProtocol != c.expectALPN {
 		return wrong("ALPN", state.NegotiatedProtocol, c.expectALPN)
@@ -314,6 +338,22 @@ func (c *connection) check(t *test, conn tlsapi.Conn, resumption bool) error {
 		if !slices.EqualFunc(found, expected, bytes.Equal) {
 			return fmt.Errorf("the peer's chain of %d certificates is another than the one of %d expected", len(found), len(expected))
 		}
+	}
+	return nil
+}
+
+// checkExtendedMasterSecret asks for keying material: no provider exports it from
+// a connection of TLS 1.2 without the extended master secret. TLS 1.3 has its like
+// always.
+func (c *connection) checkExtendedMasterSecret(conn tlsapi.Conn) error {
+	if conn.ConnectionState().Version == tls.VersionTLS13 {
+		return nil
+	}
+	if c.noExporter {
+		return missing{"exporter"}
+	}
+	if _, err := conn.ExportKeyingMaterial("label", nil, 1); err != nil {
+		return fmt.Errorf("there is no extended master secret: %w", err)
 	}
 	return nil
 }

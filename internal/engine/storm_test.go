@@ -3,6 +3,7 @@ package engine_test
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -45,6 +46,26 @@ var stormTransports = []func(testing.TB) (one, two net.Conn){
 	func(testing.TB) (one, two net.Conn) { return tlstest.Pipe() },
 }
 
+// stormWays are what the connections of a storm have, one after the other: each
+// has goroutines, timers or memory that the others do not.
+var stormWays = []func(*fixture){
+	func(*fixture) {},
+	func(f *fixture) {
+		chosen := f.server
+		chosen.ClientAuth = tls.RequestClientCert
+		f.client.Certificate = &f.server.Certificates[0]
+		f.server.GetConfigForClient = func(*tls.ClientHelloInfo) (*tlsapi.ServerConfig, error) {
+			runtime.Gosched()
+			return &chosen, nil
+		}
+	},
+	func(f *fixture) { f.client.SessionCache = tlsapi.NewLRUSessionCache(0) },
+	func(f *fixture) {
+		f.client.MaxBlindingDelay, f.server.MaxBlindingDelay = 5*time.Millisecond, 5*time.Millisecond
+		f.client.HandshakeTimeout = time.Minute
+	},
+}
+
 // TestStorm uses shared connections from 64 goroutines at once with all that a
 // connection has, while memory is collected all the time.
 func TestStorm(t *testing.T) {
@@ -53,10 +74,16 @@ func TestStorm(t *testing.T) {
 	providers := []tlsapi.Provider{openssl.Provider, boringssl.Provider, s2n.Provider, stdtls.Provider}
 	eachOf(t, providers, func(t *testing.T, f *fixture) {
 		end := time.Now().Add(length)
+		var ways []*fixture
+		for _, way := range stormWays {
+			varied := *f
+			way(&varied)
+			ways = append(ways, &varied)
+		}
 		rounds, longest := 0, time.Duration(0)
 		for ; time.Now().Before(end); rounds++ {
 			one, two := stormTransports[rounds%len(stormTransports)](t)
-			client, server := f.over(t, one, two)
+			client, server := ways[rounds%len(ways)].over(t, one, two)
 			ends := []tlsapi.Conn{client, server}
 			var all sync.WaitGroup
 			stop := make(chan struct{})
@@ -95,7 +122,9 @@ func TestStorm(t *testing.T) {
 						case 6:
 							state, info := c.ConnectionState(), c.Info()
 							_, _ = state, info
-							_, err = c.ExportKeyingMaterial("EXPERIMENTAL", nil, 16)
+							if _, err = c.ExportKeyingMaterial("EXPERIMENTAL", nil, 16); r.IntN(1000) == 0 {
+								err = c.CloseWrite()
+							}
 						case 7:
 							runtime.GC()
 							time.Sleep(time.Millisecond)
@@ -192,6 +221,6 @@ func acceptable(err error) bool {
 	case tlsapi.KindClosed, tlsapi.KindTransport, tlsapi.KindTimeout, tlsapi.KindCanceled, tlsapi.KindUnsupported:
 		return true
 	}
-	// The exporter before the handshake.
-	return e.Kind == tlsapi.KindProtocol && e.Op == "export"
+	// The exporter, and CloseWrite, before the handshake.
+	return e.Kind == tlsapi.KindProtocol && (e.Op == "export" || e.Op == "close")
 }

@@ -5,7 +5,9 @@ package faultinjection
 import (
 	"bufio"
 	"bytes"
+	"crypto"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -59,11 +61,14 @@ type scenario struct {
 	scope Scope
 	// only are the providers that the scenario is for, if not all.
 	only []string
+	// long says that CI does without it: each scenario is a process or more.
+	long bool
 }
 
 func mutual(f *fixtures, c *tlsapi.ClientConfig) { c.Certificate = &f.clientCert }
 
 func demanding(f *fixtures, c *tlsapi.ServerConfig) {
+	f.demands = true
 	c.ClientAuth = tls.RequireAndVerifyClientCert
 	c.ClientCAs = tlstest.Pool(f.ca)
 }
@@ -74,6 +79,14 @@ func psks(f *fixtures, s *tlsapi.Settings) {
 		psk.Kind = tlsapi.PSKImported
 	}
 	s.PSKs, s.RequirePSK = []tlsapi.PSK{psk}, true
+}
+
+// remote is a key that only signs.
+type remote struct{ crypto.Signer }
+
+func oldPSKs(s *tlsapi.Settings) {
+	s.PSKs = []tlsapi.PSK{{Identity: []byte("identity"), Secret: bytes.Repeat([]byte{7}, 32), Kind: tlsapi.PSKTLS12}}
+	s.RequirePSK, s.MaxVersion = true, tls.VersionTLS12
 }
 
 // scenariosOf returns the scenarios of a provider. With every context s2n reads
@@ -152,19 +165,86 @@ func scenarios() []scenario {
 			},
 			serverKind: tlsapi.KindUntrusted,
 		},
+		{
+			// The older list, which does not name it, must not be taken for the
+			// newest because the newer one could not be verified.
+			name: "revoked-server-cold",
+			cold: true,
+			client: func(f *fixtures, c *tlsapi.ClientConfig) {
+				c.RevocationLists = f.lists(f.intermediate, f.cert.Leaf)
+			},
+			clientKind: tlsapi.KindRevoked,
+		},
+		{
+			name: "revoked-client-cold", long: true,
+			cold:   true,
+			client: mutual,
+			server: func(f *fixtures, c *tlsapi.ServerConfig) {
+				demanding(f, c)
+				c.RevocationLists = f.lists(f.ca, f.clientCert.Leaf)
+			},
+			serverKind: tlsapi.KindRevoked,
+		},
+		{
+			name: "chosen-cold", long: true,
+			cold: true,
+			server: func(f *fixtures, c *tlsapi.ServerConfig) {
+				chosen := *c
+				c.GetConfigForClient = func(*tls.ClientHelloInfo) (*tlsapi.ServerConfig, error) { return &chosen, nil }
+			},
+		},
+		{
+			name: "chosen-mtls", long: true, client: mutual,
+			server: func(f *fixtures, c *tlsapi.ServerConfig) {
+				chosen := *c
+				demanding(f, &chosen)
+				c.GetConfigForClient = func(*tls.ClientHelloInfo) (*tlsapi.ServerConfig, error) { return &chosen, nil }
+			},
+		},
+		{
+			name: "hello-retry-cold", long: true, cold: true, only: []string{"openssl", "boringssl"},
+			server: func(_ *fixtures, c *tlsapi.ServerConfig) { c.Curves = []tlsapi.CurveID{tlsapi.CurveP384} },
+		},
+		{
+			name: "psk-tls12", long: true, only: []string{"openssl", "boringssl"},
+			client: func(f *fixtures, c *tlsapi.ClientConfig) { oldPSKs(&c.Settings) },
+			server: func(f *fixtures, c *tlsapi.ServerConfig) { oldPSKs(&c.Settings) },
+		},
+		{
+			name: "wrong-psk", long: true,
+			client: func(f *fixtures, c *tlsapi.ClientConfig) { psks(f, &c.Settings) },
+			server: func(f *fixtures, c *tlsapi.ServerConfig) {
+				psks(f, &c.Settings)
+				c.PSKs[0].Secret = bytes.Repeat([]byte{8}, 32)
+			},
+			serverKind: tlsapi.KindBadPSK,
+		},
+		{name: "resumption-cold", long: true, cold: true, resumed: true},
+		{
+			name: "signer", long: true, only: []string{"boringssl", "s2n"},
+			server: func(f *fixtures, c *tlsapi.ServerConfig) {
+				cert := f.cert
+				cert.PrivateKey = remote{cert.PrivateKey.(crypto.Signer)}
+				c.Certificates = []tls.Certificate{cert}
+			},
+		},
 		{name: "new-contexts", cold: true, only: []string{"s2n"}, scope: NewContexts},
 		{name: "no-client-certificate", server: demanding, serverKind: tlsapi.KindNoCertificate},
 	}
 }
 
 type fixtures struct {
+	t             *testing.T
 	provider      tlsapi.Provider
 	ca, other     *tlstest.Authority
+	intermediate  *tlstest.Authority
 	cert, rsaCert tls.Certificate
 	clientCert    tls.Certificate
 	scenario      scenario
 	clientSide    tlsapi.ClientConfig
 	serverSide    tlsapi.ServerConfig
+	// demands says that the server requires a client's certificate.
+	demands bool
 }
 
 // replayed is a cache that gives the session of one connection again and again.
@@ -185,9 +265,10 @@ func newFixtures(t *testing.T, p tlsapi.Provider, s scenario) *fixtures {
 
 func makeFixtures(t *testing.T, p tlsapi.Provider, s scenario) *fixtures {
 	spec := tlstest.Spec{CommonName: host, DNSNames: []string{host}}
-	f := &fixtures{provider: p, scenario: s}
+	f := &fixtures{t: t, provider: p, scenario: s}
 	f.ca, f.other = tlstest.NewAuthority(t, tlstest.Spec{CommonName: "CA"}), tlstest.NewAuthority(t, tlstest.Spec{CommonName: "Other"})
-	f.cert, f.clientCert = f.ca.Intermediate(t, tlstest.Spec{CommonName: "Intermediate"}).Leaf(t, spec), f.ca.Leaf(t, tlstest.Spec{CommonName: "client"})
+	f.intermediate = f.ca.Intermediate(t, tlstest.Spec{CommonName: "Intermediate"})
+	f.cert, f.clientCert = f.intermediate.Leaf(t, spec), f.ca.Leaf(t, tlstest.Spec{CommonName: "client"})
 	spec.Key = tlstest.RSA
 	f.rsaCert = f.ca.Leaf(t, spec)
 	f.clientSide = tlsapi.ClientConfig{ServerName: host, RootCAs: tlstest.Pool(f.ca)}
@@ -211,6 +292,17 @@ func makeFixtures(t *testing.T, p tlsapi.Provider, s scenario) *fixtures {
 		s.server(f, &f.serverSide)
 	}
 	return f
+}
+
+// lists are revocation lists of both authorities. The issuer has an older one that
+// names nobody, and a newer one that names the certificate.
+func (f *fixtures) lists(issuer *tlstest.Authority, revoked *x509.Certificate) []*x509.RevocationList {
+	now := time.Now()
+	older, newer := now.Add(-3*time.Hour), now.Add(-2*time.Hour)
+	return []*x509.RevocationList{
+		f.ca.RevocationList(f.t, older, time.Time{}), f.intermediate.RevocationList(f.t, older, time.Time{}),
+		issuer.RevocationList(f.t, newer, time.Time{}, revoked),
+	}
 }
 
 // expiry is how long the certificate of a client is good for a session.
@@ -357,7 +449,7 @@ func (f *fixtures) checkServer(c tlsapi.Conn) string {
 	switch {
 	case !state.HandshakeComplete, info.Version == 0, info.CipherSuite == 0:
 		return fmt.Sprintf("the server's state is incomplete: %x %x; ", info.Version, info.CipherSuite)
-	case f.serverSide.ClientAuth == tls.RequireAndVerifyClientCert && (len(state.PeerCertificates) == 0 || !info.Verified || len(state.VerifiedChains) == 0):
+	case f.demands && (len(state.PeerCertificates) == 0 || !info.Verified || len(state.VerifiedChains) == 0):
 		return fmt.Sprintf("the server has %d certificates and %d chains, verified: %v; ", len(state.PeerCertificates), len(state.VerifiedChains), info.Verified)
 	case len(f.serverSide.PSKs) > 0 && string(info.PSKIdentity) != "identity":
 		return fmt.Sprintf("the server's PSK is %q; ", info.PSKIdentity)
@@ -542,6 +634,9 @@ func TestAllocationFailures(t *testing.T) {
 				t.Skipf("%s: %v", p.Name(), err)
 			}
 			for _, s := range scenariosOf(p.Name()) {
+				if s.long && testing.Short() {
+					continue
+				}
 				t.Run(s.name, func(t *testing.T) { runScenario(t, p.Name(), s, stride) })
 			}
 		})

@@ -1,0 +1,290 @@
+package providers_test
+
+import (
+	"bytes"
+	"crypto/tls"
+	"encoding/binary"
+	"errors"
+	"hash/crc32"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/polytls/polytls/internal/records"
+	"github.com/polytls/polytls/tlsapi"
+	"github.com/polytls/polytls/tlstest"
+)
+
+// A peer has the keys: what it sends behind the handshake decrypts, whatever it
+// is. The network, which has none, is FuzzAfterHandshake's.
+
+// keyedPeer is an end of a provider after its handshake with crypto/tls, and the
+// keys with which that writes.
+type keyedPeer struct {
+	conn tlsapi.Conn
+	wire *tlstest.Transport // the peer's
+	peer *tls.Conn
+	keys *records.Keys
+}
+
+func (x *fuzzFixtures) keyed(t *testing.T, p tlsapi.Provider, client bool, version uint16) *keyedPeer {
+	t.Helper()
+	clientWire, serverWire := tlstest.Pipe()
+	var log bytes.Buffer
+	k := &keyedPeer{}
+	var err error
+	if client {
+		c := x.clientConfig()
+		settings(p, &c.Settings)
+		c.SessionCache = tlsapi.NewLRUSessionCache(0)
+		k.conn, err = p.Client(clientWire, c)
+		k.wire = serverWire
+		// A ticket would be a record of its own.
+		k.peer = tls.Server(serverWire, &tls.Config{Certificates: []tls.Certificate{x.cert}, MinVersion: version, MaxVersion: version,
+			KeyLogWriter: &log, SessionTicketsDisabled: true})
+	} else {
+		c := x.serverConfig()
+		settings(p, &c.Settings)
+		k.conn, err = p.Server(serverWire, c)
+		k.wire = clientWire
+		k.peer = tls.Client(clientWire, &tls.Config{ServerName: fuzzHost, RootCAs: tlstest.X509Pool(x.ca), MinVersion: version, MaxVersion: version, KeyLogWriter: &log})
+	}
+	require.NoError(t, err, p.Name())
+	done := make(chan error, 1)
+	go func() { done <- k.peer.Handshake() }()
+	require.NoError(t, errors.Join(k.conn.Handshake(), <-done), p.Name())
+	k.keys, err = records.FromKeyLog(version, k.peer.ConnectionState().CipherSuite, strings.Split(log.String(), "\n"), serverWire.Written(), !client)
+	require.NoError(t, err)
+	return k
+}
+
+// FuzzPeerMessages gives both ends of an established connection a record that the
+// peer has encrypted, and one with data behind it.
+func FuzzPeerMessages(f *testing.F) {
+	x := newFuzzFixtures(f)
+	message := func(kind byte, body ...byte) []byte {
+		return append([]byte{kind, 0, byte(len(body) >> 8), byte(len(body))}, body...)
+	}
+	ticket := append([]byte{0, 0, 0x1c, 0x20, 1, 2, 3, 4, 8}, make([]byte, 8)...)
+	ticket = append(append(ticket, 0, 100), bytes.Repeat([]byte{0x5a}, 100)...)
+	for _, client := range []bool{false, true} {
+		for _, tls13 := range []bool{false, true} {
+			for _, content := range [][]byte{
+				message(4, append(ticket, 0, 0)...),              // NewSessionTicket
+				message(4, append(ticket, 0, 4, 0, 42, 0, 0)...), // with early_data that lacks its content
+				message(4, append(ticket, 0, 8, 0, 42, 0, 4, 0, 0, 1, 0)...),
+				slices.Concat(message(4, append(ticket, 0, 0)...), message(24, 0)),
+				message(24, 0), message(24, 1), message(24, 2), message(24), // KeyUpdate
+				message(0), // HelloRequest
+				message(1, append([]byte{3, 3}, make([]byte, 41)...)...), // ClientHello
+				message(11, 0, 0, 0, 0),                                  // Certificate
+				message(13, 0, 0, 4, 0, 13, 0, 0),                        // CertificateRequest
+				message(20, make([]byte, 32)...),                         // Finished
+				message(22, 1, 0, 0, 1, 0),                               // CertificateStatus
+				{4, 0xff, 0xff, 0xff}, {4, 0}, {},
+			} {
+				f.Add(client, tls13, records.Handshake, content)
+			}
+			for _, alert := range [][]byte{{1, 0}, {2, 0}, {1, 90}, {2, 40}, {1, 100}, {3, 7}, {1}, {1, 0, 1, 0}, {}} {
+				f.Add(client, tls13, records.Alert, alert)
+			}
+			f.Add(client, tls13, records.ApplicationData, []byte("data"))
+			f.Add(client, tls13, records.ApplicationData, []byte{})
+			f.Add(client, tls13, byte(20), []byte{1})
+			f.Add(client, tls13, byte(24), []byte{1, 0, 1, 0})
+			f.Add(client, tls13, byte(0), []byte{0})
+		}
+	}
+	f.Fuzz(func(t *testing.T, client, tls13 bool, kind byte, content []byte) {
+		version := uint16(tls.VersionTLS12)
+		if tls13 {
+			version = tls.VersionTLS13
+		}
+		content = content[:min(len(content), 1<<14)]
+		for _, p := range x.providers {
+			promptly(t, p, func() { x.told(t, p, client, version, kind, content) })
+		}
+	})
+}
+
+// told gives an end the record, and requires that it delivers data as data and
+// nothing else, and takes a cut for the end only behind a close_notify.
+func (x *fuzzFixtures) told(t *testing.T, p tlsapi.Provider, client bool, version uint16, kind byte, content []byte) {
+	k := x.keyed(t, p, client, version)
+	defer k.conn.Close()
+	const behind = "behind"
+	out := append(k.keys.Record(kind, content), k.keys.Record(records.ApplicationData, []byte(behind))...)
+	k.wire.SetCapacity(len(out) + 1<<16)
+	_, err := k.wire.Write(out)
+	require.NoError(t, err)
+	k.wire.Close()
+	got, err := io.ReadAll(k.conn)
+	whole := behind
+	if kind == records.ApplicationData {
+		whole = string(content) + behind
+	}
+	if !strings.HasPrefix(whole, string(got)) {
+		t.Errorf("%s: %q was delivered of record type %d", p.Name(), got, kind)
+	}
+	if err == nil && !(kind == records.Alert && len(content) > 1 && content[1] == 0) {
+		t.Errorf("%s: a clean end without close_notify, record type %d", p.Name(), kind)
+	}
+	failUnexpected(t, p, err)
+	if _, err = k.conn.Write([]byte("x")); !errors.Is(err, errors.ErrUnsupported) {
+		// s2n cannot write behind the peer's close_notify.
+		failUnexpected(t, p, err)
+	}
+}
+
+// Chains and messages that are larger than any can be are refused before they are
+// there, whoever sends them and whenever: what TestHugeMessages has of the first
+// flights in the clear, for certificates of clients, encrypted ones, and behind the
+// handshake.
+func TestHugeMessagesOfPeers(t *testing.T) {
+	x := newFuzzFixtures(t)
+	chain := &tls.Certificate{Certificate: hugeChain(x.cert), PrivateKey: x.cert.PrivateKey}
+	eachNamed(t, "", func(t *testing.T, p tlsapi.Provider) {
+		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+			name := tls.VersionName(version)
+			for _, mode := range []tls.ClientAuthType{tls.RequestClientCert, tls.RequireAndVerifyClientCert} {
+				t.Run(name+" certificate of a client, "+mode.String(), func(t *testing.T) {
+					wire, serverWire := tlstest.Pipe()
+					c := x.serverConfig()
+					settings(p, &c.Settings)
+					c.ClientAuth, c.ClientCAs = mode, tlstest.Pool(x.ca)
+					conn, err := p.Server(serverWire, c)
+					require.NoError(t, err)
+					peer := tls.Client(wire, &tls.Config{InsecureSkipVerify: true, MinVersion: version, MaxVersion: version,
+						GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return chain, nil }})
+					requireRefused(t, conn, wire, conn.Handshake, func() { _ = peer.Handshake() })
+				})
+			}
+			t.Run(name+" certificate of a server", func(t *testing.T) {
+				wire, serverWire := tlstest.Pipe()
+				c := x.clientConfig()
+				settings(p, &c.Settings)
+				conn, err := p.Client(wire, c)
+				require.NoError(t, err)
+				peer := tls.Server(serverWire, &tls.Config{MinVersion: version, MaxVersion: version,
+					GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return chain, nil }})
+				requireRefused(t, conn, serverWire, conn.Handshake, func() { _ = peer.Handshake() })
+			})
+			for _, client := range []bool{false, true} {
+				role := map[bool]string{false: "server", true: "client"}[client]
+				t.Run(name+" behind the handshake, "+role, func(t *testing.T) {
+					k := x.keyed(t, p, client, version)
+					read := func() error {
+						_, err := k.conn.Read(make([]byte, 1))
+						return err
+					}
+					requireRefused(t, k.conn, k.wire, read, func() {
+						part := make([]byte, 1<<14)
+						copy(part, []byte{4, 0xff, 0xff, 0xff})
+						for range 1 << 10 {
+							if _, err := k.wire.Write(k.keys.Record(records.Handshake, part)); err != nil {
+								return
+							}
+							clear(part)
+						}
+					})
+				})
+			}
+		}
+	})
+}
+
+// requireRefused requires that an end fails, by what it does, before it has taken
+// much of what its peer sends.
+func requireRefused(t *testing.T, conn tlsapi.Conn, wire *tlstest.Transport, do func() error, send func()) {
+	t.Helper()
+	var sender sync.WaitGroup
+	sender.Go(send)
+	require.NoError(t, conn.SetDeadline(time.Now().Add(time.Minute)))
+	err := do()
+	// A transport that is closed takes the rest, as sockets do.
+	taken := len(wire.Written())
+	require.NoError(t, conn.Close())
+	wire.Close()
+	sender.Wait()
+	t.Logf("refused after %d KiB with %v", taken>>10, err)
+	require.Error(t, err)
+	assert.NotErrorIs(t, err, tlsapi.KindTimeout)
+	assert.Less(t, taken, 2<<20, "bytes that were taken")
+}
+
+// FuzzChangedSession gives clients sessions of their own in which a byte was
+// changed behind the checksum's back: what a library makes of the part that is its
+// own. FuzzSession's do not come as far.
+func FuzzChangedSession(f *testing.F) {
+	x := newFuzzFixtures(f)
+	for at := uint(0); at < 1600; at += 23 {
+		f.Add(false, at, byte(0xff), uint(0))
+		f.Add(true, at, byte(1), uint(0))
+	}
+	for cut := uint(1); cut < 1600; cut += 97 {
+		f.Add(true, uint(0), byte(0), cut)
+	}
+	type kept struct {
+		once    sync.Once
+		session []byte
+	}
+	sessions := make([]kept, 2*len(x.providers))
+	reference := &tls.Config{Certificates: []tls.Certificate{x.cert}}
+	connect := func(t *testing.T, p tlsapi.Provider, config *tlsapi.ClientConfig) (resumed bool, err error) {
+		wire, serverWire := tlstest.Pipe()
+		client, err := p.Client(wire, config)
+		if err != nil {
+			return false, err
+		}
+		defer client.Close()
+		server := tls.Server(serverWire, reference)
+		go func() {
+			_, _ = io.CopyN(server, server, 1)
+			server.Close()
+		}()
+		if _, err = client.Write([]byte{1}); err == nil {
+			_, err = io.ReadFull(client, make([]byte, 1))
+		}
+		return client.Info().Resumed, err
+	}
+	f.Fuzz(func(t *testing.T, tls13 bool, at uint, xor byte, cut uint) {
+		for i, p := range x.providers {
+			config := x.clientConfig()
+			settings(p, &config.Settings)
+			config.MaxVersion = tls.VersionTLS12
+			s := &sessions[2*i]
+			if tls13 {
+				config.MaxVersion, s = tls.VersionTLS13, &sessions[2*i+1]
+			}
+			s.once.Do(func() {
+				cache := &keepingCache{}
+				config.SessionCache = cache
+				_, err := connect(t, p, config)
+				require.NoError(t, err, p.Name())
+				s.session = cache.session
+				config.SessionCache = &fixedCache{s.session}
+				resumed, err := connect(t, p, config)
+				require.NoError(t, err, p.Name())
+				require.True(t, resumed, "%s resumes nothing", p.Name())
+			})
+			require.Greater(t, len(s.session), crc32.Size, "%s keeps no session", p.Name())
+			// From the end: the library's own part is the last.
+			body := bytes.Clone(s.session[:len(s.session)-crc32.Size])
+			body[len(body)-1-int(at%uint(len(body)))] ^= xor
+			if cut %= uint(len(body)); cut > 0 {
+				body = slices.Delete(body, len(body)-1-int(cut), len(body)-int(cut))
+			}
+			config.SessionCache = &fixedCache{binary.BigEndian.AppendUint32(body, crc32.Checksum(body, crc32.MakeTable(crc32.Castagnoli)))}
+			promptly(t, p, func() {
+				_, err := connect(t, p, config)
+				failUnexpected(t, p, err)
+			})
+		}
+	})
+}
