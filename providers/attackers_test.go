@@ -106,11 +106,14 @@ func (x *attackers) reference() *tls.Config {
 	return &tls.Config{ServerName: fuzzHost, InsecureSkipVerify: true}
 }
 
-// attacks are what an attacker does again and again.
+// attacks are what an attacker does again and again. The first leaves the server
+// alone: what good clients lose by it is what the machine takes, which they share
+// with the attackers.
 var attacks = []struct {
 	name string
 	once func(x *attackers, c net.Conn)
 }{
+	{"bytes to each other", func(_ *attackers, _ net.Conn) { talkToOthers() }},
 	{"empty records, TLS 1.2", floodWith(tls.VersionTLS12, func(k *records.Keys) []byte { return k.Record(records.ApplicationData, nil) })},
 	{"empty records, TLS 1.3", floodWith(tls.VersionTLS13, func(k *records.Keys) []byte { return k.Record(records.ApplicationData, nil) })},
 	{"warnings", floodWith(tls.VersionTLS13, func(k *records.Keys) []byte { return k.Record(records.Alert, []byte{1, 90}) })},
@@ -179,6 +182,35 @@ func floodWith(version uint16, record func(*records.Keys) []byte) func(*attacker
 			}
 		}
 	}
+}
+
+// talkToOthers sends to somebody who takes everything, for as long as floodWith
+// does at most.
+func talkToOthers() {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return
+	}
+	defer l.Close()
+	out, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		return
+	}
+	defer out.Close()
+	in, err := l.Accept()
+	if err != nil {
+		return
+	}
+	var taker sync.WaitGroup
+	taker.Go(func() {
+		_, _ = io.Copy(io.Discard, in)
+		in.Close()
+	})
+	for end := time.Now().Add(time.Second); time.Now().Before(end); {
+		_, _ = out.Write(make([]byte, 2700))
+	}
+	out.Close()
+	taker.Wait()
 }
 
 // hugeHello sends a ClientHello that says it has 16 MiB, until nobody takes it.

@@ -2504,7 +2504,12 @@ static struct polytls_result conn_read(struct polytls_conn *base, uint8_t *buf, 
   if (conn->wrong_record && !conn->ended) {
     return fail(conn, POLYTLS_FAIL_BAD_RECORD, ALERT_UNEXPECTED_MESSAGE, "a record of TLS 1.3 is not called application data");
   }
-  return conn->ended ? ended_result(conn) : step_result(conn, POLYTLS_WANT_INPUT, 0);
+  if (conn->ended) {
+    return ended_result(conn);
+  }
+  struct polytls_result r = step_result(conn, POLYTLS_WANT_INPUT, 0);
+  r.flags |= polytls_conn_flood_flag(&conn->base);
+  return r;
 }
 
 static struct polytls_result conn_write(struct polytls_conn *base, const uint8_t *buf, size_t len) {

@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "polytls_native.h"
 
@@ -68,19 +69,60 @@ static inline ptrdiff_t polytls_conn_out_append(struct polytls_conn *conn, const
  * ticket may come in as many records as it has bytes. */
 #define POLYTLS_MAX_IDLE_RECORDS 8192
 
-/* The most records without data in one step: some of them, as key updates, cost
- * much, and others wait meanwhile. */
-#define POLYTLS_STEP_IDLE_RECORDS 16
+/* A peer that has sent so many records in a row that bring no data floods, and the
+ * step ends: others come first. crypto/tls ends the connection there. */
+#define POLYTLS_FLOOD_RECORDS 16
+/* A step of a flood ends after so many records more, but not before so many
+ * nanoseconds: a key update may cost 30 microseconds (OpenSSL), an empty record
+ * one. */
+#define POLYTLS_FLOOD_STEP_RECORDS 4
+#define POLYTLS_FLOOD_STEP_TIME 100000
+
+static inline uint64_t polytls_nanoseconds(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+/* Reports whether the peer floods. */
+static inline int polytls_conn_floods(const struct polytls_conn *conn) {
+  return conn->idle_records >= POLYTLS_FLOOD_RECORDS;
+}
 
 /* Begins and ends a step of read, for in_take. */
 static inline void polytls_conn_begin_read(struct polytls_conn *conn) {
-  conn->idle_pause = conn->idle_limit != 0 ? conn->idle_records + POLYTLS_STEP_IDLE_RECORDS : 0;
+  conn->idle_pause = conn->idle_limit == 0 ? 0 : POLYTLS_FLOOD_RECORDS;
+  conn->idle_until = 0;
+  if (polytls_conn_floods(conn)) {
+    conn->idle_pause = conn->idle_records + POLYTLS_FLOOD_STEP_RECORDS;
+    conn->idle_until = polytls_nanoseconds() + POLYTLS_FLOOD_STEP_TIME;
+  }
 }
 static inline void polytls_conn_end_read(struct polytls_conn *conn) { conn->idle_pause = 0; }
 
 /* Reports whether the step has taken enough: the rest is for the next one. */
-static inline int polytls_conn_pauses(const struct polytls_conn *conn) {
-  return conn->idle_pause != 0 && conn->idle_records >= conn->idle_pause && conn->header_seen == 0;
+static inline int polytls_conn_pauses(struct polytls_conn *conn) {
+  if (conn->idle_pause == 0 || conn->idle_records < conn->idle_pause || conn->header_seen != 0) {
+    return 0;
+  }
+  if (conn->idle_until != 0 && polytls_nanoseconds() < conn->idle_until) {
+    conn->idle_pause = conn->idle_records + POLYTLS_FLOOD_STEP_RECORDS;
+    return 0;
+  }
+  return 1;
+}
+
+/* The flag for a step of read that has brought no data: once for so many records as
+ * a step of a flood takes, however few come at a time. */
+static inline uint32_t polytls_conn_flood_flag(struct polytls_conn *conn) {
+  uint32_t records = conn->idle_records;
+  /* More than a step ahead is from before the last data. */
+  int early = records < conn->idle_turn && conn->idle_turn <= records + POLYTLS_FLOOD_STEP_RECORDS;
+  if (!polytls_conn_floods(conn) || early) {
+    return 0;
+  }
+  conn->idle_turn = records + POLYTLS_FLOOD_STEP_RECORDS;
+  return POLYTLS_FLAG_FLOOD;
 }
 
 /* Reports whether the peer has come to the limit: no further record is taken, and

@@ -3261,7 +3261,9 @@ static struct polytls_result libssl_read(struct polytls_conn *head, uint8_t *buf
   if (status == POLYTLS_FAILED) {
     return libssl_report_failure(conn);
   }
-  return libssl_input_result(conn, status, 0);
+  struct polytls_result result = libssl_input_result(conn, status, 0);
+  result.flags |= polytls_conn_flood_flag(&conn->head);
+  return result;
 }
 
 /* Says how many of len bytes go into the next record so that it fits into `out`

@@ -111,7 +111,9 @@ enum polytls_flag {
    * on, also in the middle of a handshake. */
   POLYTLS_FLAG_PEER_CERTIFICATES = 2,
   /* The handshake is complete. */
-  POLYTLS_FLAG_HANDSHAKE_DONE = 4
+  POLYTLS_FLAG_HANDSHAKE_DONE = 4,
+  /* The peer sends many records in a row that bring no data. */
+  POLYTLS_FLAG_FLOOD = 8
 };
 
 /* The outcome of a step, in the order of engine.Result. */
@@ -151,11 +153,14 @@ struct polytls_conn {
   size_t out_limit;
   /* Records that were taken since the last one with data, see
    * polytls_conn_in_take: counted when idle_limit is not 0. A step of read stops
-   * at idle_pause of them, when that is not 0. header_seen and record_left say
-   * where in a record the library is. */
+   * at idle_pause of them, when that is not 0, or somewhat later at idle_until, in
+   * nanoseconds, and idle_turn of them set POLYTLS_FLAG_FLOOD the next time.
+   * header_seen and record_left say where in a record the library is. */
+  uint64_t idle_until;
   uint32_t idle_limit;
   uint32_t idle_records;
   uint32_t idle_pause;
+  uint32_t idle_turn;
   uint16_t record_left;
   uint8_t header_seen;
   int32_t verify_code;         /* enum polytls_verify_code */
@@ -428,7 +433,8 @@ struct polytls_library {
    * anything was decrypted (a failure or close behind it is reported by the
    * next call), otherwise WANT_INPUT, CLOSED or FAILED. WANT_INPUT with
    * POLYTLS_FLAG_PENDING is the end of a step that has taken many records
-   * without data: the input goes on in the next step. */
+   * without data: the input goes on in the next step. Without data the step sets
+   * POLYTLS_FLAG_FLOOD where the peer has sent many such records. */
   struct polytls_result (*read)(struct polytls_conn *conn, uint8_t *buf, size_t len);
   /* Encrypts whole records while `out` has room; n may be less than len: the
    * rest is for the next call. WANT_OUTPUT with n == 0 when there is no room

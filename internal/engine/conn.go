@@ -8,7 +8,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -603,9 +602,12 @@ func (c *Conn) read(p []byte) (int, error) {
 			c.sendAlert()
 			return 0, err
 		case WantInput:
+			if res.Flags&FlagFlood != 0 {
+				if err := c.standBack(); err != nil {
+					return 0, err
+				}
+			}
 			if res.Flags&FlagPending != 0 {
-				// A peer that sends much without data: others first.
-				runtime.Gosched()
 				break
 			}
 			if err := c.receive("read"); err != nil {

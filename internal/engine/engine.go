@@ -35,8 +35,12 @@ type Engine interface {
 	// Read decrypts into p: OK with N > 0, WantInput, WantOutput, Closed or
 	// Failed. After WantInput, and after OK without FlagPending, it is called
 	// again when there is more input, or when another step has failed. WantInput
-	// with FlagPending asks for another step: a peer sends much without data.
+	// with FlagPending asks for another step. FlagFlood, without data only, says
+	// that the peer sends much that brings none.
 	Read(p []byte) Result
+	// EndFlood makes Read fail with the next record, unless that brings data. It is
+	// called after a Read with FlagFlood.
+	EndFlood()
 	// Write encrypts the first N bytes of p: OK, WantOutput or Failed.
 	Write(p []byte) Result
 	// CloseNotify appends a close_notify alert to the output, once.
@@ -122,6 +126,7 @@ const (
 	FlagPending Flags = 1 << iota
 	FlagPeerCertificates
 	FlagHandshakeDone
+	FlagFlood
 )
 
 // Result is the outcome of a step. It has four words in no more than four fields:

@@ -51,10 +51,18 @@ func (c *Conn) sendForRead() error {
 			return err
 		case <-time.After(pause):
 		}
-		if at := c.readDeadline.Load(); at != 0 && at <= sinceBegin(time.Now()) {
-			return TransportError(c.options.Provider, "read", os.ErrDeadlineExceeded)
+		if err := c.readExpired(); err != nil {
+			return err
 		}
 	}
+}
+
+// readExpired returns the error of a Read whose deadline has passed, else nil.
+func (c *Conn) readExpired() error {
+	if at := c.readDeadline.Load(); at != 0 && at <= sinceBegin(time.Now()) {
+		return TransportError(c.options.Provider, "read", os.ErrDeadlineExceeded)
+	}
+	return nil
 }
 
 var begin = time.Now()

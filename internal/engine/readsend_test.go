@@ -12,7 +12,10 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/polytls/polytls/internal/engine"
 	"github.com/polytls/polytls/internal/records"
+	"github.com/polytls/polytls/openssl"
+	"github.com/polytls/polytls/s2n"
 	"github.com/polytls/polytls/tlsapi"
 	"github.com/polytls/polytls/tlstest"
 )
@@ -119,6 +122,36 @@ func TestManyRecordsWithoutData(t *testing.T) {
 			require.NoError(t, err)
 			assert.Equal(t, message, got[:n])
 		}
+	})
+}
+
+// What crypto/tls would take is no flood. One that nobody has time for ends the
+// connection before what is behind it.
+func TestFloodsEnd(t *testing.T) {
+	eachOf(t, []tlsapi.Provider{openssl.Provider, s2n.Provider}, func(t *testing.T, f *fixture) {
+		engine.PaceFloods(t, time.Hour, 0)
+		server, wire, _, keys := f.servedByKeys(t)
+		for _, few := range []int{15, 15, 1, 15} {
+			var out []byte
+			for range few {
+				out = append(out, keys.KeyUpdate(false)...)
+			}
+			_, err := wire.Write(append(out, keys.Record(records.ApplicationData, []byte("data"))...))
+			require.NoError(t, err)
+			got := make([]byte, 10)
+			n, err := server.Read(got)
+			require.NoError(t, err)
+			require.Equal(t, "data", string(got[:n]))
+		}
+
+		var out []byte
+		for range 16 {
+			out = append(out, keys.KeyUpdate(false)...)
+		}
+		_, err := wire.Write(append(out, keys.Record(records.ApplicationData, []byte("data"))...))
+		require.NoError(t, err)
+		_, err = server.Read(make([]byte, 10))
+		assert.ErrorIs(t, err, tlsapi.KindProtocol)
 	})
 }
 

@@ -363,6 +363,9 @@ func (n *conn) Read(p []byte) engine.Result {
 	return result(res)
 }
 
+// EndFlood lowers the limit to what the peer has sent.
+func (n *conn) EndFlood() { n.c.idle_limit = n.c.idle_records }
+
 func (n *conn) Write(p []byte) engine.Result {
 	n.lendOutput(&batchBuffers)
 	steps.enter()

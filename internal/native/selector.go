@@ -133,6 +133,12 @@ func (s *selector) Read(p []byte) engine.Result {
 	return res
 }
 
+func (s *selector) EndFlood() {
+	if s.Engine != nil {
+		s.Engine.EndFlood()
+	}
+}
+
 // notYet is what cannot happen: the state machine reads, writes and exports
 // after the handshake.
 var notYet = engine.Result{Status: engine.Failed, Fault: engine.Fault{Failure: engine.FailInternal, AlertSent: -1, AlertReceived: -1}}
