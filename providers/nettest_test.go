@@ -34,11 +34,15 @@ const fatalTimeout = "; a Write that has timed out is fatal, as in crypto/tls: a
 	"and nobody knows how much of the data the peer will have"
 
 // netConnExceptions are the cases that connections of this project fail, with
-// what is to be read in their output, and why that is right.
-var netConnExceptions = map[string]struct{ output, reason string }{
-	"PastTimeout":       {"roundtrip Write error: .*i/o timeout", "it writes with a deadline in the past, and then once more" + fatalTimeout},
-	"FutureTimeout":     {"unexpected Write error: .*i/o timeout", "it writes until the deadline ends a Write, and then goes on" + fatalTimeout},
-	"ConcurrentMethods": {"unexpected Write error: .*i/o timeout", "a hundred of its Writes meet deadlines in the past, and then it goes on" + fatalTimeout},
+// what is to be read in their output, and why that is right. One may pass by chance.
+var netConnExceptions = map[string]struct {
+	output, reason string
+	chance         bool
+}{
+	"PastTimeout":   {"roundtrip Write error: .*i/o timeout", "it writes with a deadline in the past, and then once more" + fatalTimeout, false},
+	"FutureTimeout": {"unexpected Write error: .*i/o timeout", "it writes until the deadline ends a Write, and then goes on" + fatalTimeout, false},
+	"ConcurrentMethods": {"unexpected Write error: .*i/o timeout", "a hundred of its Writes may meet the deadlines that it sets meanwhile, " +
+		"and then it goes on" + fatalTimeout, true},
 }
 
 // netConnTransports make the two ends that the connections are over.
@@ -71,8 +75,9 @@ func dialed(t *testing.T, network, address string) (one, two net.Conn) {
 const netConnVariable = "POLYTLS_NETTEST"
 
 // TestNetConn runs nettest.TestConn over every provider and transport. A case
-// that is an exception must fail, and for its reason; Go has no test that is
-// expected to fail, so they run in processes of their own.
+// that is an exception must fail, but for one that may pass by chance, and for its
+// reason; Go has no test that is expected to fail, so they run in processes of
+// their own.
 func TestNetConn(t *testing.T) {
 	var passing, failing []string
 	for _, name := range netConnCases {
@@ -105,8 +110,12 @@ func TestNetConn(t *testing.T) {
 				for transport := range netConnTransports {
 					for _, name := range run.cases {
 						path := fmt.Sprintf("TestNetConnInProcess/%s/%s/%s", provider, transport, name)
-						assert.Equal(t, run.outcome, outcomeOf(output, path), "%s", path)
-						if exception, ok := netConnExceptions[name]; ok {
+						outcome, exception := outcomeOf(output, path), netConnExceptions[name]
+						if exception.chance && outcome == "PASS" {
+							continue
+						}
+						assert.Equal(t, run.outcome, outcome, "%s", path)
+						if exception.output != "" {
 							assert.Regexp(t, exception.output, messagesOf(output, path), "%s", path)
 						}
 					}
