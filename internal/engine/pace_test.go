@@ -154,3 +154,19 @@ func TestTooManyFloods(t *testing.T) {
 		assert.NoError(t, err)
 	})
 }
+
+// Turns of a bubble of testing/synctest, whose time is another, are in nobody's way
+// outside of it, and the other way round.
+func TestTurnsOfAnotherClock(t *testing.T) {
+	p := &pace{interval: time.Millisecond, waiting: 1}
+	requireTurn := func(t *testing.T) {
+		_, ok := p.turn()
+		require.True(t, ok)
+	}
+	requireTurn(t)
+	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(50 * 365 * 24 * time.Hour)
+		requireTurn(t)
+	})
+	requireTurn(t)
+}

@@ -36,7 +36,11 @@ type Timer struct {
 	// All of it is guarded by the clock's mu. before and after are nil unless the
 	// timer runs.
 	before, after *Timer
-	limit         time.Duration
+	// alone is that of one which was started in a bubble of testing/synctest, where
+	// time has no monotonic clock reading. The clock would belong to the bubble
+	// otherwise, and stand still when that has ended.
+	alone *time.Timer
+	limit time.Duration
 	// end is when it ends, by clock.ran; zero before the first look.
 	end time.Duration
 	f   func()
@@ -47,6 +51,10 @@ type Timer struct {
 func (t *Timer) Start(limit time.Duration, f func()) {
 	clock.mu.Lock()
 	defer clock.mu.Unlock()
+	if now := time.Now(); now == now.Round(0) {
+		t.alone = time.AfterFunc(limit, f)
+		return
+	}
 	t.limit, t.f = limit, f
 	t.insert()
 	if clock.ticking {
@@ -66,6 +74,9 @@ func (t *Timer) Stop() {
 	defer clock.mu.Unlock()
 	if t.after != nil {
 		t.remove()
+	}
+	if t.alone != nil {
+		t.alone.Stop()
 	}
 }
 

@@ -3,6 +3,7 @@ package uptime
 import (
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -102,4 +103,29 @@ func TestEventually(t *testing.T) {
 	var over atomic.Bool
 	time.AfterFunc(2*tick, func() { over.Store(true) })
 	assert.True(t, Eventually(time.Hour, over.Load))
+}
+
+// Who tests with testing/synctest has timers that obey the bubble's clock, and
+// leaves the timers of all others as they were.
+func TestBubble(t *testing.T) {
+	// The clock stands still when it has nothing to do for a while.
+	time.Sleep(3 * tick)
+	synctest.Test(t, func(t *testing.T) {
+		begin := time.Now()
+		_, ok := Receive(make(chan int), time.Hour)
+		assert.False(t, ok)
+		assert.InDelta(t, time.Hour, time.Since(begin), float64(2*tick))
+		var stopped Timer
+		stopped.Start(time.Hour, func() { t.Error("a timer has ended that was stopped") })
+		stopped.Stop()
+		time.Sleep(2 * time.Hour)
+		new(Timer).Start(time.Hour, func() {})
+	})
+	ended := make(chan struct{})
+	new(Timer).Start(tick, func() { close(ended) })
+	select {
+	case <-ended:
+	case <-time.After(time.Minute):
+		t.Error("a timer outside of the bubble does not end")
+	}
 }
