@@ -28,7 +28,7 @@ func TestCausesAreFew(t *testing.T) {
 	p, err := providers.Lookup("boringssl")
 	require.NoError(t, err)
 	if err := p.Available(); err != nil {
-		t.Skipf("%s: %v", p.Name(), err)
+		t.Skipf("its chains lead into the code: %s: %v", p.Name(), err)
 	}
 	x := newFuzzFixtures(t)
 	key := func() *ecdsa.PrivateKey {
@@ -56,8 +56,7 @@ func TestCausesAreFew(t *testing.T) {
 		}
 		chain.Certificate = append(chain.Certificate, real)
 		wire, serverWire := tlstest.Pipe()
-		config := x.clientConfig(p)
-		conn, err := p.Client(wire, config)
+		conn, err := p.Client(wire, x.clientConfig(p))
 		require.NoError(t, err)
 		peer := tls.Server(serverWire, &tls.Config{Certificates: []tls.Certificate{chain}})
 		go func() { _ = peer.Handshake() }()

@@ -43,13 +43,16 @@ func (x *fuzzFixtures) keyed(t *testing.T, p tlsapi.Provider, client bool, versi
 		k.conn, err = p.Client(clientWire, c)
 		k.wire = serverWire
 		// A ticket would be a record of its own.
-		k.peer = tls.Server(serverWire, &tls.Config{Certificates: []tls.Certificate{x.cert}, MinVersion: version, MaxVersion: version,
-			KeyLogWriter: &log, SessionTicketsDisabled: true})
+		config := x.peerServer(version)
+		config.KeyLogWriter, config.SessionTicketsDisabled = &log, true
+		k.peer = tls.Server(serverWire, config)
 	} else {
 		c := x.serverConfig(p)
 		k.conn, err = p.Server(serverWire, c)
 		k.wire = clientWire
-		k.peer = tls.Client(clientWire, &tls.Config{ServerName: fuzzHost, RootCAs: tlstest.X509Pool(x.ca), MinVersion: version, MaxVersion: version, KeyLogWriter: &log})
+		config := x.peerClient(version)
+		config.KeyLogWriter = &log
+		k.peer = tls.Client(clientWire, config)
 	}
 	require.NoError(t, err, p.Name())
 	done := make(chan error, 1)
